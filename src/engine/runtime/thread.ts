@@ -1,0 +1,257 @@
+// Typed worker threads: spawn() here, serve() there. Events flow back one by one; errors and aborts
+// cross the boundary; a thread asks for its turn on the device before it computes.
+
+import { createRequire } from 'node:module'
+import { pathToFileURL } from 'node:url'
+import { parentPort, Worker } from 'node:worker_threads'
+import { ApiError } from '../../errors.ts'
+
+/** Leave to compute on the device; disposing it gives the device back. */
+export interface Turn extends Disposable {}
+
+/** Waits until the device is free for this thread. */
+export type TakeTurn = () => Promise<Turn>
+
+export interface Thread<Request, Event> extends AsyncDisposable {
+  /** Runs one request; several may run at once. Aborting `signal` reaches the handler's own signal. */
+  run(request: Request, signal?: AbortSignal): AsyncGenerator<Event, void, undefined>
+}
+
+/** What a handler gets besides its request. */
+export interface HandlerContext {
+  readonly signal: AbortSignal
+  readonly turn: TakeTurn
+}
+
+export type Handler<Request, Event> = (
+  request: Request,
+  context: HandlerContext,
+) => AsyncIterable<Event>
+
+type ToThread =
+  | { type: 'run'; id: number; request: unknown }
+  | { type: 'taken'; id: number }
+  | { type: 'abort'; id: number; reason: unknown }
+  | { type: 'turn'; turn: number }
+
+type FromThread =
+  | { type: 'event'; id: number; event: unknown }
+  | { type: 'end'; id: number }
+  | { type: 'error'; id: number; error: SentError }
+  | { type: 'turn'; turn: number }
+  | { type: 'turn_end'; turn: number }
+
+interface SentError {
+  message: string
+  stack: string | undefined
+  name: string
+  api?: { status: number; type: string; param: string | null; code: string | null }
+}
+
+/**
+ * Starts the thread whose entry file calls serve(). `entry` names the `.ts` file; in a build the `.js` beside it runs.
+ * `takeTurn` decides who holds the device; without it every turn is granted at once.
+ */
+export function spawn<Request, Event>(
+  entry: URL,
+  takeTurn: TakeTurn = async () => ({ [Symbol.dispose]() {} }),
+): Thread<Request, Event> {
+  const worker = startWorker(entry)
+  const runs = new Map<number, Inbox<Event>>()
+  const turns = new Map<number, Turn>()
+  let lastId = 0
+  let gone: Error | undefined
+
+  const send = (message: ToThread) => worker.postMessage(message)
+
+  worker.on('message', (message: FromThread) => {
+    switch (message.type) {
+      case 'event':
+        runs.get(message.id)?.push({ event: message.event as Event })
+        break
+      case 'end':
+        runs.get(message.id)?.push('end')
+        break
+      case 'error':
+        runs.get(message.id)?.push({ error: receiveError(message.error) })
+        break
+      case 'turn':
+        void takeTurn().then((turn) => {
+          if (gone) return turn[Symbol.dispose]()
+          turns.set(message.turn, turn)
+          send({ type: 'turn', turn: message.turn })
+        })
+        break
+      case 'turn_end':
+        turns.get(message.turn)?.[Symbol.dispose]()
+        turns.delete(message.turn)
+        break
+      default:
+        message satisfies never
+    }
+  })
+
+  const end = (error: Error) => {
+    gone ??= error
+    for (const inbox of runs.values()) inbox.push({ error: gone })
+    for (const turn of turns.values()) turn[Symbol.dispose]()
+    turns.clear()
+  }
+  worker.on('error', (cause) => end(new Error(`The worker thread failed: ${cause}`, { cause })))
+  worker.on('exit', (code) => end(new Error(`The worker thread ended with code ${code}.`)))
+
+  return {
+    async *run(request, signal) {
+      signal?.throwIfAborted()
+      if (gone) throw gone
+      const id = ++lastId
+      const inbox = new Inbox<Event>()
+      runs.set(id, inbox)
+      const abort = () => send({ type: 'abort', id, reason: signal?.reason?.message ?? 'aborted' })
+      signal?.addEventListener('abort', abort, { once: true })
+      let ended = false
+      try {
+        send({ type: 'run', id, request })
+        while (true) {
+          const item = await inbox.next()
+          if (item === 'end') {
+            ended = true
+            return
+          }
+          if ('error' in item) {
+            ended = true
+            throw item.error
+          }
+          yield item.event
+          send({ type: 'taken', id })
+        }
+      } finally {
+        signal?.removeEventListener('abort', abort)
+        runs.delete(id)
+        if (!ended && !gone) send({ type: 'abort', id, reason: 'the reader went away' })
+      }
+    },
+    async [Symbol.asyncDispose]() {
+      gone ??= new Error('The worker thread was closed.')
+      await worker.terminate()
+    },
+  }
+}
+
+/**
+ * The thread's side: answers every request with the events its handler yields.
+ * A handler runs on at most `ahead` events before the reader took them, so a slow reader slows it down.
+ */
+export function serve<Request, Event>(handler: Handler<Request, Event>, { ahead = 1 } = {}): void {
+  const port = parentPort
+  if (!port) throw new Error('serve() runs inside a worker thread only')
+  const send = (message: FromThread) => port.postMessage(message)
+  const aborts = new Map<number, AbortController>()
+  const readers = new Map<number, { untaken: number; wake: () => void }>()
+  const waiting = new Map<number, (turn: Turn) => void>()
+  let lastTurn = 0
+
+  const turn: TakeTurn = () =>
+    new Promise((resolve) => {
+      const id = ++lastTurn
+      waiting.set(id, resolve)
+      send({ type: 'turn', turn: id })
+    })
+
+  async function run(id: number, request: Request) {
+    const abort = new AbortController()
+    const reader = { untaken: 0, wake: () => {} }
+    aborts.set(id, abort)
+    readers.set(id, reader)
+    try {
+      for await (const event of handler(request, { signal: abort.signal, turn })) {
+        reader.untaken++
+        send({ type: 'event', id, event })
+        while (reader.untaken > ahead && !abort.signal.aborted)
+          await new Promise<void>((resolve) => {
+            reader.wake = resolve
+          })
+      }
+      send({ type: 'end', id })
+    } catch (error) {
+      send({ type: 'error', id, error: sendError(error) })
+    } finally {
+      aborts.delete(id)
+      readers.delete(id)
+    }
+  }
+
+  port.on('message', (message: ToThread) => {
+    switch (message.type) {
+      case 'run':
+        void run(message.id, message.request as Request)
+        break
+      case 'taken': {
+        const reader = readers.get(message.id)
+        if (reader) {
+          reader.untaken--
+          reader.wake()
+        }
+        break
+      }
+      case 'abort': {
+        aborts.get(message.id)?.abort(new Error(String(message.reason)))
+        readers.get(message.id)?.wake()
+        break
+      }
+      case 'turn': {
+        const id = message.turn
+        waiting.get(id)?.({ [Symbol.dispose]: () => send({ type: 'turn_end', turn: id }) })
+        waiting.delete(id)
+        break
+      }
+      default:
+        message satisfies never
+    }
+  })
+}
+
+type Item<Event> = { event: Event } | { error: unknown } | 'end'
+
+class Inbox<Event> {
+  readonly #items: Item<Event>[] = []
+  #wake: (() => void) | undefined
+
+  push(item: Item<Event>) {
+    this.#items.push(item)
+    this.#wake?.()
+  }
+
+  async next(): Promise<Item<Event>> {
+    while (true) {
+      const item = this.#items.shift()
+      if (item !== undefined) return item
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
+    }
+  }
+}
+
+function startWorker(entry: URL): Worker {
+  if (import.meta.url.endsWith('.js'))
+    return new Worker(new URL(entry.href.replace(/\.ts$/, '.js')))
+  const tsx = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href
+  return new Worker(entry, { execArgv: ['--import', tsx] })
+}
+
+function sendError(error: unknown): SentError {
+  if (!(error instanceof Error)) return { message: String(error), stack: undefined, name: 'Error' }
+  const { message, stack, name } = error
+  if (!(error instanceof ApiError)) return { message, stack, name }
+  const { status, type, param, code } = error
+  return { message, stack, name, api: { status, type, param, code } }
+}
+
+function receiveError({ message, stack, name, api }: SentError): Error {
+  const error: Error = api
+    ? new ApiError(api.status, message, api)
+    : Object.assign(new Error(message), { name })
+  if (stack !== undefined) error.stack = stack
+  return error
+}

@@ -1,0 +1,131 @@
+// What the training thread is asked, and what it answers: paths and numbers in, events out.
+
+import type { RowError, RowFormat } from '../datasets/example.ts'
+
+/** A hyperparameter that `inspect` turns into a number. */
+export type Auto<T> = T | 'auto'
+
+export interface LoraOptions {
+  rank: number
+  alpha: number
+  /** Projections by their Hugging Face name, `q_proj` … `down_proj`. */
+  target_modules: string[]
+}
+
+/** As the job's owner sent them; everything but the three of OpenAI is optional. */
+export interface Hyperparameters {
+  n_epochs: Auto<number>
+  batch_size: Auto<number>
+  learning_rate_multiplier: Auto<number>
+  /** Overrides the multiplier times the table's base rate. */
+  learning_rate?: number
+  max_sequence_length?: number
+  lora?: Partial<LoraOptions>
+  lr_schedule?: 'linear' | 'cosine' | 'constant'
+  warmup_ratio?: number
+  weight_decay?: number
+  max_grad_norm?: number
+}
+
+export interface Dataset {
+  /** Absolute path of a JSONL file. */
+  path: string
+}
+
+/** Reads and checks files, resolves every `auto`; touches no device. */
+export interface InspectRequest {
+  type: 'inspect'
+  /** A Hugging Face folder or a .gguf file. */
+  model: string
+  training: Dataset
+  validation?: Dataset
+  method: 'supervised'
+  hyperparameters: Hyperparameters
+}
+
+/** What could be chosen otherwise on another day, chosen once. Stored with the job and used again on resume. */
+export interface Plan {
+  n_epochs: number
+  batch_size: number
+  learning_rate_multiplier: number
+  learning_rate: number
+  lora: LoraOptions
+  lr_schedule: 'linear' | 'cosine' | 'constant'
+  warmup_steps: number
+  weight_decay: number
+  max_grad_norm: number
+  total_steps: number
+  /** Examples longer than this were cut, in tokens. */
+  max_sequence_length: number
+  /** Tokens of one packed row, and rows of one micro-batch: the graph's static shape. */
+  row_length: number
+  rows: number
+  threads: number
+  precision: 'fp32'
+  /** One sentence a resolved `auto`: why this number. */
+  reasons: string[]
+}
+
+export interface FileReport {
+  format: RowFormat | undefined
+  examples: number
+  tokens: number
+  /** Tokens with a loss weight above 0. */
+  trained_tokens: number
+  /** Examples cut to `max_sequence_length`. */
+  truncated: number
+  /** At most 100; `error_count` is the true number. */
+  errors: RowError[]
+  error_count: number
+  warnings: string[]
+}
+
+export interface Inspection {
+  type: 'inspected'
+  training: FileReport
+  validation?: FileReport
+  /** Absent when a file has errors. */
+  plan?: Plan
+}
+
+/** Trains to the end, or from `state` on. */
+export interface TrainRequest {
+  type: 'train'
+  model: string
+  /** Folder for converted weights, shared by all threads and processes. */
+  cache: string
+  training: Dataset
+  validation?: Dataset
+  method: 'supervised'
+  plan: Plan
+  seed: number
+  /** Bytes of a `state` event: training goes on after that step, bit for bit. */
+  state?: Uint8Array
+}
+
+export interface StepMetrics {
+  step: number
+  total_steps: number
+  epoch: number
+  /** Mean over the supervised tokens of this step's examples, before the update. */
+  train_loss: number
+  train_mean_token_accuracy: number
+  valid_loss?: number
+  valid_mean_token_accuracy?: number
+  full_valid_loss?: number
+  full_valid_mean_token_accuracy?: number
+  learning_rate: number
+  grad_norm: number
+}
+
+export type TrainEvent =
+  | Inspection
+  | { type: 'started'; step: number; total_steps: number }
+  | { type: 'step'; metrics: StepMetrics /** supervised tokens so far */; trained_tokens: number }
+  /** All that resume needs. Yielded often enough that at most a minute is lost, at epoch ends and when stopped. */
+  | { type: 'state'; step: number; state: Uint8Array }
+  /** At each epoch's end: the adapter as a PEFT folder's two files. */
+  | { type: 'checkpoint'; metrics: StepMetrics; adapter: Uint8Array; adapter_config: string }
+  | { type: 'done'; step: number; trained_tokens: number }
+
+export type TrainThreadRequest = InspectRequest | TrainRequest
