@@ -1,0 +1,16 @@
+// How tuned models and checkpoints are called.
+
+/** `ft:<model as sent>:<organization>:<suffix>:<8 characters>`. */
+export const tunedModelName = (
+  model: string,
+  organization: string,
+  suffix: string | null,
+  id: string,
+): string => `ft:${model}:${organization}:${nameable(suffix ?? '')}:${id}`
+
+/** A checkpoint that is not the tuned model itself. */
+export const checkpointName = (tuned_model: string, step: number): string =>
+  `${tuned_model}:ckpt-step-${step}`
+
+// A colon would move the name's parts, a slash or a space would not survive a path.
+const nameable = (suffix: string) => suffix.replace(/[^\p{L}\p{N}._-]+/gu, '-')
