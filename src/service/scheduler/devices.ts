@@ -1,0 +1,152 @@
+// Who computes on a device now: pure bookkeeping, and the small wrapper that gives threads their turns.
+// Training and serving take turns at step boundaries, for two sessions on the same cores starve each other.
+
+import type { TakeTurn, Turn } from '../../engine/runtime/thread.ts'
+
+export type Claimant = 'serving' | 'training'
+
+export interface Policy {
+  /** How long serving may go on, turn after turn, while training waits. In milliseconds. */
+  quantum: number
+  /**
+   * How long the device is kept for serving after its turn. Between two decoded tokens serving asks
+   * anew; without this a training step would slip in between, and it is much longer than a token.
+   */
+  linger: number
+}
+
+/** A device as plain data; times are milliseconds of one monotonic clock. */
+export interface DeviceState {
+  readonly holder: Claimant | undefined
+  /** Tickets in the order they came. */
+  readonly waiting: Readonly<Record<Claimant, readonly number[]>>
+  /** Start of serving's unbroken series of turns. */
+  readonly burst_since: number | undefined
+  readonly serving_ended: number | undefined
+}
+
+export type Decision =
+  | { type: 'grant'; claimant: Claimant; ticket: number }
+  /** Nothing to grant before that time, unless somebody asks or releases. */
+  | { type: 'wait'; until: number }
+  | { type: 'idle' }
+
+export const freeDevice: DeviceState = {
+  holder: undefined,
+  waiting: { serving: [], training: [] },
+  burst_since: undefined,
+  serving_ended: undefined,
+}
+
+export const ask = (state: DeviceState, claimant: Claimant, ticket: number): DeviceState => ({
+  ...state,
+  waiting: { ...state.waiting, [claimant]: [...state.waiting[claimant], ticket] },
+})
+
+export const release = (state: DeviceState, now: number): DeviceState => ({
+  ...state,
+  holder: undefined,
+  serving_ended: state.holder === 'serving' ? now : state.serving_ended,
+})
+
+/** Whose turn it is. Serving goes first, until its quantum is over while training waits. */
+export function decide(state: DeviceState, now: number, policy: Policy): Decision {
+  if (state.holder) return { type: 'idle' }
+  const serving = state.waiting.serving[0]
+  const training = state.waiting.training[0]
+  if (training === undefined)
+    return serving === undefined
+      ? { type: 'idle' }
+      : { type: 'grant', claimant: 'serving', ticket: serving }
+
+  const burst_ends = burstGoesOn(state, now, policy)
+    ? (state.burst_since ?? now) + policy.quantum
+    : undefined
+  if (burst_ends !== undefined && now >= burst_ends)
+    return { type: 'grant', claimant: 'training', ticket: training }
+  if (serving !== undefined) return { type: 'grant', claimant: 'serving', ticket: serving }
+  if (burst_ends !== undefined)
+    return {
+      type: 'wait',
+      until: Math.min((state.serving_ended ?? now) + policy.linger, burst_ends),
+    }
+  return { type: 'grant', claimant: 'training', ticket: training }
+}
+
+export function grant(
+  state: DeviceState,
+  decision: { claimant: Claimant; ticket: number },
+  now: number,
+  policy: Policy,
+): DeviceState {
+  const { claimant, ticket } = decision
+  const waiting = {
+    ...state.waiting,
+    [claimant]: state.waiting[claimant].filter((waiting) => waiting !== ticket),
+  }
+  if (claimant === 'training')
+    return { ...state, holder: claimant, waiting, burst_since: undefined, serving_ended: undefined }
+  const burst_since = burstGoesOn(state, now, policy) ? state.burst_since : now
+  return { ...state, holder: claimant, waiting, burst_since }
+}
+
+// A pause longer than the linger ends the series: the next one has a whole quantum again.
+const burstGoesOn = ({ burst_since, serving_ended }: DeviceState, now: number, policy: Policy) =>
+  burst_since !== undefined && serving_ended !== undefined && now - serving_ended < policy.linger
+
+/** One device and everybody who wants it. */
+export class Device {
+  readonly #policy: Policy
+  readonly #resolve = new Map<number, (turn: Turn) => void>()
+  #state = freeDevice
+  #last = 0
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(policy: Policy = { quantum: 1000, linger: 10 }) {
+    this.#policy = policy
+  }
+
+  /** What a thread of this kind is spawned with. */
+  turns(claimant: Claimant): TakeTurn {
+    return () =>
+      new Promise((resolve) => {
+        const ticket = ++this.#last
+        this.#resolve.set(ticket, resolve)
+        this.#state = ask(this.#state, claimant, ticket)
+        this.#advance()
+      })
+  }
+
+  #advance() {
+    clearTimeout(this.#timer)
+    const now = performance.now()
+    const decision = decide(this.#state, now, this.#policy)
+    switch (decision.type) {
+      case 'idle':
+        break
+      case 'wait':
+        this.#timer = setTimeout(() => this.#advance(), Math.ceil(decision.until - now))
+        break
+      case 'grant': {
+        this.#state = grant(this.#state, decision, now, this.#policy)
+        this.#resolve.get(decision.ticket)?.(this.#turn())
+        this.#resolve.delete(decision.ticket)
+        break
+      }
+      default:
+        decision satisfies never
+    }
+  }
+
+  #turn(): Turn {
+    let held = true
+    return {
+      [Symbol.dispose]: () => {
+        if (!held) return
+        held = false
+        this.#state = release(this.#state, performance.now())
+        this.#advance()
+      },
+    }
+  }
+}
