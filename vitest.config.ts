@@ -1,8 +1,9 @@
 import { defineConfig } from 'vitest/config'
 
-const lane = (name: string, timeout: number) => ({
+const lane = (name: string, timeout: number, globalSetup: string[] = []) => ({
   test: {
     name,
+    globalSetup,
     include: [`test/${name}/**/*.test.ts`],
     testTimeout: timeout,
     hookTimeout: timeout,
@@ -17,8 +18,8 @@ export default defineConfig({
     projects: [
       lane('unit', 20_000),
       lane('golden', 120_000),
-      lane('integration', 120_000),
-      lane('e2e', 600_000),
+      lane('integration', 120_000, ['test/support/postgres-server.ts']),
+      lane('e2e', 600_000, ['test/support/postgres-server.ts']),
     ],
   },
 })

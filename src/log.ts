@@ -1,0 +1,18 @@
+// The logger: one JSON line a happening, on standard output.
+
+import { type Logger, pino, stdSerializers } from 'pino'
+
+export type { Logger } from 'pino'
+
+/** What `LOG_LEVEL` may say. */
+export const logLevels = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const
+export type LogLevel = (typeof logLevels)[number]
+
+/** Makes the process's logger; keys never reach a log line. */
+export const createLog = (level: LogLevel = 'info'): Logger =>
+  pino({
+    level,
+    base: null,
+    redact: ['req.headers.authorization', 'headers.authorization'],
+    serializers: { err: stdSerializers.err },
+  })

@@ -1,0 +1,62 @@
+// The door to pg: one pool, how its values are read, and transactions. No SQL of any table here.
+
+import { Pool, type PoolClient, types } from 'pg'
+import type { Logger } from '../../log.ts'
+
+export type { Pool, PoolClient } from 'pg'
+
+/** What a query function takes: the pool, or the client of a transaction. */
+export type Db = Pick<PoolClient, 'query'>
+
+const INT8 = types.builtins.INT8
+
+/** bigint as a number: byte and token counts stay far below 2^53, and one that does not is an error. */
+const parseInt8 = (text: string): number => {
+  const value = Number(text)
+  if (!Number.isSafeInteger(value)) throw new Error(`bigint out of a number's range: ${text}`)
+  return value
+}
+
+type ParserOf = (oid: number, format?: 'text' | 'binary') => unknown
+
+const getTypeParser = ((oid: number, format?: 'text' | 'binary') =>
+  oid === INT8 && format !== 'binary'
+    ? parseInt8
+    : (types.getTypeParser as ParserOf)(oid, format)) as typeof types.getTypeParser
+
+/** Opens the pool. A connection that dies while idle is logged and replaced, not fatal. */
+export const openPool = (url: string, log: Logger, max = 10): Pool => {
+  const pool = new Pool({
+    connectionString: url,
+    max,
+    application_name: 'luthier',
+    connectionTimeoutMillis: 15_000,
+    idle_in_transaction_session_timeout: 60_000,
+    types: { getTypeParser },
+  })
+  pool.on('error', (err) => log.warn({ err }, 'idle database connection lost'))
+  return pool
+}
+
+/** Runs `body` in one transaction: all of it, or, when it throws, nothing. */
+export const transaction = async <T>(
+  db: Pool,
+  body: (tx: PoolClient) => Promise<T>,
+): Promise<T> => {
+  const tx = await db.connect()
+  let broken: Error | undefined
+  try {
+    await tx.query('begin')
+    const result = await body(tx)
+    await tx.query('commit')
+    return result
+  } catch (error) {
+    // A connection that cannot even roll back is not given to the next caller.
+    await tx.query('rollback').catch((cause: unknown) => {
+      broken = cause instanceof Error ? cause : new Error(String(cause))
+    })
+    throw error
+  } finally {
+    tx.release(broken)
+  }
+}
