@@ -1,0 +1,119 @@
+// Graph → ONNX bytes (onnx.proto3 of ONNX 1.18), keeping only the nodes that the outputs need.
+
+import type { Dtype, HostTensor } from '../tensor.ts'
+import { type Attribute, type Dims, type Node, reach, type Value } from './graph.ts'
+import { Message } from './protobuf.ts'
+
+const IR_VERSION = 10
+const OPSET = 21
+const PRODUCER = 'luthier'
+
+/** TensorProto.DataType */
+const DATA_TYPE: Record<Dtype, number> = {
+  float32: 1,
+  uint8: 2,
+  int8: 3,
+  int32: 6,
+  int64: 7,
+  bool: 9,
+  float16: 10,
+  bfloat16: 16,
+}
+
+/**
+ * Encodes the graph that computes `outputs`, each under its given name. Inputs keep their own names; weights
+ * become external data, by file name. Throws where two inputs share a name.
+ */
+export function encodeOnnx(outputs: Readonly<Record<string, Value>>): Uint8Array {
+  const { nodes, leaves } = reach(Object.values(outputs))
+  const names = new Map<Value, string>()
+  const graph = new Message()
+
+  const taken = new Set<string>(Object.keys(outputs))
+  for (const leaf of leaves) {
+    const { source } = leaf
+    if (source.type === 'input' || source.type === 'external') {
+      if (taken.has(source.name)) throw new Error(`ONNX: the name ${source.name} is used twice`)
+      taken.add(source.name)
+      names.set(leaf, source.name)
+    }
+  }
+  const nameOf = (v: Value | undefined): string => {
+    if (!v) return ''
+    const known = names.get(v)
+    if (known !== undefined) return known
+    const name = `v${v.id}`
+    names.set(v, name)
+    return name
+  }
+
+  for (const node of nodes) graph.message(1, encodeNode(node, nameOf))
+  // An Identity gives each output its name, whatever else the value is used for.
+  for (const [name, v] of Object.entries(outputs))
+    graph.message(1, new Message().string(1, nameOf(v)).string(2, name).string(4, 'Identity'))
+  graph.string(2, PRODUCER)
+  for (const leaf of leaves) {
+    if (leaf.source.type === 'constant')
+      graph.message(5, encodeTensor(nameOf(leaf), leaf.source.tensor))
+    if (leaf.source.type === 'external') graph.message(5, encodeExternal(leaf, leaf.source))
+    if (leaf.source.type === 'input') graph.message(11, valueInfo(nameOf(leaf), leaf))
+  }
+  for (const [name, v] of Object.entries(outputs)) graph.message(12, valueInfo(name, v))
+
+  return new Message()
+    .int(1, IR_VERSION)
+    .string(2, PRODUCER)
+    .message(7, graph)
+    .message(8, new Message().string(1, '').int(2, OPSET))
+    .message(8, new Message().string(1, 'com.microsoft').int(2, 1))
+    .bytes()
+}
+
+function encodeNode(node: Node, nameOf: (v: Value | undefined) => string): Message {
+  const message = new Message()
+  for (const i of node.inputs) message.string(1, nameOf(i))
+  for (const o of node.outputs) message.string(2, nameOf(o))
+  message.string(3, `${node.op}_${node.outputs[0]!.id}`).string(4, node.op)
+  for (const [name, a] of Object.entries(node.attributes)) message.message(5, attribute(name, a))
+  return message.string(7, node.domain)
+}
+
+/** AttributeProto: the type is 1 for a float, 2 for an int, 3 for a string, 7 for ints. */
+function attribute(name: string, a: Attribute): Message {
+  const message = new Message().string(1, name)
+  if (typeof a === 'number') return message.int(3, a).int(20, 2)
+  if (typeof a === 'string') return message.string(4, a).int(20, 3)
+  if ('float' in a) return message.float(2, a.float).int(20, 1)
+  for (const i of a) message.int(8, i)
+  return message.int(20, 7)
+}
+
+function encodeTensor(name: string, { dtype, dims, data }: HostTensor): Message {
+  const message = new Message()
+  for (const d of dims) message.int(1, d)
+  const raw = new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
+  return message.int(2, DATA_TYPE[dtype]).string(8, name).raw(9, raw)
+}
+
+function encodeExternal(
+  leaf: Value,
+  place: { name: string; file: string; offset: number; bytes: number },
+): Message {
+  const message = new Message()
+  for (const d of leaf.dims) message.int(1, d as number)
+  message.int(2, DATA_TYPE[leaf.dtype]).string(8, place.name)
+  const entry = (key: string, text: string) => new Message().string(1, key).string(2, text)
+  return message
+    .message(13, entry('location', place.file))
+    .message(13, entry('offset', String(place.offset)))
+    .message(13, entry('length', String(place.bytes)))
+    .int(14, 1)
+}
+
+function valueInfo(name: string, { dtype, dims }: { dtype: Dtype; dims: Dims }): Message {
+  const shape = new Message()
+  for (const d of dims)
+    shape.message(1, typeof d === 'number' ? new Message().int(1, d) : new Message().string(2, d))
+  const tensor = new Message().int(1, DATA_TYPE[dtype]).message(2, shape)
+  return new Message().string(1, name).message(2, new Message().message(1, tensor))
+}

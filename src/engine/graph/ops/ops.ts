@@ -1,0 +1,8 @@
+// One door to the operators: `import * as op from '../graph/ops/ops.ts'`.
+
+export * from './elementwise.ts'
+export * from './loss.ts'
+export * from './products.ts'
+export * from './reduce.ts'
+export * from './rotary.ts'
+export * from './shape.ts'

@@ -1,0 +1,64 @@
+// Matrix products.
+
+import { type Dims, emitOne, type Value, withGradient } from '../graph.ts'
+import { broadcast, unbroadcast } from './elementwise.ts'
+import { transpose } from './shape.ts'
+
+/** a [..., M, K] · b [..., K, N] → [..., M, N] */
+export function matmul(a: Value, b: Value): Value {
+  const [m, k] = a.dims.slice(-2)
+  const [k2, n] = b.dims.slice(-2)
+  if (k !== k2) throw new Error(`MatMul: inner dims differ, [${a.dims}] · [${b.dims}]`)
+  const batch: Dims = broadcast(a.dims.slice(0, -2), b.dims.slice(0, -2))
+  const y = emitOne('MatMul', [a, b], { dtype: a.dtype, dims: [...batch, m!, n!] })
+  // y = a·b   ⇒   da = dy·bᵀ,   db = aᵀ·dy
+  return withGradient('MatMul', y, [a, b], (dy) => [
+    unbroadcast(matmul(dy, transposeLast(b)), a.dims),
+    unbroadcast(matmul(transposeLast(a), dy), b.dims),
+  ])
+}
+
+/** Swaps the last two axes. */
+export function transposeLast(x: Value): Value {
+  const r = x.dims.length
+  return transpose(x, [...Array.from({ length: r - 2 }, (_, i) => i), r - 1, r - 2])
+}
+
+export interface GemmOptions {
+  transA?: boolean
+  transB?: boolean
+  alpha?: number
+  /** Added to the product; of the product's shape. */
+  c?: Value
+}
+
+/** alpha · op(a)·op(b) + c for matrices, op(x) being x or xᵀ. */
+export function gemm(a: Value, b: Value, options: GemmOptions = {}): Value {
+  const { transA = false, transB = false, alpha = 1, c } = options
+  const [m, k] = transA ? [a.dims[1], a.dims[0]] : a.dims
+  const [k2, n] = transB ? [b.dims[1], b.dims[0]] : b.dims
+  if (a.dims.length !== 2 || b.dims.length !== 2 || k !== k2)
+    throw new Error(
+      `Gemm: inner dims differ, [${a.dims}]${transA ? 'ᵀ' : ''} · [${b.dims}]${transB ? 'ᵀ' : ''}`,
+    )
+  const inputs = c ? [a, b, c] : [a, b]
+  const attributes = {
+    transA: Number(transA),
+    transB: Number(transB),
+    alpha: { float: alpha },
+  }
+  const y = emitOne('Gemm', inputs, { dtype: a.dtype, dims: [m!, n!] }, { attributes })
+  // y = α·A·B + c with A = op(a), B = op(b)   ⇒   dA = α·dy·Bᵀ,   dB = α·Aᵀ·dy,   dc = dy
+  return withGradient('Gemm', y, inputs, (dy) => [
+    transA
+      ? gemm(b, dy, { transA: transB, transB: true, alpha })
+      : gemm(dy, b, { transB: !transB, alpha }),
+    transB
+      ? gemm(dy, a, { transA: true, transB: transA, alpha })
+      : gemm(a, dy, { transA: !transA, alpha }),
+    dy,
+  ])
+}
+
+/** x [N, in] · weightᵀ with weight [out, in], as checkpoints store it → [N, out] */
+export const linear = (x: Value, weight: Value): Value => gemm(x, weight, { transB: true })

@@ -1,0 +1,65 @@
+// Sums and means along axes, and the operators that are made of them: softmax and the norm.
+
+import { type Dims, emitOne, ints, scalar, size, type Value, withGradient } from '../graph.ts'
+import { add, mul, sub } from './elementwise.ts'
+
+/** `x` broadcast to the shape of `like`, whatever that is at run time: the mirror of a sum. */
+export function expand(x: Value, like: Value): Value {
+  const shape = emitOne('Shape', [like], { dtype: 'int64', dims: [like.dims.length] })
+  return emitOne('Expand', [x, shape], { dtype: x.dtype, dims: like.dims })
+}
+
+const kept = (dims: Dims, axes: readonly number[]): Dims =>
+  dims.map((d, i) => (axes.includes(i) ? 1 : d))
+
+const reduction =
+  (op: string, share: (x: Value, axes: readonly number[]) => number) =>
+  (x: Value, axes: readonly number[]): Value => {
+    const at = axes.map((a) => (a < 0 ? a + x.dims.length : a))
+    const type = { dtype: x.dtype, dims: kept(x.dims, at) }
+    const y = emitOne(op, [x, ints(...at)], type, { attributes: { keepdims: 1 } })
+    return withGradient(op, y, [x], (dy) => {
+      const c = share(x, at)
+      return [expand(c === 1 ? dy : mul(dy, scalar(c)), x)]
+    })
+  }
+
+/** Sum along axes, which stay as 1. */
+export const reduceSum = reduction('ReduceSum', () => 1)
+
+/** Mean along axes of static size, which stay as 1. */
+export const reduceMean = reduction(
+  'ReduceMean',
+  (x, axes) => 1 / size(axes.map((a) => x.dims[a]!)),
+)
+
+/** The sum of all elements, as a scalar. */
+export function sumAll(x: Value): Value {
+  const y = emitOne('ReduceSum', [x], { dtype: x.dtype, dims: [] }, { attributes: { keepdims: 0 } })
+  return withGradient('ReduceSum', y, [x], (dy) => [expand(dy, x)])
+}
+
+/** y = softmax(x) along the last axis   ⇒   dx = y·(dy − Σ dy·y) */
+export function softmax(x: Value): Value {
+  const y = emitOne('Softmax', [x], x, { attributes: { axis: -1 } })
+  return withGradient('Softmax', y, [x], (dy) => [mul(y, sub(dy, reduceSum(mul(dy, y), [-1])))])
+}
+
+/**
+ * Root-mean-square norm of x [N, D] with weight [D] (arXiv 1910.07467).
+ * From primitives: the fused operator's second output is wrong on WebGPU, and the gradient needs these parts anyway.
+ */
+export function rmsNorm(x: Value, weight: Value, eps: number): Value {
+  const meanSquare = reduceMean(mul(x, x), [-1])
+  const rms = emitOne('Sqrt', [add(meanSquare, scalar(eps))], meanSquare)
+  const n = emitOne('Div', [x, rms], x)
+  const y = emitOne('Mul', [n, weight], x)
+  // n = x/rms, g = dy·w   ⇒   dx = (g − n·mean(g·n)) / rms,   dw = Σ dy·n
+  return withGradient('RMSNorm', y, [x, weight], (dy) => {
+    const g = mul(dy, weight)
+    const dx = emitOne('Div', [sub(g, mul(n, reduceMean(mul(g, n), [-1]))), rms], x)
+    const lead = ints(...x.dims.slice(0, -1).map((_, i) => i))
+    const dw = emitOne('ReduceSum', [mul(dy, n), lead], weight, { attributes: { keepdims: 0 } })
+    return [dx, dw]
+  })
+}

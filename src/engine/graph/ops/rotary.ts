@@ -1,0 +1,41 @@
+// Rotary position embedding (arXiv 2104.09864), in the half-split form of Hugging Face's llama.
+
+import { float32 } from '../../tensor.ts'
+import { constant, emitOne, type Value, withGradient } from '../graph.ts'
+import { neg } from './elementwise.ts'
+
+/** cos and sin of every position's angles, [P, K/2] each, and −sin, which turns back. */
+export interface RotaryTable {
+  readonly cos: Value
+  readonly sin: Value
+  readonly minusSin: Value
+}
+
+/** Angles position · theta^(−2i/K) for P positions and heads of size K. */
+export function rotaryTable(positions: number, headDim: number, theta: number): RotaryTable {
+  const half = headDim / 2
+  const cos = new Float32Array(positions * half)
+  const sin = new Float32Array(positions * half)
+  for (let p = 0; p < positions; p++)
+    for (let i = 0; i < half; i++) {
+      // Hugging Face computes both factors in float32.
+      const angle = Math.fround(p * Math.fround(1 / theta ** ((2 * i) / headDim)))
+      cos[p * half + i] = Math.cos(angle)
+      sin[p * half + i] = Math.sin(angle)
+    }
+  const sinValue = constant(float32([positions, half], sin))
+  return { cos: constant(float32([positions, half], cos)), sin: sinValue, minusSin: neg(sinValue) }
+}
+
+/**
+ * Rotates each head of x [B, T, H·K] by its position [B, T] (int64).
+ * A rotation's gradient is the rotation by the negative angle.
+ */
+export function rotary(x: Value, positions: Value, table: RotaryTable): Value {
+  const y = emitOne('RotaryEmbedding', [x, positions, table.cos, table.sin], x, {
+    domain: 'com.microsoft',
+  })
+  return withGradient('RotaryEmbedding', y, [x], (dy) => [
+    rotary(dy, positions, { cos: table.cos, sin: table.minusSin, minusSin: table.sin }),
+  ])
+}
