@@ -1,8 +1,6 @@
 // Typed worker threads: spawn() here, serve() there. Events flow back one by one; errors and aborts
 // cross the boundary; a thread asks for its turn on the device before it computes.
 
-import { createRequire } from 'node:module'
-import { pathToFileURL } from 'node:url'
 import { parentPort, Worker } from 'node:worker_threads'
 import { ApiError } from '../../errors.ts'
 
@@ -13,6 +11,8 @@ export interface Turn extends Disposable {}
 export type TakeTurn = () => Promise<Turn>
 
 export interface Thread<Request, Event> extends AsyncDisposable {
+  /** The worker is gone: every run fails, those under way too. */
+  readonly closed: boolean
   /** Runs one request; several may run at once. Aborting `signal` reaches the handler's own signal. */
   run(request: Request, signal?: AbortSignal): AsyncGenerator<Event, void, undefined>
 }
@@ -101,6 +101,9 @@ export function spawn<Request, Event>(
   worker.on('exit', (code) => end(new Error(`The worker thread ended with code ${code}.`)))
 
   return {
+    get closed() {
+      return gone !== undefined
+    },
     async *run(request, signal) {
       signal?.throwIfAborted()
       if (gone) throw gone
@@ -236,8 +239,13 @@ class Inbox<Event> {
 function startWorker(entry: URL): Worker {
   if (import.meta.url.endsWith('.js'))
     return new Worker(new URL(entry.href.replace(/\.ts$/, '.js')))
-  const tsx = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href
-  return new Worker(entry, { execArgv: ['--import', tsx] })
+  // `--import tsx` registers nothing in a worker of Node 20, so the worker registers it by itself.
+  const tsx = import.meta.resolve('tsx/esm/api')
+  const start = `import(${JSON.stringify(tsx)}).then(({ register }) => {
+    register()
+    return import(${JSON.stringify(entry.href)})
+  })`
+  return new Worker(start, { eval: true })
 }
 
 function sendError(error: unknown): SentError {
