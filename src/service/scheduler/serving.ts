@@ -1,0 +1,113 @@
+// Who answers inference: owns the thread, says which weights a model's name stands for, and bounds what waits.
+// Knows no HTTP and no tokens.
+
+import type {
+  GenerateRequest,
+  InferEvent,
+  InferThreadRequest,
+  Target,
+} from '../../engine/infer/request.ts'
+import { spawn, type TakeTurn, type Thread } from '../../engine/runtime/thread.ts'
+import { ApiError, unavailable } from '../../errors.ts'
+import type { ResolvedModel } from '../models/model.ts'
+
+/** What to generate; which weights answer comes from the model. */
+export type Generation = Omit<GenerateRequest, 'type' | 'target'>
+
+export interface ServingOptions {
+  takeTurn: TakeTurn
+  /** Folder for converted weights, shared by all threads and processes. */
+  cache: string
+  /** Path of the `adapter_model.safetensors` of a tuned model on this machine, its config beside it. */
+  adapterFile: (model: ResolvedModel) => Promise<string>
+  log: { error(fields: object, message: string): void }
+  /** Choices under way or waiting at most; what comes beyond is sent away with `Retry-After`. */
+  capacity?: number
+  /** The thread's entry file. */
+  entry?: URL
+}
+
+/** The most choices that one request may ask for. */
+export const MAX_CHOICES = 128
+
+const WORKER = new URL('../../engine/infer/worker.ts', import.meta.url)
+
+/** Owns the inference thread; it starts with the first request and again after it died. */
+export class Serving implements AsyncDisposable {
+  readonly #options: ServingOptions
+  readonly #capacity: number
+  #thread: Thread<InferThreadRequest, InferEvent> | undefined
+  #taken = 0
+  #disposed = false
+
+  constructor(options: ServingOptions) {
+    this.#options = options
+    this.#capacity = options.capacity ?? 2 * MAX_CHOICES
+  }
+
+  /** Choices that are under way or waiting. */
+  get taken(): number {
+    return this.#taken
+  }
+
+  /** Answers one prompt. Aborting `signal` frees its place; throws 503 when there is none. */
+  async *generate(
+    model: ResolvedModel,
+    generation: Generation,
+    signal: AbortSignal,
+  ): AsyncGenerator<InferEvent, void, undefined> {
+    if (this.#taken + generation.n > this.#capacity)
+      throw unavailable('The server is overloaded with other requests. Please retry shortly.')
+    this.#taken += generation.n
+    try {
+      const target = await this.#target(model)
+      yield* this.#run({ type: 'generate', target, ...generation }, signal)
+    } finally {
+      this.#taken -= generation.n
+    }
+  }
+
+  /** Makes a model resident, so that its first request does not wait. */
+  async warm(model: ResolvedModel, signal?: AbortSignal): Promise<void> {
+    const target = await this.#target(model)
+    for await (const _ of this.#run({ type: 'load', target }, signal));
+  }
+
+  /** Gives the memory of every resident model back; requests that come later load again. */
+  async unload(): Promise<void> {
+    if (this.#thread && !this.#thread.closed) for await (const _ of this.#run({ type: 'unload' }));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#disposed = true
+    await this.#thread?.[Symbol.asyncDispose]()
+  }
+
+  async *#run(request: InferThreadRequest, signal?: AbortSignal) {
+    const thread = this.#running()
+    try {
+      yield* thread.run(request, signal)
+    } catch (error) {
+      if (error instanceof ApiError || signal?.aborted) throw error
+      if (!thread.closed) throw error
+      // The next request starts a new thread; this one may simply be sent again.
+      if (this.#thread === thread) {
+        this.#thread = undefined
+        if (!this.#disposed) this.#options.log.error({ err: error }, 'inference thread died')
+      }
+      throw unavailable('Inference was interrupted. Please retry.')
+    }
+  }
+
+  #running() {
+    if (this.#disposed) throw unavailable('The server is shutting down.', 5)
+    if (!this.#thread || this.#thread.closed)
+      this.#thread = spawn(this.#options.entry ?? WORKER, this.#options.takeTurn)
+    return this.#thread
+  }
+
+  async #target(model: ResolvedModel): Promise<Target> {
+    const target = { model: model.base_path, cache: this.#options.cache }
+    return model.adapter ? { ...target, adapter: await this.#options.adapterFile(model) } : target
+  }
+}
