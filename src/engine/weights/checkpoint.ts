@@ -1,32 +1,15 @@
 // A base model on disk: its config, its tensors under Hugging Face names, where its tokenizer lies.
 
-export type StoredDtype = 'F32' | 'F16' | 'BF16' | 'Q8_0' | 'Q4_0' | 'Q4_1' | 'I64' | 'I32' | 'U8'
+import { existsSync, statSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { basename, join, resolve } from 'node:path'
+import { openGgufCheckpoint } from './gguf-checkpoint.ts'
+import { type ModelConfig, parseModelConfig, requiredTensors } from './model-config.ts'
+import { readSafetensorsFolder } from './safetensors.ts'
+import type { StoredTensor } from './stored-tensor.ts'
 
-/** Where one tensor's bytes lie in a file. */
-export interface StoredTensor {
-  readonly name: string
-  readonly dtype: StoredDtype
-  readonly dims: readonly number[]
-  readonly file: string
-  readonly offset: number
-  readonly bytes: number
-}
-
-/** config.json of a decoder, in Hugging Face's words. Fields of families to come are added as they are needed. */
-export interface ModelConfig {
-  readonly model_type: string
-  readonly hidden_size: number
-  readonly intermediate_size: number
-  readonly num_hidden_layers: number
-  readonly num_attention_heads: number
-  readonly num_key_value_heads: number
-  readonly head_dim: number
-  readonly vocab_size: number
-  readonly max_position_embeddings: number
-  readonly rms_norm_eps: number
-  readonly rope_theta: number
-  readonly tie_word_embeddings: boolean
-}
+export type { ModelConfig } from './model-config.ts'
+export type { StoredDtype, StoredTensor } from './stored-tensor.ts'
 
 export interface Checkpoint {
   /** The model's id: its folder's name, or the .gguf file's name without its ending. */
@@ -55,4 +38,74 @@ export interface MappedTensor {
   readonly file: string
   readonly offset: number
   readonly bytes: number
+}
+
+/** Opens a Hugging Face folder or a `.gguf` file; every tensor the model needs is there and has its shape. */
+export async function openCheckpoint(path: string): Promise<Checkpoint> {
+  const absolute = resolve(path)
+  if (!existsSync(absolute)) throw new Error(`${basename(absolute)}: there is no such model`)
+  const folder = statSync(absolute).isDirectory()
+  if (!folder && !absolute.endsWith('.gguf'))
+    throw new Error(`${basename(absolute)}: a model is a Hugging Face folder or a .gguf file`)
+  const checkpoint: Checkpoint = folder
+    ? await openFolder(absolute)
+    : {
+        id: basename(absolute, '.gguf'),
+        path: absolute,
+        format: 'gguf',
+        ...(await openGgufCheckpoint(absolute)),
+      }
+  checkTensors(checkpoint)
+  return checkpoint
+}
+
+async function openFolder(path: string): Promise<Checkpoint> {
+  const id = basename(path)
+  const config = await readJson(path, 'config.json')
+  if (config === undefined) throw new Error(`${id}: config.json is missing`)
+  return {
+    id,
+    path,
+    format: 'huggingface',
+    config: parseModelConfig(config, `${id}: config.json`),
+    tensors: await readSafetensorsFolder(path),
+    chat_template: await readChatTemplate(path),
+  }
+}
+
+/** A JSON file of a model's folder, undefined when it is not there. */
+export async function readJson(folder: string, name: string): Promise<unknown> {
+  const file = join(folder, name)
+  if (!existsSync(file)) return undefined
+  try {
+    return JSON.parse(await readFile(file, 'utf8'))
+  } catch (cause) {
+    throw new Error(`${basename(folder)}: ${name} is not JSON`, { cause })
+  }
+}
+
+/** chat_template.jinja goes before tokenizer_config.json, as in transformers; of several the one named default. */
+async function readChatTemplate(folder: string): Promise<string | undefined> {
+  const file = join(folder, 'chat_template.jinja')
+  if (existsSync(file)) return readFile(file, 'utf8')
+  const config = (await readJson(folder, 'tokenizer_config.json')) as
+    | { chat_template?: unknown }
+    | undefined
+  const template = config?.chat_template
+  if (typeof template === 'string') return template
+  if (!Array.isArray(template)) return undefined
+  const named = template as { name?: unknown; template?: unknown }[]
+  const chosen = named.find(({ name }) => name === 'default')?.template
+  return typeof chosen === 'string' ? chosen : undefined
+}
+
+function checkTensors({ id, config, tensors }: Checkpoint) {
+  for (const [name, dims] of requiredTensors(config)) {
+    const tensor = tensors.get(name)
+    if (!tensor) throw new Error(`${id}: tensor ${name} is missing`)
+    if (String(tensor.dims) !== String(dims))
+      throw new Error(
+        `${basename(tensor.file)}: tensor ${name} has shape [${tensor.dims}], expected [${dims}]`,
+      )
+  }
 }

@@ -1,0 +1,131 @@
+// A checkpoint as float32 that can be mapped into memory: plain files are pointed at where they lie,
+// anything else is converted once into a cache folder, tensor by tensor.
+
+import { createHash, randomUUID } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { type FileHandle, mkdir, open, realpath, rename, rm, stat } from 'node:fs/promises'
+import { basename, dirname, join, resolve } from 'node:path'
+import type { Checkpoint, MappedTensor, MappedWeights } from './checkpoint.ts'
+import { requiredTensors } from './model-config.ts'
+import { DATA_ALIGNMENT, layoutSafetensors, readSafetensorsHeader } from './safetensors.ts'
+import { readTensorChunks, type StoredTensor } from './stored-tensor.ts'
+
+// Counts up whenever converted bytes would come out otherwise.
+const FORMAT_VERSION = 1
+
+/** Every tensor the model computes with, as float32; converts into `cacheDir` if the files are anything else. */
+export async function mapWeights(checkpoint: Checkpoint, cacheDir: string): Promise<MappedWeights> {
+  const needed = [...requiredTensors(checkpoint.config).keys()].map((name) => {
+    const tensor = checkpoint.tensors.get(name)
+    if (!tensor) throw new Error(`${checkpoint.id}: tensor ${name} is missing`)
+    return tensor
+  })
+  return (await mapInPlace(checkpoint, needed)) ?? mapConverted(checkpoint, needed, cacheDir)
+}
+
+/** Possible when all is aligned float32 and lies in one folder once links are followed. */
+async function mapInPlace(
+  { config }: Checkpoint,
+  needed: readonly StoredTensor[],
+): Promise<MappedWeights | undefined> {
+  if (!needed.every(({ dtype, offset }) => dtype === 'F32' && offset % 4 === 0)) return undefined
+  if (needed.some(({ interleaved_heads }) => interleaved_heads)) return undefined
+  const real = new Map<string, string>()
+  for (const { file } of needed) if (!real.has(file)) real.set(file, await realpath(file))
+  const folders = new Set([...real.values()].map((file) => dirname(file)))
+  const [folder] = folders
+  if (folder === undefined || folders.size > 1) return undefined
+  return {
+    folder,
+    config,
+    tensors: toMapped(needed, ({ file }) => basename(real.get(file)!)),
+  }
+}
+
+async function mapConverted(
+  checkpoint: Checkpoint,
+  needed: readonly StoredTensor[],
+  cacheDir: string,
+): Promise<MappedWeights> {
+  const folder = resolve(cacheDir)
+  await mkdir(folder, { recursive: true })
+  const name = `${checkpoint.id}-${await fingerprint(needed)}.safetensors`
+  const file = join(folder, name)
+  if (!existsSync(file)) await convert(needed, file)
+
+  const { tensors } = await readSafetensorsHeader(file)
+  const converted = needed.map(({ name }) => {
+    const tensor = tensors.get(name)
+    if (!tensor) throw new Error(`${basename(file)}: tensor ${name} is missing; delete the file`)
+    return tensor
+  })
+  return { folder, config: checkpoint.config, tensors: toMapped(converted, () => name) }
+}
+
+/** Writes beside the goal and renames: whoever comes second replaces a file by an equal one. */
+async function convert(tensors: readonly StoredTensor[], file: string) {
+  const temporary = `${file}.${randomUUID()}.tmp`
+  const { header, offsets } = layoutSafetensors(tensors, { format: 'pt' }, DATA_ALIGNMENT)
+  try {
+    const handle = await open(temporary, 'wx')
+    try {
+      await writeFully(handle, header, 0)
+      for (const [i, tensor] of tensors.entries()) {
+        let at = header.length + offsets[i]!
+        for await (const chunk of readTensorChunks(tensor)) {
+          await writeFully(
+            handle,
+            new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength),
+            at,
+          )
+          at += chunk.byteLength
+        }
+      }
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
+    await rename(temporary, file)
+    await syncFolder(dirname(file))
+  } catch (error) {
+    await rm(temporary, { force: true })
+    throw error
+  }
+}
+
+async function writeFully(handle: FileHandle, bytes: Uint8Array, position: number) {
+  let done = 0
+  while (done < bytes.length) {
+    const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, position + done)
+    done += bytesWritten
+  }
+}
+
+async function syncFolder(folder: string) {
+  const handle = await open(folder, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+async function fingerprint(tensors: readonly StoredTensor[]): Promise<string> {
+  const hash = createHash('sha256').update(`luthier ${FORMAT_VERSION}`)
+  for (const file of [...new Set(tensors.map((tensor) => tensor.file))].sort()) {
+    const { size, mtimeNs } = await stat(file, { bigint: true })
+    hash.update(`\n${await realpath(file)} ${size} ${mtimeNs}`)
+  }
+  return hash.digest('hex').slice(0, 16)
+}
+
+const toMapped = (
+  tensors: readonly StoredTensor[],
+  fileOf: (tensor: StoredTensor) => string,
+): ReadonlyMap<string, MappedTensor> =>
+  new Map(
+    tensors.map((tensor) => {
+      const { name, dims, offset, bytes } = tensor
+      return [name, { name, dims, file: fileOf(tensor), offset, bytes }]
+    }),
+  )
