@@ -1,0 +1,66 @@
+// What a tokenizer is built from, wherever it was read: a tokenizer.json and the few tokens with a role.
+
+import { basename } from 'node:path'
+
+export interface AddedToken {
+  id: number
+  content: string
+  special: boolean
+  single_word?: boolean
+  lstrip?: boolean
+  rstrip?: boolean
+  normalized?: boolean
+}
+
+/** The parts of a tokenizer.json that we look into; the library reads the rest. */
+export interface TokenizerJson {
+  added_tokens: AddedToken[]
+  normalizer: unknown
+  pre_tokenizer: unknown
+  post_processor: unknown
+  decoder: Component | null
+  model: { type: string; vocab: Record<string, number>; [key: string]: unknown }
+}
+
+/** One of tokenizer.json's nested parts. */
+export interface Component {
+  type: string
+  decoders?: Component[]
+  [key: string]: unknown
+}
+
+export interface Vocabulary {
+  readonly json: TokenizerJson
+  readonly bos_token: string | undefined
+  readonly eos_token: string | undefined
+  /** What config and generation_config, or the GGUF, call an end. */
+  readonly eos_token_ids: readonly number[]
+}
+
+/** Checks the parts of a parsed tokenizer.json that later code relies on. */
+export function checkTokenizerJson(json: unknown, path: string): TokenizerJson {
+  const where = `${basename(path)}: tokenizer.json`
+  const root = json as Partial<TokenizerJson> | null
+  if (typeof root !== 'object' || root === null) throw new Error(`${where} is not a JSON object`)
+  const model = root.model
+  if (typeof model !== 'object' || model === null || typeof model.vocab !== 'object')
+    throw new Error(`${where} has no model with a vocabulary`)
+  if (model.type !== 'BPE')
+    throw new Error(`${where}: a model of type ${model.type} is not supported, only BPE`)
+  for (const id of Object.values(model.vocab))
+    if (!Number.isSafeInteger(id) || id < 0)
+      throw new Error(`${where}: the vocabulary has an id ${JSON.stringify(id)}`)
+  const added_tokens = root.added_tokens ?? []
+  for (const token of added_tokens)
+    if (typeof token?.content !== 'string' || !Number.isSafeInteger(token.id) || token.id < 0)
+      throw new Error(`${where}: added token ${JSON.stringify(token)} has no content or no id`)
+  return {
+    ...root,
+    added_tokens,
+    model,
+    normalizer: root.normalizer ?? null,
+    pre_tokenizer: root.pre_tokenizer ?? null,
+    post_processor: root.post_processor ?? null,
+    decoder: root.decoder ?? null,
+  }
+}
