@@ -1,6 +1,6 @@
 // Logits of one position → the next token. Knows numbers only; no text, no batch, no state.
 
-import { uniform } from './random.ts'
+import { uniform } from '../random.ts'
 import type { Sampling } from './request.ts'
 
 /**

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { philox, uniform } from '../../../../src/engine/infer/random.ts'
+import { philox, uniform } from '../../../src/engine/random.ts'
 
 // Known answers that the authors of Philox publish with Random123 (kat_vectors, philox4x32 10).
 test.each([

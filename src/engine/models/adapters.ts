@@ -1,0 +1,99 @@
+// LoRA (arXiv 2106.09685) as one flat vector: what trains is a single input of the graph, and so is its gradient.
+
+import type { Value } from '../graph/graph.ts'
+import { concat, reshape, slice } from '../graph/ops/shape.ts'
+import { uniform } from '../random.ts'
+import type { MappedWeights } from '../weights/checkpoint.ts'
+import type { Lora } from './weights.ts'
+
+export interface LoraConfig {
+  readonly rank: number
+  readonly alpha: number
+  /** Projections by their last name: `q_proj`. */
+  readonly target_modules: readonly string[]
+}
+
+/** Where one projection's A [rank, in] and B [out, rank] lie in the flat vector. */
+export interface LoraModule {
+  /** `model.layers.0.self_attn.q_proj` */
+  readonly name: string
+  readonly in: number
+  readonly out: number
+  readonly a: number
+  readonly b: number
+}
+
+export interface LoraLayout {
+  readonly config: LoraConfig
+  readonly modules: readonly LoraModule[]
+  /** Elements of the flat vector. */
+  readonly parameters: number
+}
+
+/**
+ * The layout of an adapter over a checkpoint: every 2-D `….<target>.weight` in the order of layers and targets.
+ * Throws where a target names no projection.
+ */
+export function loraLayout(weights: MappedWeights, config: LoraConfig): LoraLayout {
+  const modules: LoraModule[] = []
+  let parameters = 0
+  for (const target of config.target_modules) {
+    const suffix = `.${target}.weight`
+    const found = [...weights.tensors.values()]
+      .filter((t) => t.name.endsWith(suffix) && t.dims.length === 2)
+      .map((t) => ({ name: t.name.slice(0, -'.weight'.length), dims: t.dims }))
+      .sort((x, y) => layerOf(x.name) - layerOf(y.name))
+    if (found.length === 0) throw new Error(`target_modules: the model has no ${target}`)
+    for (const { name, dims } of found) {
+      const [out, inner] = [dims[0]!, dims[1]!]
+      const a = parameters
+      const b = a + config.rank * inner
+      parameters = b + out * config.rank
+      modules.push({ name, in: inner, out, a, b })
+    }
+  }
+  return { config, modules, parameters }
+}
+
+const layerOf = (name: string): number => Number(/\.(\d+)\./.exec(name)?.[1] ?? 0)
+
+/** A fresh adapter as PEFT makes it: A uniform in ±1/√in (Kaiming with a = √5), B zero. */
+export function initialAdapter({ config, modules, parameters }: LoraLayout, seed: number) {
+  const flat = new Float32Array(parameters)
+  for (const m of modules) {
+    const bound = 1 / Math.sqrt(m.in)
+    for (let i = m.a; i < m.a + config.rank * m.in; i++)
+      flat[i] = (2 * uniform(seed, 0, i) - 1) * bound
+  }
+  return flat
+}
+
+export interface BoundAdapter {
+  /** By module name, as `weightsOf` wants them. */
+  readonly loras: ReadonlyMap<string, Lora>
+  /** Every A and B in the vector's order: what autodiff differentiates by. */
+  readonly parts: readonly Value[]
+}
+
+/** Cuts the graph input `flat` [parameters] into every module's A and B. */
+export function bindAdapter({ config, modules }: LoraLayout, flat: Value): BoundAdapter {
+  const loras = new Map<string, Lora>()
+  const parts: Value[] = []
+  for (const m of modules) {
+    const a = reshape(slice(flat, 0, m.a, m.b), [config.rank, m.in])
+    const b = reshape(slice(flat, 0, m.b, m.b + m.out * config.rank), [m.out, config.rank])
+    loras.set(m.name, { a, b, scale: config.alpha / config.rank })
+    parts.push(a, b)
+  }
+  return { loras, parts }
+}
+
+/** The gradients of `parts`, in the same order, as one vector [parameters]. */
+export const flatten = (gradients: readonly Value[], { modules, config }: LoraLayout): Value =>
+  concat(
+    gradients.map((g, i) => {
+      const m = modules[i >> 1]!
+      return reshape(g, [config.rank * (i % 2 === 0 ? m.in : m.out)])
+    }),
+    0,
+  )

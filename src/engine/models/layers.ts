@@ -1,0 +1,150 @@
+// The parts that decoders are built of. Hidden states are matrices [N, D]: N tokens, whatever rows they form.
+
+import { constant, emit, emitOne, ints, scalar, type Value } from '../graph/graph.ts'
+import * as op from '../graph/ops/ops.ts'
+import { int64 } from '../tensor.ts'
+import type { ModelConfig } from '../weights/checkpoint.ts'
+import type { Weights } from './weights.ts'
+
+/** x [N, in] → [N, out], with the adapter on this projection if there is one. */
+export function linear(x: Value, w: Weights): Value {
+  const y = op.linear(x, w.get('weight'))
+  if (!w.lora) return y
+  const { a, b, scale } = w.lora
+  return op.gemm(op.linear(x, a), b, { transB: true, alpha: scale, c: y })
+}
+
+/** SwiGLU (arXiv 2002.05202): down(silu(gate(x)) · up(x)). */
+export const mlp = (x: Value, w: Weights): Value =>
+  linear(op.swiglu(linear(x, w.at('gate_proj')), linear(x, w.at('up_proj'))), w.at('down_proj'))
+
+/** RMSNorm with the weight of this scope. */
+export const rmsNorm = (x: Value, w: Weights, config: ModelConfig): Value =>
+  op.rmsNorm(x, w.get('weight'), config.rms_norm_eps)
+
+/** What lies between the q, k, v projections of a layer and its output projection; rotates q and k itself. */
+export type Attend = (q: Value, k: Value, v: Value, layer: number) => Value
+
+/** Self-attention of one layer: x [N, D] → [N, D]. */
+export const attention = (x: Value, w: Weights, attend: Attend, layer: number): Value =>
+  linear(
+    attend(linear(x, w.at('q_proj')), linear(x, w.at('k_proj')), linear(x, w.at('v_proj')), layer),
+    w.at('o_proj'),
+  )
+
+export interface PackedRows {
+  /** Rows B and tokens T of each: N = B·T. */
+  readonly rows: number
+  readonly length: number
+  /** Each token's place in its own example, [B, T] int64. */
+  readonly positions: Value
+  /** Which example of its row each token belongs to, [B, T] int64. */
+  readonly segments: Value
+}
+
+/**
+ * Causal attention over rows in which several examples lie end to end: a token sees its own example only.
+ * Query heads that share a key head are one matrix, so keys are never repeated.
+ */
+export function packedAttention(config: ModelConfig, packed: PackedRows): Attend {
+  const { rows: B, length: T, positions, segments } = packed
+  const K = config.head_dim
+  const G = config.num_key_value_heads
+  const R = config.num_attention_heads / G // query heads for one key head
+  const table = op.rotaryTable(T, K, config.rope_theta)
+  const mask = packedMask(segments, B, T)
+
+  return (q, k, v) => {
+    const turned = (x: Value, heads: number) =>
+      op.reshape(op.rotary(op.reshape(x, [B, T, heads * K]), positions, table), [
+        B,
+        T,
+        G,
+        heads / G,
+        K,
+      ])
+    const queries = op.transpose(turned(op.scale(q, 1 / Math.sqrt(K)), G * R), [0, 2, 3, 1, 4])
+    const keys = op.transpose(op.reshape(turned(k, G), [B, T, G, K]), [0, 2, 3, 1]) // [B, G, K, T]
+    const values = op.transpose(op.reshape(v, [B, T, G, K]), [0, 2, 1, 3]) // [B, G, T, K]
+    const scores = op.matmul(op.reshape(queries, [B, G, R * T, K]), keys)
+    const masked = op.add(op.reshape(scores, [B, G, R, T, T]), mask)
+    const p = op.reshape(op.softmax(masked), [B, G, R * T, T])
+    const mixed = op.reshape(op.matmul(p, values), [B, G, R, T, K])
+    return op.reshape(op.transpose(mixed, [0, 3, 1, 2, 4]), [B * T, G * R * K])
+  }
+}
+
+/** 0 where a token may look, far below every score where it may not: [B, 1, 1, T, T]. */
+function packedMask(segments: Value, B: number, T: number): Value {
+  const same = op.equal(
+    op.reshape(segments, [B, 1, 1, T, 1]),
+    op.reshape(segments, [B, 1, 1, 1, T]),
+  )
+  const places = Array.from({ length: T }, (_, i) => i)
+  const past = op.greaterOrEqual(constant(int64([T, 1], places)), constant(int64([1, T], places)))
+  return op.where(op.and(same, past), scalar(0), scalar(-1e9))
+}
+
+export interface CachedRows {
+  /** The new tokens, [B, S] int64: N = B·S. */
+  readonly tokens: Value
+  /** Past keys and values of a layer, [B, G, C, K] each, C slots allocated. */
+  past(layer: number): { key: Value; value: Value }
+  /** Tokens of each sequence after this run, less one: [B] int32. */
+  readonly lastIndex: Value
+  /** The longest sequence after this run: a scalar int32. */
+  readonly total: Value
+}
+
+/** The keys and values after this run, by layer; written in place where the caller gives the same memory. */
+export type Present = { key: Value; value: Value }[]
+
+/**
+ * Causal attention with a KV cache: q, k, v are S new tokens of each of B sequences.
+ * Rotates, appends and attends in one operator (com.microsoft.GroupQueryAttention).
+ */
+export function cachedAttention(
+  config: ModelConfig,
+  cached: CachedRows,
+): { attend: Attend; present: Present } {
+  const K = config.head_dim
+  const H = config.num_attention_heads
+  const G = config.num_key_value_heads
+  const table = op.rotaryTable(config.max_position_embeddings, K, config.rope_theta)
+  const batch = emitOne('Shape', [cached.tokens], { dtype: 'int64', dims: [2] })
+  const shape = (heads: number): Value =>
+    emitOne(
+      'Concat',
+      [batch, ints(heads * K)],
+      { dtype: 'int64', dims: [3] },
+      { attributes: { axis: 0 } },
+    )
+  const queryShape = shape(H)
+  const keyShape = shape(G)
+  const rows = (x: Value, to: Value, heads: number): Value =>
+    emitOne('Reshape', [x, to], { dtype: 'float32', dims: ['B', 'S', heads * K] })
+
+  const present: Present = []
+  const attend: Attend = (q, k, v, layer) => {
+    const past = cached.past(layer)
+    const [y, key, value] = emit(
+      'GroupQueryAttention',
+      [
+        rows(q, queryShape, H),
+        rows(k, keyShape, G),
+        rows(v, keyShape, G),
+        past.key,
+        past.value,
+        cached.lastIndex,
+        cached.total,
+        table.cos,
+        table.sin,
+      ],
+      [{ dtype: 'float32', dims: ['B', 'S', H * K] }, past.key, past.value],
+      { domain: 'com.microsoft', attributes: { num_heads: H, kv_num_heads: G, do_rotary: 1 } },
+    )
+    present[layer] = { key: key!, value: value! }
+    return op.reshape(y!, ['N', H * K])
+  }
+  return { attend, present }
+}

@@ -1,0 +1,24 @@
+// Llama 2 and 3, TinyLlama, SmolLM2: pre-norm, RoPE, grouped-query attention, SwiGLU (arXiv 2302.13971).
+
+import * as op from '../graph/ops/ops.ts'
+import type { Architecture } from './architecture.ts'
+import { attention, mlp, rmsNorm } from './layers.ts'
+
+export const llama: Architecture = {
+  names: ['llama'],
+
+  hidden(tokens, weights, config, attend) {
+    let x = op.gather(weights.at('model.embed_tokens').get('weight'), tokens) // [N, D]
+    for (let i = 0; i < config.num_hidden_layers; i++) {
+      const w = weights.at(`model.layers.${i}`)
+      const h = rmsNorm(x, w.at('input_layernorm'), config)
+      x = op.add(x, attention(h, w.at('self_attn'), attend, i))
+      const m = rmsNorm(x, w.at('post_attention_layernorm'), config)
+      x = op.add(x, mlp(m, w.at('mlp')))
+    }
+    return rmsNorm(x, weights.at('model.norm'), config)
+  },
+
+  head: (weights, config) =>
+    weights.at(config.tie_word_embeddings ? 'model.embed_tokens' : 'lm_head').get('weight'),
+}

@@ -1,0 +1,45 @@
+// A checkpoint's tensors as graph values, under scoped names, with the adapter that may sit on a projection.
+
+import { external, type Value } from '../graph/graph.ts'
+import type { MappedWeights } from '../weights/checkpoint.ts'
+
+/** A low-rank update of one projection: y += scale · (x·aᵀ)·bᵀ, a [r, in], b [out, r] (arXiv 2106.09685). */
+export interface Lora {
+  readonly a: Value
+  readonly b: Value
+  readonly scale: number
+}
+
+/** Where a part of the model finds its tensors; `at` steps into a part of it. */
+export interface Weights {
+  at(part: string): Weights
+  /** The tensor of this name in this scope; throws where the checkpoint has none. */
+  get(name: string): Value
+  has(name: string): boolean
+  /** The adapter on this scope's own `weight`. */
+  readonly lora: Lora | undefined
+}
+
+/** All tensors of a checkpoint; `loras` by the module they adapt, `model.layers.0.self_attn.q_proj`. */
+export function weightsOf(
+  mapped: MappedWeights,
+  loras: ReadonlyMap<string, Lora> = new Map(),
+): Weights {
+  const values = new Map<string, Value>()
+  const get = (name: string): Value => {
+    const known = values.get(name)
+    if (known) return known
+    const tensor = mapped.tensors.get(name)
+    if (!tensor) throw new Error(`The checkpoint has no tensor ${name}.`)
+    const value = external(name, tensor.dims, tensor)
+    values.set(name, value)
+    return value
+  }
+  const scope = (path: string): Weights => ({
+    at: (part) => scope(path === '' ? part : `${path}.${part}`),
+    get: (name) => get(`${path}.${name}`),
+    has: (name) => mapped.tensors.has(`${path}.${name}`),
+    lora: loras.get(path),
+  })
+  return scope('')
+}
