@@ -1,0 +1,178 @@
+// The table `work`: who may work on what, until when. One statement a transition, so that two cannot win.
+
+import { type Db, type Pool, transaction } from './pool.ts'
+
+export type WorkState = 'ready' | 'running' | 'paused' | 'ended'
+
+/** A claim that holds: its token is asked for in every write. */
+export interface Lease {
+  /** The id of what is worked on. */
+  id: string
+  kind: string
+  project_id: string
+  /** Claims since something was last committed, this one included. */
+  attempt: number
+  /** Errors of the work itself since something was last committed. */
+  faults: number
+  lease_token: number
+}
+
+/** The work was given to another, cancelled or ended: what the old holder knows counts no more. */
+export class LeaseLost extends Error {
+  override readonly name = 'LeaseLost'
+
+  constructor(id: string) {
+    super(`The lease on ${id} is lost.`)
+  }
+}
+
+/** The channel that hints at new and at cancelled work; the payload is the work's id. */
+export const WORK_CHANNEL = 'work'
+
+// The advisory lock of the claim; any number, as long as nothing else here uses it.
+const CLAIM = 7_032_001
+
+/** Puts work in line; workers hear of it when the transaction commits. */
+export async function insertWork(
+  tx: Db,
+  work: { id: string; kind: string; project_id: string; priority?: number },
+): Promise<void> {
+  await tx.query('insert into work (id, kind, project_id, priority) values ($1, $2, $3, $4)', [
+    work.id,
+    work.kind,
+    work.project_id,
+    work.priority ?? 0,
+  ])
+  await hint(tx, work.id)
+}
+
+/** Takes the next work of these kinds, or none; projects with less running go first. */
+export const claimWork = (
+  db: Pool,
+  owner: string,
+  kinds: readonly string[],
+  lease_seconds: number,
+): Promise<Lease | undefined> =>
+  transaction(db, async (tx) => {
+    // In a statement of its own: the next one must see what the lock's last holder did.
+    await tx.query('select pg_advisory_xact_lock($1)', [CLAIM])
+    const { rows } = await tx.query<Lease>(
+      `with busy as (
+         select project_id, count(*) as n from work
+          where state = 'running' and lease_until > clock_timestamp()
+          group by project_id
+       ), next as (
+         select work.id from work left join busy using (project_id)
+          where kind = any ($2)
+            and (state = 'ready' and not_before <= clock_timestamp()
+                 or state = 'running' and lease_until <= clock_timestamp())
+          order by coalesce(busy.n, 0), priority desc, seq
+          limit 1
+            for update of work skip locked
+       )
+       update work
+          set state = 'running', lease_owner = $1, lease_token = lease_token + 1,
+              lease_until = clock_timestamp() + make_interval(secs => $3), attempt = attempt + 1
+         from next
+        where work.id = next.id
+        returning work.id, kind, project_id, attempt, faults, lease_token`,
+      [owner, kinds, lease_seconds],
+    )
+    return rows[0]
+  })
+
+/** Holds on for another term; false when the lease is no longer this one. */
+export async function renewLease(db: Db, lease: Lease, lease_seconds: number): Promise<boolean> {
+  const { rowCount } = await db.query(
+    `update work set lease_until = clock_timestamp() + make_interval(secs => $3)
+      where id = $1 and lease_token = $2 and state = 'running'`,
+    [lease.id, lease.lease_token, lease_seconds],
+  )
+  return rowCount === 1
+}
+
+/** First statement of every transaction that writes for a holder: nobody else may until it commits. */
+export async function holdLease(tx: Db, lease: Lease): Promise<void> {
+  const { rowCount } = await tx.query(
+    `select from work where id = $1 and lease_token = $2 and state = 'running' for no key update`,
+    [lease.id, lease.lease_token],
+  )
+  if (rowCount !== 1) throw new LeaseLost(lease.id)
+}
+
+/** Something that will not have to be done again is committed: the counts of mishaps start anew. */
+export async function noteProgress(tx: Db, lease: Lease): Promise<void> {
+  await tx.query(
+    `update work set attempt = 0, faults = 0
+      where id = $1 and lease_token = $2 and state = 'running'`,
+    [lease.id, lease.lease_token],
+  )
+}
+
+/** Gives work back for the next claim: after a stop at once, after a fault when `delay_seconds` are over. */
+export async function releaseLease(
+  tx: Db,
+  lease: Lease,
+  after?: { fault: true; delay_seconds: number },
+): Promise<void> {
+  const { rowCount } = await tx.query(
+    `update work
+        set state = 'ready', lease_owner = null, lease_until = null,
+            attempt = case when $3 then attempt else 0 end,
+            faults = faults + case when $3 then 1 else 0 end,
+            not_before = clock_timestamp() + make_interval(secs => $4)
+      where id = $1 and lease_token = $2 and state = 'running'`,
+    [lease.id, lease.lease_token, after !== undefined, after?.delay_seconds ?? 0],
+  )
+  if (rowCount !== 1) throw new LeaseLost(lease.id)
+  if (!after) await hint(tx, lease.id)
+}
+
+/** The holder is done with it. */
+export async function endWork(tx: Db, lease: Lease): Promise<void> {
+  const { rowCount } = await tx.query(
+    `update work set state = 'ended', lease_owner = null, lease_until = null
+      where id = $1 and lease_token = $2 and state = 'running'`,
+    [lease.id, lease.lease_token],
+  )
+  if (rowCount !== 1) throw new LeaseLost(lease.id)
+}
+
+/** Ends work whoever holds it: from here on its holder can write nothing. */
+export async function cancelWork(tx: Db, id: string): Promise<boolean> {
+  const { rowCount } = await tx.query(
+    `update work
+        set state = 'ended', lease_owner = null, lease_until = null, lease_token = lease_token + 1
+      where id = $1 and state <> 'ended'`,
+    [id],
+  )
+  if (rowCount === 1) await hint(tx, id)
+  return rowCount === 1
+}
+
+/** Live leases whose owner's name begins so. */
+export async function leasesOf(
+  db: Db,
+  owner_prefix: string,
+): Promise<Array<{ id: string; lease_token: number; lease_owner: string }>> {
+  const { rows } = await db.query<{ id: string; lease_token: number; lease_owner: string }>(
+    `select id, lease_token, lease_owner from work
+      where state = 'running' and lease_until > clock_timestamp() and starts_with(lease_owner, $1)`,
+    [owner_prefix],
+  )
+  return rows
+}
+
+/** Lets a lease expire now, because its owner is known to be dead. */
+export async function expireLease(
+  db: Db,
+  lease: { id: string; lease_token: number },
+): Promise<void> {
+  await db.query(
+    `update work set lease_until = clock_timestamp()
+      where id = $1 and lease_token = $2 and state = 'running'`,
+    [lease.id, lease.lease_token],
+  )
+}
+
+const hint = (tx: Db, id: string) => tx.query('select pg_notify($1, $2)', [WORK_CHANNEL, id])
