@@ -1,0 +1,25 @@
+// What a kind of work supplies; claim, heartbeat, cancel, retry and resume are the worker's.
+
+import type { Lease } from '../db/work.ts'
+
+/** How a run came to its end. */
+export type Outcome =
+  /** It has ended its work itself, in the transaction that wrote its result. */
+  | { type: 'ended' }
+  /** It was asked to stop and has committed what it had. */
+  | { type: 'stopped' }
+
+export interface WorkKind {
+  /** As in `work.kind`: `fine_tuning.job`. */
+  readonly kind: string
+
+  /**
+   * Works from the last committed state on. `signal` aborts when the worker stops (commit, then return
+   * `stopped`) or when the lease is lost, with `LeaseLost` as its reason (nothing can be written any more).
+   * What it throws counts as a fault: tried again, and after the last try `fail` is called.
+   */
+  run(lease: Lease, signal: AbortSignal): Promise<Outcome>
+
+  /** Ends the work as failed, for it cannot be brought to an end. */
+  fail(lease: Lease, cause: unknown): Promise<void>
+}
