@@ -1,0 +1,119 @@
+// The table `fine_tuning_checkpoints`: saved points of a job, usable as models until their names end.
+
+import type { StoredAdapter } from '../models/model.ts'
+import type { Db } from './pool.ts'
+
+export interface FineTuningCheckpoint {
+  id: string
+  project_id: string
+  job_id: string
+  step_number: number
+  fine_tuned_model_checkpoint: string
+  metrics: Record<string, number>
+  /** Null once the name has ended. */
+  adapter_sha256: string | null
+  adapter_config_sha256: string | null
+  created_at: Date
+}
+
+export type NewFineTuningCheckpoint = Omit<
+  FineTuningCheckpoint,
+  'created_at' | 'adapter_sha256' | 'adapter_config_sha256'
+> & { adapter: StoredAdapter }
+
+/** Keeps it, unless that step was saved before: then it is the same adapter. */
+export async function insertCheckpoint(
+  tx: Db,
+  checkpoint: NewFineTuningCheckpoint,
+): Promise<boolean> {
+  const { rowCount } = await tx.query(
+    `insert into fine_tuning_checkpoints
+       (id, project_id, job_id, step_number, fine_tuned_model_checkpoint, metrics,
+        adapter_sha256, adapter_config_sha256)
+     values ($1, $2, $3, $4, $5, $6, $7, $8)
+     on conflict (job_id, step_number) do nothing`,
+    [
+      checkpoint.id,
+      checkpoint.project_id,
+      checkpoint.job_id,
+      checkpoint.step_number,
+      checkpoint.fine_tuned_model_checkpoint,
+      JSON.stringify(checkpoint.metrics),
+      checkpoint.adapter.sha256,
+      checkpoint.adapter.config_sha256,
+    ],
+  )
+  return rowCount === 1
+}
+
+/** Removes all but the newest `keep`; returns what was removed. */
+export async function pruneCheckpoints(
+  tx: Db,
+  job_id: string,
+  keep: number,
+): Promise<FineTuningCheckpoint[]> {
+  const { rows } = await tx.query<FineTuningCheckpoint>(
+    `delete from fine_tuning_checkpoints
+      where job_id = $1
+        and step_number not in (select step_number from fine_tuning_checkpoints
+                                 where job_id = $1 order by step_number desc limit $2)
+      returning *`,
+    [job_id, keep],
+  )
+  return rows
+}
+
+/** Newest first, older than the checkpoint `after`. */
+export async function listCheckpoints(
+  db: Db,
+  query: { job_id: string; after?: string | undefined; limit: number },
+): Promise<FineTuningCheckpoint[]> {
+  const { rows } = await db.query<FineTuningCheckpoint>(
+    `select * from fine_tuning_checkpoints
+      where job_id = $1
+        and ($2::text is null
+             or step_number < (select step_number from fine_tuning_checkpoints
+                                where job_id = $1 and id = $2))
+      order by step_number desc
+      limit $3`,
+    [query.job_id, query.after ?? null, query.limit],
+  )
+  return rows
+}
+
+/** A checkpoint whose name still stands, with what its job says about its base. */
+export async function findCheckpointByName(
+  db: Db,
+  project_id: string,
+  name: string,
+): Promise<(FineTuningCheckpoint & { model: string; root: string }) | undefined> {
+  const { rows } = await db.query<FineTuningCheckpoint & { model: string; root: string }>(
+    `select c.*, j.model, j.root
+       from fine_tuning_checkpoints c join fine_tuning_jobs j on j.id = c.job_id
+      where c.project_id = $1 and fine_tuned_model_checkpoint = $2 and adapter_sha256 is not null`,
+    [project_id, name],
+  )
+  return rows[0]
+}
+
+/** Ends names: of one checkpoint, or of all that a job has. The rows stay, as the job's history. */
+export async function endCheckpointNames(
+  tx: Db,
+  which: { project_id: string; job_id: string; name?: string },
+): Promise<StoredAdapter[]> {
+  const { rows } = await tx.query<{ sha256: string; config_sha256: string }>(
+    `with ended as (
+       select id, adapter_sha256 as sha256, adapter_config_sha256 as config_sha256
+         from fine_tuning_checkpoints
+        where project_id = $1 and job_id = $2 and adapter_sha256 is not null
+          and ($3::text is null or fine_tuned_model_checkpoint = $3)
+          for update
+     )
+     update fine_tuning_checkpoints c set adapter_sha256 = null, adapter_config_sha256 = null
+       from ended
+      where c.id = ended.id
+      returning ended.sha256, ended.config_sha256`,
+    [which.project_id, which.job_id, which.name ?? null],
+  )
+  return rows
+}

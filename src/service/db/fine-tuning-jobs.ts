@@ -1,0 +1,199 @@
+// The table `fine_tuning_jobs`. Transitions are guarded in the statement, writes of a worker by its lease.
+
+import type { Hyperparameters, Plan } from '../../engine/train/request.ts'
+import type { JobError } from '../jobs/file-errors.ts'
+import { type JobChange, type JobStatus, statesBefore, statusAfter } from '../jobs/states.ts'
+import type { Db } from './pool.ts'
+
+/** As the client sent it, `auto` filled in for what it left out. */
+export interface JobMethod {
+  type: 'supervised'
+  supervised: { hyperparameters: Hyperparameters }
+}
+
+export interface FineTuningJob {
+  id: string
+  seq: number
+  project_id: string
+  organization_id: string
+  /** As the client sent it. */
+  model: string
+  /** The base model it stands for. */
+  root: string
+  user_provided_suffix: string | null
+  seed: number
+  status: JobStatus
+  method: JobMethod
+  plan: Plan | null
+  training_file: string
+  validation_file: string | null
+  training_sha256: string
+  validation_sha256: string | null
+  metadata: Record<string, string> | null
+  error: JobError | null
+  /** The name the model will have; `fine_tuned_model` is null until there is one. */
+  model_name: string
+  fine_tuned_model: string | null
+  result_files: string[]
+  trained_tokens: number | null
+  estimated_finish: Date | null
+  state_sha256: string | null
+  state_step: number | null
+  created_at: Date
+  finished_at: Date | null
+}
+
+export type NewFineTuningJob = Pick<
+  FineTuningJob,
+  | 'id'
+  | 'project_id'
+  | 'organization_id'
+  | 'model'
+  | 'root'
+  | 'user_provided_suffix'
+  | 'seed'
+  | 'method'
+  | 'training_file'
+  | 'validation_file'
+  | 'training_sha256'
+  | 'validation_sha256'
+  | 'metadata'
+  | 'model_name'
+>
+
+/** Its work must be there already. */
+export async function insertJob(tx: Db, job: NewFineTuningJob): Promise<FineTuningJob> {
+  const { rows } = await tx.query<FineTuningJob>(
+    `insert into fine_tuning_jobs
+       (id, project_id, organization_id, model, root, user_provided_suffix, seed, status, method,
+        training_file, validation_file, training_sha256, validation_sha256, metadata, model_name)
+     values ($1, $2, $3, $4, $5, $6, $7, 'validating_files', $8, $9, $10, $11, $12, $13, $14)
+     returning *`,
+    [
+      job.id,
+      job.project_id,
+      job.organization_id,
+      job.model,
+      job.root,
+      job.user_provided_suffix,
+      job.seed,
+      JSON.stringify(job.method),
+      job.training_file,
+      job.validation_file,
+      job.training_sha256,
+      job.validation_sha256,
+      job.metadata && JSON.stringify(job.metadata),
+      job.model_name,
+    ],
+  )
+  return rows[0]!
+}
+
+/** The job, if it is this project's. */
+export async function findJob(
+  db: Db,
+  project_id: string,
+  id: string,
+): Promise<FineTuningJob | undefined> {
+  const { rows } = await db.query<FineTuningJob>(
+    'select * from fine_tuning_jobs where project_id = $1 and id = $2',
+    [project_id, id],
+  )
+  return rows[0]
+}
+
+/** `null` asks for jobs without metadata, pairs for jobs that have them all. */
+export type MetadataFilter = Record<string, string> | null | undefined
+
+/** Newest first, older than the job `after`. */
+export async function listJobs(
+  db: Db,
+  query: {
+    project_id: string
+    after?: string | undefined
+    limit: number
+    metadata?: MetadataFilter
+  },
+): Promise<FineTuningJob[]> {
+  const { rows } = await db.query<FineTuningJob>(
+    `select * from fine_tuning_jobs
+      where project_id = $1
+        and ($2::text is null
+             or seq < (select seq from fine_tuning_jobs where project_id = $1 and id = $2))
+        and ($3::jsonb is null or metadata @> $3)
+        and (not $4 or metadata is null or metadata = '{}')
+      order by seq desc
+      limit $5`,
+    [
+      query.project_id,
+      query.after ?? null,
+      query.metadata ? JSON.stringify(query.metadata) : null,
+      query.metadata === null,
+      query.limit,
+    ],
+  )
+  return rows
+}
+
+/** Moves a job along one arrow; undefined where its status has no such arrow. */
+export async function changeJob(
+  tx: Db,
+  id: string,
+  change: JobChange,
+): Promise<FineTuningJob | undefined> {
+  const status = statusAfter(change)
+  const { rows } = await tx.query<FineTuningJob>(
+    `update fine_tuning_jobs
+        set status = $2, estimated_finish = null,
+            finished_at = case when $2 in ('succeeded', 'failed', 'cancelled') then now() end
+      where id = $1 and status = any ($3)
+      returning *`,
+    [id, status, statesBefore(change)],
+  )
+  return rows[0]
+}
+
+/** What could be chosen otherwise on another day is chosen once: a second plan does not replace the first. */
+export async function setPlan(tx: Db, id: string, plan: Plan): Promise<void> {
+  await tx.query('update fine_tuning_jobs set plan = $2 where id = $1 and plan is null', [
+    id,
+    JSON.stringify(plan),
+  ])
+}
+
+export async function setEstimatedFinish(tx: Db, id: string, at: Date): Promise<void> {
+  await tx.query('update fine_tuning_jobs set estimated_finish = $2 where id = $1', [id, at])
+}
+
+/** Names the state to resume from; the object is stored already. */
+export async function setState(
+  tx: Db,
+  id: string,
+  state: { sha256: string; step: number } | null,
+): Promise<void> {
+  await tx.query('update fine_tuning_jobs set state_sha256 = $2, state_step = $3 where id = $1', [
+    id,
+    state?.sha256 ?? null,
+    state?.step ?? null,
+  ])
+}
+
+export async function setError(tx: Db, id: string, error: JobError): Promise<void> {
+  await tx.query('update fine_tuning_jobs set error = $2 where id = $1', [
+    id,
+    JSON.stringify(error),
+  ])
+}
+
+export async function setResult(
+  tx: Db,
+  id: string,
+  result: { fine_tuned_model: string; result_files: string[]; trained_tokens: number },
+): Promise<void> {
+  await tx.query(
+    `update fine_tuning_jobs
+        set fine_tuned_model = $2, result_files = $3, trained_tokens = $4
+      where id = $1`,
+    [id, result.fine_tuned_model, result.result_files, result.trained_tokens],
+  )
+}
