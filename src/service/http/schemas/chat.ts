@@ -1,0 +1,288 @@
+// Chat completions on the wire: the request's shape and what it means, answers and chunks.
+
+import { type Static, Type } from 'typebox'
+import type { ChatMessage, InferEvent } from '../../../engine/infer/request.ts'
+import { invalidRequest } from '../../../errors.ts'
+import type { Answers } from '../../scheduler/generations.ts'
+import type { Generation } from '../../scheduler/serving.ts'
+import {
+  type AnswerHead,
+  accepted,
+  FinishReason,
+  generationFields,
+  integer,
+  MAX_TOKENS,
+  neutral,
+  presentUsage,
+  refuse,
+  samplingOf,
+  Usage,
+  unsupported,
+} from './generation.ts'
+
+interface ContentPart {
+  type: string
+  text?: string
+  refusal?: string
+}
+
+const ROLES = ['developer', 'system', 'user', 'assistant', 'tool'] as const
+
+const Message = Type.Object(
+  {
+    role: Type.Unsafe<(typeof ROLES)[number]>({ type: 'string', enum: ROLES }),
+    content: Type.Optional(
+      Type.Unsafe<string | ContentPart[] | null>({
+        type: ['string', 'array', 'null'],
+        minItems: 1,
+        items: {
+          type: 'object',
+          required: ['type'],
+          properties: {
+            type: { type: 'string', description: '`text`; an assistant may also have `refusal`.' },
+            text: { type: 'string' },
+            refusal: { type: 'string' },
+          },
+        },
+      }),
+    ),
+    name: Type.Optional(Type.String()),
+    refusal: Type.Optional(Type.Unsafe<string | null>({ type: ['string', 'null'] })),
+    tool_call_id: Type.Optional(Type.String()),
+    tool_calls: neutral('[]'),
+    function_call: neutral('null'),
+    audio: neutral('null'),
+  },
+  { $id: 'ChatCompletionRequestMessage' },
+)
+
+export const ChatCompletionRequest = Type.Object(
+  {
+    ...generationFields,
+    messages: Type.Array(Message, { minItems: 1 }),
+    max_completion_tokens: integer(1, MAX_TOKENS, 'New tokens at most.'),
+    max_tokens: integer(1, MAX_TOKENS, 'The older name of `max_completion_tokens`.'),
+    logprobs: neutral('false'),
+    top_logprobs: neutral('0'),
+    response_format: neutral('{"type": "text"}'),
+    tools: neutral('[]'),
+    tool_choice: neutral('"none"'),
+    functions: neutral('[]'),
+    function_call: neutral('"none"'),
+    modalities: neutral('["text"]'),
+    audio: neutral('null'),
+    web_search_options: neutral('null'),
+    moderation: neutral('null'),
+    service_tier: accepted('Ignored; the answer says `default`.'),
+    parallel_tool_calls: accepted(),
+    store: accepted(),
+    metadata: accepted(),
+    safety_identifier: accepted(),
+    prompt_cache_key: accepted(),
+    prompt_cache_retention: accepted(),
+    prompt_cache_options: accepted(),
+    verbosity: accepted(),
+    reasoning_effort: accepted(),
+    prediction: accepted(),
+  },
+  { $id: 'CreateChatCompletionRequest' },
+)
+export type ChatCompletionRequest = Static<typeof ChatCompletionRequest>
+
+const NEUTRAL = {
+  logprobs: [false],
+  top_logprobs: [0],
+  frequency_penalty: [0],
+  presence_penalty: [0],
+  logit_bias: [{}],
+  response_format: [{ type: 'text' }],
+  tools: [[]],
+  tool_choice: ['none'],
+  functions: [[]],
+  function_call: ['none'],
+  modalities: [['text']],
+  audio: [],
+  web_search_options: [],
+  moderation: [],
+}
+
+/** What a request asks the engine for; throws at the first field that cannot be honoured. */
+export function toGeneration(body: ChatCompletionRequest, seed: number): Generation {
+  refuse(body, NEUTRAL)
+  const max_tokens = maxTokens(body)
+  return {
+    prompt: { messages: body.messages.map(toMessage) },
+    ...(max_tokens === undefined ? {} : { max_tokens }),
+    ...samplingOf(body, seed),
+  }
+}
+
+/** The name under which the client bounded the answer. */
+export const maxTokensParam = (body: ChatCompletionRequest) =>
+  typeof body.max_completion_tokens === 'number' ? 'max_completion_tokens' : 'max_tokens'
+
+function maxTokens({ max_tokens, max_completion_tokens }: ChatCompletionRequest) {
+  const [old, current] = [max_tokens ?? undefined, max_completion_tokens ?? undefined]
+  if (old !== undefined && current !== undefined && old !== current)
+    throw invalidRequest(
+      `'max_tokens' (${old}) and 'max_completion_tokens' (${current}) differ. Send one of them.`,
+      { param: 'max_tokens', code: 'invalid_value' },
+    )
+  return current ?? old
+}
+
+function toMessage(message: Static<typeof Message>, at: number): ChatMessage {
+  const where = `messages.${at}`
+  const { role, name } = message
+  for (const field of ['tool_calls', 'function_call', 'audio'] as const) {
+    const value = message[field] ?? undefined
+    if (value === undefined || JSON.stringify(value) === '[]') continue
+    throw invalidRequest(
+      `Unsupported parameter: '${where}.${field}' is not supported by this server.`,
+      unsupported(`${where}.${field}`),
+    )
+  }
+  const refusal = role === 'assistant' ? (message.refusal ?? '') : ''
+  if (role !== 'assistant' && (message.content ?? undefined) === undefined)
+    throw invalidRequest(`Missing required parameter: '${where}.content'.`, {
+      param: `${where}.content`,
+      code: 'missing_required_parameter',
+    })
+  return {
+    role: role === 'developer' ? 'system' : role,
+    content: toText(message.content ?? refusal, role, `${where}.content`),
+    ...(name === undefined ? {} : { name }),
+  }
+}
+
+function toText(content: string | ContentPart[], role: string, where: string): string {
+  if (typeof content === 'string') return content
+  const texts = content.map((part, at) => {
+    const param = `${where}.${at}`
+    const field = role === 'assistant' && part.type === 'refusal' ? 'refusal' : 'text'
+    if (part.type !== field)
+      throw invalidRequest(
+        `Invalid value: '${part.type}'. This model reads text only; supported values are: 'text'.`,
+        { param: `${param}.type`, code: 'invalid_value' },
+      )
+    const text = part[field]
+    if (text === undefined)
+      throw invalidRequest(`Missing required parameter: '${param}.${field}'.`, {
+        param: `${param}.${field}`,
+        code: 'missing_required_parameter',
+      })
+    return text
+  })
+  return texts.join('')
+}
+
+const head = {
+  id: Type.String(),
+  created: Type.Integer(),
+  model: Type.String(),
+  system_fingerprint: Type.String(),
+  service_tier: Type.Optional(Type.Literal('default')),
+}
+
+export const ChatCompletion = Type.Object(
+  {
+    ...head,
+    object: Type.Literal('chat.completion'),
+    choices: Type.Array(
+      Type.Object({
+        index: Type.Integer(),
+        message: Type.Object({
+          role: Type.Literal('assistant'),
+          content: Type.String(),
+          refusal: Type.Null(),
+        }),
+        logprobs: Type.Null(),
+        finish_reason: FinishReason,
+      }),
+    ),
+    usage: Usage,
+  },
+  { $id: 'CreateChatCompletionResponse' },
+)
+
+export const ChatCompletionChunk = Type.Object(
+  {
+    ...head,
+    object: Type.Literal('chat.completion.chunk'),
+    choices: Type.Array(
+      Type.Object({
+        index: Type.Integer(),
+        delta: Type.Object({
+          role: Type.Optional(Type.Literal('assistant')),
+          content: Type.Optional(Type.String()),
+          refusal: Type.Optional(Type.Null()),
+        }),
+        logprobs: Type.Null(),
+        finish_reason: Type.Union([FinishReason, Type.Null()]),
+      }),
+    ),
+    usage: Type.Optional(Type.Union([Usage, Type.Null()])),
+  },
+  { $id: 'CreateChatCompletionStreamResponse' },
+)
+type Chunk = Static<typeof ChatCompletionChunk>
+
+/** What the answers of one chat request have in common. */
+export interface ChatHead extends AnswerHead {
+  service_tier?: 'default'
+}
+
+export const presentChat = (head: ChatHead, answers: Answers): Static<typeof ChatCompletion> => ({
+  ...head,
+  object: 'chat.completion',
+  choices: answers.choices.map(({ text, finish_reason }, index) => ({
+    index,
+    message: { role: 'assistant', content: text, refusal: null },
+    logprobs: null,
+    finish_reason,
+  })),
+  usage: presentUsage(answers),
+})
+
+/** The chunks of a stream: each choice's role, its text, its end; at last the usage if it was asked for. */
+export async function* presentChatChunks(
+  head: ChatHead,
+  events: AsyncIterable<InferEvent>,
+  { n, include_usage }: { n: number; include_usage: boolean },
+): AsyncGenerator<Chunk> {
+  const object = 'chat.completion.chunk' as const
+  const usage = include_usage ? { usage: null } : {}
+  const chunk = (
+    index: number,
+    delta: Chunk['choices'][number]['delta'],
+    finish_reason: 'stop' | 'length' | null = null,
+  ): Chunk => ({
+    ...head,
+    object,
+    choices: [{ index, delta, logprobs: null, finish_reason }],
+    ...usage,
+  })
+
+  const tokens = { prompt_tokens: 0, completion_tokens: 0 }
+  for await (const event of events) {
+    switch (event.type) {
+      case 'ready':
+        break
+      case 'prompt':
+        tokens.prompt_tokens += event.prompt_tokens
+        for (let index = 0; index < n; index++)
+          yield chunk(index, { role: 'assistant', content: '', refusal: null })
+        break
+      case 'delta':
+        if (event.text !== '') yield chunk(event.index, { content: event.text })
+        break
+      case 'finish':
+        tokens.completion_tokens += event.completion_tokens
+        yield chunk(event.index, {}, event.finish_reason)
+        break
+      default:
+        event satisfies never
+    }
+  }
+  if (include_usage) yield { ...head, object, choices: [], usage: presentUsage(tokens) }
+}

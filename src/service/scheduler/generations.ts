@@ -1,0 +1,110 @@
+// Several prompts answered as one request, and events gathered into whole answers. Knows no HTTP.
+
+import type { InferEvent } from '../../engine/infer/request.ts'
+import type { ResolvedModel } from '../models/model.ts'
+import type { Generation, Serving } from './serving.ts'
+
+type Events = AsyncGenerator<InferEvent, void, undefined>
+
+/** What `n` choices came to, in order. */
+export interface Answers {
+  prompt_tokens: number
+  completion_tokens: number
+  choices: Answer[]
+}
+
+export interface Answer {
+  text: string
+  finish_reason: 'stop' | 'length'
+}
+
+/**
+ * Answers every prompt at once: choice `i` of prompt `p` has the index `p · n + i`. It returns when all
+ * prompts were accepted, so that a wrong one is an error before the first word; then come one `prompt`
+ * event with the sum, and the others as they happen. If one fails, the others end.
+ */
+export async function generateAll(
+  serving: Serving,
+  model: ResolvedModel,
+  generations: readonly Generation[],
+  signal: AbortSignal,
+): Promise<Events> {
+  const failed = new AbortController()
+  const both = AbortSignal.any([signal, failed.signal])
+  const runs = generations.map((generation) => serving.generate(model, generation, both))
+  // A run that nobody reads on would keep its place for ever.
+  both.addEventListener('abort', () => leave(runs), { once: true })
+  try {
+    const firsts = await Promise.all(runs.map((run) => run.next()))
+    let prompt_tokens = 0
+    for (const { value } of firsts) {
+      if (value?.type !== 'prompt') throw new Error('A generation began without its prompt event.')
+      prompt_tokens += value.prompt_tokens
+    }
+    const { n } = generations[0]!
+    const rest = runs.map((run, at) => shift(run, at * n))
+    return follow({ type: 'prompt', prompt_tokens }, merge(rest), failed)
+  } catch (error) {
+    failed.abort(error)
+    throw error
+  }
+}
+
+/** Reads all events and gives each choice its text. */
+export async function gather(events: AsyncIterable<InferEvent>): Promise<Answers> {
+  const answers: Answers = { prompt_tokens: 0, completion_tokens: 0, choices: [] }
+  const texts: string[] = []
+  for await (const event of events) {
+    if (event.type === 'prompt') answers.prompt_tokens += event.prompt_tokens
+    else if (event.type === 'delta') texts[event.index] = (texts[event.index] ?? '') + event.text
+    else if (event.type === 'finish') {
+      const { index, finish_reason } = event
+      answers.choices[index] = { text: texts[index] ?? '', finish_reason }
+      answers.completion_tokens += event.completion_tokens
+    }
+  }
+  return answers
+}
+
+async function* follow(first: InferEvent, rest: Events, failed: AbortController): Events {
+  try {
+    yield first
+    yield* rest
+  } finally {
+    failed.abort(new Error('the request has ended'))
+  }
+}
+
+async function* shift(events: Events, by: number): Events {
+  for await (const event of events)
+    yield 'index' in event ? { ...event, index: event.index + by } : event
+}
+
+/** Events of all sources in the order in which they come. */
+export async function* merge<T>(
+  sources: readonly AsyncGenerator<T, void, undefined>[],
+): AsyncGenerator<T, void, undefined> {
+  type Next = { at: number; result: IteratorResult<T, void> }
+  const ask = async (at: number): Promise<Next> => ({ at, result: await sources[at]!.next() })
+  const asked = new Map<number, Promise<Next>>(sources.map((_, at) => [at, ask(at)]))
+  try {
+    while (asked.size > 0) {
+      const { at, result } = await Promise.race(asked.values())
+      if (result.done) asked.delete(at)
+      else {
+        // Moved to the end, so that a quick source does not keep the others waiting.
+        asked.delete(at)
+        asked.set(at, ask(at))
+        yield result.value
+      }
+    }
+  } finally {
+    for (const waiting of asked.values()) waiting.catch(() => {})
+    leave(sources)
+  }
+}
+
+/** Ends generators without waiting for them: one that is busy ends after what it does now. */
+function leave(sources: readonly AsyncGenerator<unknown, void, undefined>[]): void {
+  for (const source of sources) source.return().catch(() => {})
+}
