@@ -1,0 +1,31 @@
+import { createHash } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { expect, test } from 'vitest'
+import { openCheckpoint } from '../../src/engine/weights/checkpoint.ts'
+import { readTensor } from '../../src/engine/weights/stored-tensor.ts'
+import { testModel } from '../support/shared.ts'
+
+type Digests = Record<string, { dims: number[]; sha256: string }>
+
+const fixture = (name: string) => fileURLToPath(new URL(`fixtures/${name}`, import.meta.url))
+
+async function expectDigests(model: string, digests: string) {
+  const expected = JSON.parse(readFileSync(fixture(digests), 'utf8')) as Digests
+  const { tensors } = await openCheckpoint(model)
+  expect([...tensors.keys()].sort()).toEqual(Object.keys(expected).sort())
+  for (const [name, { dims, sha256 }] of Object.entries(expected)) {
+    const tensor = tensors.get(name)!
+    const hash = createHash('sha256').update(await readTensor(tensor))
+    expect({ name, dims: tensor.dims, sha256: hash.digest('hex') }).toEqual({ name, dims, sha256 })
+  }
+}
+
+test("F32, F16, BF16, Q8_0, Q4_0 and Q4_1 are what Python's gguf makes of them, to the bit", () =>
+  expectDigests(fixture('gguf-all-types.gguf'), 'gguf-all-types.json'))
+
+const smollm2 = testModel('SmolLM2-135M-Instruct.Q4_1.gguf')
+test.skipIf(smollm2.missing)(
+  "every tensor of SmolLM2-135M is what Python's gguf makes of it, to the bit",
+  () => expectDigests(smollm2.path, 'gguf-smollm2.json'),
+)
