@@ -1,0 +1,133 @@
+// buildApp(deps): the API's table of contents, and what all its routes share.
+
+import { randomUUID } from 'node:crypto'
+import swagger from '@fastify/swagger'
+import swaggerUi from '@fastify/swagger-ui'
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import {
+  type FastifyBaseLogger,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  fastify,
+  type RouteOptions,
+} from 'fastify'
+import { Type } from 'typebox'
+import type { Logger } from '../../log.ts'
+import type { Db } from '../db/pool.ts'
+import { requireKey } from './auth.ts'
+import { ErrorBody, handleErrors, sendError } from './errors.ts'
+import { type HealthDeps, healthRoutes } from './routes/health.ts'
+import { validatorCompiler } from './validation.ts'
+
+/** What the routes need; each part is handed on to its own routes as plugin options. */
+export interface AppDeps {
+  readonly log: Logger
+  readonly db: Db
+  readonly health: HealthDeps
+}
+
+/** Large enough for long chats; files have a limit of their own. */
+const BODY_LIMIT = 16 * 1024 * 1024
+
+/** Builds the server; `listen` or `inject` is up to the caller. */
+export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
+  const app = fastify({
+    loggerInstance: deps.log as FastifyBaseLogger,
+    bodyLimit: BODY_LIMIT,
+    genReqId: () => `req_${randomUUID().replaceAll('-', '')}`,
+    // Model names hold `/` and `:`; the router decodes them as one segment.
+    routerOptions: { maxParamLength: 512 },
+    // What still comes while we drain is answered as long as its connection lives.
+    return503OnClosing: false,
+    forceCloseConnections: 'idle',
+    // A URL that cannot be read comes before all hooks.
+    frameworkErrors: (error, request, reply) => {
+      reply.header('x-request-id', request.id)
+      sendError(error, request as FastifyRequest, reply as unknown as FastifyReply)
+    },
+  }).withTypeProvider<TypeBoxTypeProvider>()
+
+  app.setValidatorCompiler(validatorCompiler)
+  // A reply is what present() made; the schemas of replies describe, and tests hold them to it.
+  app.setSerializerCompiler(() => (data) => JSON.stringify(data))
+  acceptEmptyJson(app)
+  setCommonHeaders(app)
+  handleErrors(app)
+  await describeApi(app)
+
+  await app.register(healthRoutes, deps.health)
+
+  await app.register(
+    async (api) => {
+      requireKey(api, deps.db)
+      // The API, resource by resource. Files, fine-tuning, models, chat: one line each.
+    },
+    { prefix: '/v1' },
+  )
+  return app
+}
+
+/** Clients send `content-type: application/json` with nothing behind it (`POST …/cancel`). */
+const acceptEmptyJson = (app: FastifyInstance): void => {
+  const parse = app.getDefaultJsonParser('error', 'error')
+  app.addContentTypeParser<string>(
+    'application/json',
+    { parseAs: 'string' },
+    (request, body, done) => {
+      if (body === '') done(null, undefined)
+      else parse(request, body, done)
+    },
+  )
+}
+
+const setCommonHeaders = (app: FastifyInstance): void => {
+  app.addHook('onRequest', async (request, reply) => {
+    reply.headers({
+      'x-request-id': request.id,
+      'openai-version': '2020-10-01',
+      'x-content-type-options': 'nosniff',
+    })
+  })
+  app.addHook('onSend', async (_request, reply, payload) => {
+    reply.header('openai-processing-ms', String(Math.round(reply.elapsedTime)))
+    return payload
+  })
+}
+
+const describeApi = async (app: FastifyInstance): Promise<void> => {
+  app.addSchema(ErrorBody)
+  await app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'Luthier',
+        version: '0.1.0',
+        description:
+          'Trains, serves and owns fine-tuned language models behind the OpenAI fine-tuning API.',
+        license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
+      },
+      servers: [{ url: '/', description: 'This server' }],
+      components: { securitySchemes: { api_key: { type: 'http', scheme: 'bearer' } } },
+    },
+    refResolver: {
+      buildLocalReference: (json, _base, _fragment, index) =>
+        typeof json.$id === 'string' ? json.$id : `def-${index}`,
+    },
+  })
+  app.addHook('onRoute', describeErrors)
+  await app.register(swaggerUi, { routePrefix: '/docs', logLevel: 'warn' })
+  app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger())
+  app.get('/', { schema: { hide: true } }, async (_request, reply) => reply.redirect('/docs'))
+}
+
+/** Every route under /v1 wants a key and fails in one shape. */
+const describeErrors = (route: RouteOptions): void => {
+  if (!route.url.startsWith('/v1/') || !route.schema) return
+  route.schema.security ??= [{ api_key: [] }]
+  route.schema.response = {
+    ...(route.schema.response as object),
+    '4xx': Type.Ref('Error#', { description: 'What the caller can mend.' }),
+    '5xx': Type.Ref('Error#', { description: 'What the caller cannot mend.' }),
+  }
+}
