@@ -11,6 +11,14 @@ export type Precision = (typeof precisions)[number]
 export type DeviceName = (typeof devices)[number]
 export type Role = (typeof roles)[number]
 
+export interface Hub {
+  /** Base address of the hub or of its mirror. */
+  readonly endpoint: string
+  readonly token?: string
+  /** A hub that has not answered a request by then is taken for unreachable. */
+  readonly connect_timeout_ms: number
+}
+
 export interface Config {
   readonly host: string
   /** 0 takes a free one. */
@@ -25,6 +33,8 @@ export interface Config {
   readonly models: string
   /** What a client may write instead of a model's id → that id. */
   readonly modelAliases: Readonly<Record<string, string>>
+  /** Where `luthier pull hf:…` looks: `HF_ENDPOINT`, `HF_TOKEN`. */
+  readonly hub: Hub
   readonly precision: Precision
   readonly devices: readonly DeviceName[]
   readonly role: Role
@@ -55,6 +65,7 @@ export const readConfig = (env: Environment): Config => {
     apiKey: readApiKey(read('LUTHIER_API_KEY'), mistakes),
     models: resolve(read('LUTHIER_MODELS') ?? resolve(home, 'models')),
     modelAliases: Object.freeze(readAliases(read('LUTHIER_MODEL_ALIASES'), mistakes)),
+    hub: Object.freeze(readHub(read('HF_ENDPOINT'), read('HF_TOKEN'), mistakes)),
     precision: oneOf('LUTHIER_PRECISION', precisions, 'auto'),
     devices: Object.freeze(readDevices(read('LUTHIER_DEVICE'), mistakes)),
     role: oneOf('LUTHIER_ROLE', roles, 'all'),
@@ -92,6 +103,20 @@ const readApiKey = (text: string | undefined, mistakes: string[]): string | unde
   if (text !== undefined && (text.length < 16 || /\s/.test(text)))
     mistakes.push('LUTHIER_API_KEY: a key has at least 16 characters and no space')
   return text
+}
+
+const readHub = (
+  endpoint: string | undefined,
+  token: string | undefined,
+  mistakes: string[],
+): Hub => {
+  if (endpoint !== undefined && !/^https?:\/\/[^/]/.test(endpoint))
+    mistakes.push(`HF_ENDPOINT: '${endpoint}' does not begin with http:// or https://`)
+  return {
+    endpoint: endpoint ?? 'https://huggingface.co',
+    ...(token !== undefined && { token }),
+    connect_timeout_ms: 5000,
+  }
 }
 
 const readDevices = (text: string | undefined, mistakes: string[]): DeviceName[] => {

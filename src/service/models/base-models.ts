@@ -1,7 +1,8 @@
 // The base models on disk: one folder in, names and paths out. Reads no tensor.
 
 import { readdir, stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { basename, join, resolve } from 'node:path'
+import { invalidRequest } from '../../errors.ts'
 
 export interface BaseModel {
   /** The folder's name, or the .gguf file's name without its ending. */
@@ -25,6 +26,17 @@ export async function scanBaseModels(folder: string): Promise<Map<string, BaseMo
     found.set(model.id, model)
   }
   return found
+}
+
+/** The path of the base model called `name` in `folder`; a path of a model is taken as it is. */
+export async function locateBaseModel(folder: string, name: string): Promise<string> {
+  const models = await scanBaseModels(folder)
+  const model = models.get(name) ?? (await read(resolve(name), basename(name)))
+  if (model) return model.path
+  const known = [...models.keys()].join(', ') || 'none yet'
+  throw invalidRequest(
+    `"${name}" is neither a base model in ${folder} (${known}) nor a path of one.`,
+  )
 }
 
 async function read(path: string, name: string): Promise<BaseModel | undefined> {

@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { scanBaseModels } from '../../../../src/service/models/base-models.ts'
+import { locateBaseModel, scanBaseModels } from '../../../../src/service/models/base-models.ts'
 
 let folder = ''
 beforeEach(async () => {
@@ -36,4 +36,12 @@ test('two of one id are an error that names both paths', async () => {
 
 test('a folder that is not there has no models', async () => {
   expect((await scanBaseModels(join(folder, 'nowhere'))).size).toBe(0)
+})
+
+test('a base model is found by its name or by its path, and an unknown one is told what there is', async () => {
+  await huggingFace('tiny')
+  const path = join(folder, 'tiny')
+  expect(await locateBaseModel(folder, 'tiny')).toBe(path)
+  expect(await locateBaseModel('/nowhere', path)).toBe(path)
+  await expect(locateBaseModel(folder, 'large')).rejects.toThrow('(tiny)')
 })

@@ -1,0 +1,23 @@
+// The command line's table of contents: one file a command, and the one place that prints an error.
+
+import { Command } from 'commander'
+import { chatCommand } from './chat.ts'
+import { modelsCommand } from './models.ts'
+import { pullCommand } from './pull.ts'
+import { trainCommand } from './train.ts'
+
+const program = new Command('luthier')
+  .description('Trains, serves and owns fine-tuned language models on this machine.')
+  .showHelpAfterError()
+  .addCommand(pullCommand())
+  .addCommand(modelsCommand())
+  .addCommand(trainCommand())
+  .addCommand(chatCommand())
+
+try {
+  await program.parseAsync()
+} catch (error) {
+  console.error(`luthier: ${error instanceof Error ? error.message : error}`)
+  if (process.env.DEBUG) console.error(error)
+  process.exitCode = 1
+}

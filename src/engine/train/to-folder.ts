@@ -1,0 +1,79 @@
+// Training without a service: a folder of rows in, a PEFT adapter folder out. No database, no job.
+
+import { access, mkdir, rename, writeFile } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import { invalidRequest } from '../../errors.ts'
+import type { Thread } from '../runtime/thread.ts'
+import type { FileReport, Hyperparameters, TrainEvent, TrainThreadRequest } from './request.ts'
+
+export interface TrainFolderRequest {
+  /** Holds `train.jsonl`, and `valid.jsonl` where there is one. */
+  folder: string
+  /** A Hugging Face folder or a .gguf file. */
+  model: string
+  /** Folder for converted weights. */
+  cache: string
+  /** The PEFT folder to write: `adapter_model.safetensors` and `adapter_config.json`. */
+  out: string
+  hyperparameters: Hyperparameters
+  seed: number
+}
+
+/** Checks the rows, trains, and writes the adapter at each epoch's end, so that the last one stands. */
+export async function* trainFolder(
+  thread: Thread<TrainThreadRequest, TrainEvent>,
+  { folder, model, cache, out, hyperparameters, seed }: TrainFolderRequest,
+  signal?: AbortSignal,
+): AsyncGenerator<TrainEvent, void, undefined> {
+  const training = { path: resolve(folder, 'train.jsonl') }
+  if (!(await exists(training.path))) throw invalidRequest(`There is no ${training.path}.`)
+  const valid = { path: resolve(folder, 'valid.jsonl') }
+  const data = {
+    model: resolve(model),
+    method: 'supervised' as const,
+    training,
+    ...((await exists(valid.path)) && { validation: valid }),
+  }
+
+  for await (const event of thread.run({ type: 'inspect', ...data, hyperparameters }, signal)) {
+    yield event
+    if (event.type !== 'inspected') continue
+    if (event.plan === undefined) {
+      const wrong = [
+        ...badRows('train.jsonl', event.training),
+        ...badRows('valid.jsonl', event.validation),
+      ]
+      throw invalidRequest(wrong.join('\n'), { code: 'invalid_training_file' })
+    }
+    await mkdir(out, { recursive: true })
+    const request = { type: 'train' as const, ...data, cache, plan: event.plan, seed }
+    for await (const trained of thread.run(request, signal)) {
+      if (trained.type === 'checkpoint') {
+        await replace(join(out, 'adapter_config.json'), trained.adapter_config)
+        await replace(join(out, 'adapter_model.safetensors'), trained.adapter)
+      }
+      yield trained
+    }
+  }
+}
+
+function badRows(file: string, report: FileReport | undefined): string[] {
+  if (!report || report.error_count === 0) return []
+  const rows = report.errors.map(
+    ({ line, pointer, message }) =>
+      `${file}, line ${line}${pointer && ` (${pointer})`}: ${message}`,
+  )
+  const more = report.error_count - rows.length
+  return more > 0 ? [...rows, `${file}: ${more} more errors`] : rows
+}
+
+async function replace(path: string, content: Uint8Array | string) {
+  await writeFile(`${path}.tmp`, content)
+  await rename(`${path}.tmp`, path)
+}
+
+const exists = (path: string) =>
+  access(path).then(
+    () => true,
+    () => false,
+  )
