@@ -1,0 +1,64 @@
+// SQL of objects: which bytes a project owns.
+
+import type { Db } from './pool.ts'
+
+export interface ObjectRecord {
+  readonly project_id: string
+  readonly sha256: string
+  readonly bytes: number
+}
+
+/** Writes down that the project owns these bytes, or that it was given them again. */
+export const upsertObject = async (db: Db, object: ObjectRecord): Promise<void> => {
+  await db.query(
+    `insert into objects (project_id, sha256, bytes) values ($1, $2, $3)
+     on conflict (project_id, sha256) do update set touched_at = now()`,
+    [object.project_id, object.sha256, object.bytes],
+  )
+}
+
+/** Forgets the object, unless a row of any table still refers to it: the foreign keys know them all. */
+export const deleteObjectIfUnused = async (
+  tx: Db,
+  object: Pick<ObjectRecord, 'project_id' | 'sha256'>,
+): Promise<boolean> => {
+  await tx.query('savepoint unused')
+  try {
+    const { rowCount } = await tx.query(
+      'delete from objects where project_id = $1 and sha256 = $2',
+      [object.project_id, object.sha256],
+    )
+    return rowCount === 1
+  } catch (error) {
+    const FOREIGN_KEY_VIOLATION = '23503'
+    if ((error as { code?: string }).code !== FOREIGN_KEY_VIOLATION) throw error
+    await tx.query('rollback to savepoint unused')
+    return false
+  }
+}
+
+/** Holds the object's name until the transaction ends: nobody else keeps or releases it meanwhile. */
+export const lockObject = async (
+  tx: Db,
+  object: Pick<ObjectRecord, 'project_id' | 'sha256'>,
+): Promise<void> => {
+  await tx.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [nameOf(object)])
+}
+
+/** The same, held by the session until `unlockObject`. */
+export const lockObjectForSession = async (
+  client: Db,
+  object: Pick<ObjectRecord, 'project_id' | 'sha256'>,
+): Promise<void> => {
+  await client.query('select pg_advisory_lock(hashtextextended($1, 0))', [nameOf(object)])
+}
+
+export const unlockObject = async (
+  client: Db,
+  object: Pick<ObjectRecord, 'project_id' | 'sha256'>,
+): Promise<void> => {
+  await client.query('select pg_advisory_unlock(hashtextextended($1, 0))', [nameOf(object)])
+}
+
+const nameOf = (object: Pick<ObjectRecord, 'project_id' | 'sha256'>) =>
+  `object ${object.project_id}/${object.sha256}`

@@ -1,0 +1,91 @@
+// A project's bytes: the store and the table `objects` kept in step. A row never names bytes that are not there;
+// bytes without a row, which only a crash leaves, harm nobody.
+
+import {
+  deleteObjectIfUnused,
+  lockObject,
+  lockObjectForSession,
+  unlockObject,
+  upsertObject,
+} from '../db/objects.ts'
+import { type Pool, type PoolClient, transaction } from '../db/pool.ts'
+import { type ObjectStore, objectKey, type Staged } from './object-store.ts'
+
+export interface Stores {
+  readonly db: Pool
+  readonly store: ObjectStore
+}
+
+/**
+ * Makes staged bytes an object of the project and, in the same transaction, lets `write` refer to it.
+ * When it fails, the row is not there, and the bytes are removed if nobody else's are the same.
+ */
+export const keepObject = async <T>(
+  { db, store }: Stores,
+  project_id: string,
+  staged: Staged,
+  write: (tx: PoolClient) => Promise<T>,
+): Promise<T> => {
+  const object = { project_id, sha256: staged.sha256, bytes: staged.bytes }
+  try {
+    return await transaction(db, async (tx) => {
+      await lockObject(tx, object)
+      await staged.keep(project_id)
+      await upsertObject(tx, object)
+      return await write(tx)
+    })
+  } catch (error) {
+    await staged.discard()
+    await removeIfUnknown({ db, store }, object).catch(() => {})
+    throw error
+  }
+}
+
+/** Removes the object if no row refers to it any more; called after a reference was deleted. */
+export const releaseObject = (
+  stores: Stores,
+  object: { project_id: string; sha256: string },
+): Promise<void> =>
+  withObjectLock(stores.db, object, async (client) => {
+    await client.query('begin')
+    try {
+      const isGone = await deleteObjectIfUnused(client, object)
+      await client.query('commit')
+      // The bytes go after the row is gone for good, and still under the lock: nobody can keep them in between.
+      if (isGone) await stores.store.delete(objectKey(object.project_id, object.sha256))
+    } catch (error) {
+      await client.query('rollback').catch(() => {})
+      throw error
+    }
+  })
+
+const removeIfUnknown = (
+  { db, store }: Stores,
+  object: { project_id: string; sha256: string },
+): Promise<void> =>
+  withObjectLock(db, object, async (client) => {
+    const { rowCount } = await client.query(
+      'select from objects where project_id = $1 and sha256 = $2',
+      [object.project_id, object.sha256],
+    )
+    if (rowCount === 0) await store.delete(objectKey(object.project_id, object.sha256))
+  })
+
+const withObjectLock = async (
+  db: Pool,
+  object: { project_id: string; sha256: string },
+  body: (client: PoolClient) => Promise<void>,
+): Promise<void> => {
+  const client = await db.connect()
+  let isLocked = false
+  try {
+    await lockObjectForSession(client, object)
+    isLocked = true
+    await body(client)
+    await unlockObject(client, object)
+    isLocked = false
+  } finally {
+    // A connection that may still hold the lock is closed, which frees it.
+    client.release(isLocked)
+  }
+}
