@@ -15,8 +15,11 @@ import {
 import { Type } from 'typebox'
 import type { Logger } from '../../log.ts'
 import type { Db } from '../db/pool.ts'
+import type { Inference } from './answer.ts'
 import { requireKey } from './auth.ts'
 import { ErrorBody, handleErrors, sendError } from './errors.ts'
+import { chatRoutes } from './routes/chat.ts'
+import { completionRoutes } from './routes/completions.ts'
 import { type HealthDeps, healthRoutes } from './routes/health.ts'
 import { validatorCompiler } from './validation.ts'
 
@@ -25,6 +28,7 @@ export interface AppDeps {
   readonly log: Logger
   readonly db: Db
   readonly health: HealthDeps
+  readonly inference: Inference
 }
 
 /** Large enough for long chats; files have a limit of their own. */
@@ -62,6 +66,8 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
     async (api) => {
       requireKey(api, deps.db)
       // The API, resource by resource. Files, fine-tuning, models, chat: one line each.
+      await api.register(chatRoutes, deps.inference)
+      await api.register(completionRoutes, deps.inference)
     },
     { prefix: '/v1' },
   )

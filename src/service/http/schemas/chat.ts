@@ -132,7 +132,7 @@ function maxTokens({ max_tokens, max_completion_tokens }: ChatCompletionRequest)
 }
 
 function toMessage(message: Static<typeof Message>, at: number): ChatMessage {
-  const where = `messages.${at}`
+  const where = `messages[${at}]`
   const { role, name } = message
   for (const field of ['tool_calls', 'function_call', 'audio'] as const) {
     const value = message[field] ?? undefined
@@ -158,7 +158,7 @@ function toMessage(message: Static<typeof Message>, at: number): ChatMessage {
 function toText(content: string | ContentPart[], role: string, where: string): string {
   if (typeof content === 'string') return content
   const texts = content.map((part, at) => {
-    const param = `${where}.${at}`
+    const param = `${where}[${at}]`
     const field = role === 'assistant' && part.type === 'refusal' ? 'refusal' : 'text'
     if (part.type !== field)
       throw invalidRequest(

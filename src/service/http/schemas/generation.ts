@@ -1,6 +1,6 @@
 // What chat and plain completions share: sampling fields, usage, and which fields are refused.
 
-import { type Static, Type } from 'typebox'
+import { type Static, type TSchema, Type } from 'typebox'
 import { type ErrorWhere, invalidRequest } from '../../../errors.ts'
 import type { Answers } from '../../scheduler/generations.ts'
 import { MAX_CHOICES } from '../../scheduler/serving.ts'
@@ -139,6 +139,12 @@ export const presentUsage = ({
 export const FinishReason = Type.Unsafe<'stop' | 'length'>({
   type: 'string',
   enum: ['stop', 'length'],
+})
+
+/** The reply of a route that answers whole or, when `stream` is true, by events. */
+export const wholeOrStream = (whole: TSchema, chunk: TSchema) => ({
+  description: 'The answer; with `stream` its chunks as events, `[DONE]` at last.',
+  content: { 'application/json': { schema: whole }, 'text/event-stream': { schema: chunk } },
 })
 
 /** What all chunks of one answer have in common. */

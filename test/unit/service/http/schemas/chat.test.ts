@@ -86,27 +86,27 @@ test('messages become plain texts: developer is system, parts are joined', () =>
 })
 
 test.each([
-  ['an image', [{ type: 'image_url' }], 'messages.0.content.0.type', 'invalid_value'],
+  ['an image', [{ type: 'image_url' }], 'messages[0].content[0].type', 'invalid_value'],
   [
     'audio',
     [{ type: 'text', text: 'a' }, { type: 'input_audio' }],
-    'messages.0.content.1.type',
+    'messages[0].content[1].type',
     'invalid_value',
   ],
-  ['a file', [{ type: 'file' }], 'messages.0.content.0.type', 'invalid_value'],
+  ['a file', [{ type: 'file' }], 'messages[0].content[0].type', 'invalid_value'],
   [
     "a user's refusal",
     [{ type: 'refusal', refusal: 'x' }],
-    'messages.0.content.0.type',
+    'messages[0].content[0].type',
     'invalid_value',
   ],
   [
     'a text part without text',
     [{ type: 'text' }],
-    'messages.0.content.0.text',
+    'messages[0].content[0].text',
     'missing_required_parameter',
   ],
-  ['no content', null, 'messages.0.content', 'missing_required_parameter'],
+  ['no content', null, 'messages[0].content', 'missing_required_parameter'],
 ])('%s in a message is a 400 that names its place', (_, content, param, code) => {
   expect(() => toGeneration(request({ messages: [{ role: 'user', content }] }), 0)).toThrow(
     expect.objectContaining({ status: 400, param, code }),
@@ -118,7 +118,7 @@ test('tool calls in a message are refused by name', () => {
   expect(() => toGeneration(request({ messages }), 0)).toThrow(
     expect.objectContaining({
       status: 400,
-      param: 'messages.0.tool_calls',
+      param: 'messages[0].tool_calls',
       code: 'unsupported_parameter',
     }),
   )

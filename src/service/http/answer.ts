@@ -1,0 +1,101 @@
+// From a generation request to its reply, whole or streamed: what chat and plain completions do alike.
+
+import { createHash, randomBytes } from 'node:crypto'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { InferEvent } from '../../engine/infer/request.ts'
+import { ApiError } from '../../errors.ts'
+import { newId } from '../ids.ts'
+import type { Models, ResolvedModel } from '../models/model.ts'
+import { type Answers, gather, generateAll } from '../scheduler/generations.ts'
+import type { Generation, Serving } from '../scheduler/serving.ts'
+import type { AnswerHead } from './schemas/generation.ts'
+import { streamEvents } from './sse.ts'
+
+/** What the inference routes need. */
+export interface Inference {
+  models: Models
+  serving: Serving
+}
+
+export interface Work {
+  /** The model's name as the client sent it. */
+  model: string
+  /** `chatcmpl-` or `cmpl-`. */
+  prefix: string
+  generations: Generation[]
+  stream: boolean
+  /** The client's name of the token limit, for an error about it. */
+  max_tokens_param: string
+}
+
+export interface Present<Whole> {
+  whole(head: AnswerHead, answers: Answers): Whole
+  chunks(head: AnswerHead, events: AsyncIterable<InferEvent>): AsyncIterable<object>
+}
+
+/** A seed for a request that has none; 48 bits, so that it is exact in JSON. */
+export const randomSeed = (): number => randomBytes(6).readUIntBE(0, 6)
+
+/** Answers whole, or by server-sent events. A client that goes away ends the work. */
+export async function answer<Whole>(
+  { models, serving }: Inference,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  work: Work,
+  present: Present<Whole>,
+): Promise<Whole | FastifyReply> {
+  const model = await models.resolve(request.caller.project_id, work.model)
+  const head = answerHead(work.prefix, model)
+  const events = async (signal: AbortSignal) => {
+    try {
+      return await generateAll(serving, model, work.generations, signal)
+    } catch (error) {
+      throw renamed(error, work.max_tokens_param)
+    }
+  }
+
+  if (work.stream)
+    return streamEvents(request, reply, async function* (signal) {
+      yield* present.chunks(head, await events(signal))
+    })
+  const gone = clientGone(reply)
+  try {
+    return present.whole(head, await gather(await events(gone)))
+  } catch (error) {
+    if (gone.aborted) return reply.hijack()
+    throw error
+  }
+}
+
+const answerHead = (prefix: string, model: ResolvedModel): AnswerHead => ({
+  id: newId(prefix),
+  created: Math.floor(Date.now() / 1000),
+  model: model.id,
+  system_fingerprint: fingerprint(model),
+})
+
+const fingerprint = ({ root, adapter }: ResolvedModel): string =>
+  `fp_${createHash('sha256')
+    .update(`${root}\n${adapter?.sha256 ?? ''}`)
+    .digest('hex')
+    .slice(0, 10)}`
+
+/** The engine says `max_tokens`; the client may have called it otherwise. */
+function renamed(error: unknown, param: string): unknown {
+  if (!(error instanceof ApiError) || error.param !== 'max_tokens' || param === 'max_tokens')
+    return error
+  const { status, message, type, code, headers } = error
+  return new ApiError(status, message.replaceAll('max_tokens', param), {
+    type,
+    param,
+    code,
+    headers,
+  })
+}
+
+/** Aborts when the connection closes, whether the answer was sent or the client went away. */
+function clientGone(reply: FastifyReply): AbortSignal {
+  const gone = new AbortController()
+  reply.raw.once('close', () => gone.abort(new Error('The client went away.')))
+  return gone.signal
+}

@@ -1,0 +1,51 @@
+// POST /chat/completions: one answer, or the same as a stream of chunks.
+
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { answer, type Inference, randomSeed } from '../answer.ts'
+import {
+  ChatCompletion,
+  ChatCompletionChunk,
+  ChatCompletionRequest,
+  maxTokensParam,
+  presentChat,
+  presentChatChunks,
+  toGeneration,
+} from '../schemas/chat.ts'
+import { includeUsage, wholeOrStream } from '../schemas/generation.ts'
+
+export const chatRoutes: FastifyPluginAsyncTypebox<Inference> = async (app, inference) => {
+  app.post(
+    '/chat/completions',
+    {
+      schema: {
+        operationId: 'createChatCompletion',
+        summary: 'Answers a conversation, whole or as a stream of events.',
+        tags: ['Chat'],
+        body: ChatCompletionRequest,
+        response: { 200: wholeOrStream(ChatCompletion, ChatCompletionChunk) },
+      },
+    },
+    async (request, reply) => {
+      const { body } = request
+      const generation = toGeneration(body, randomSeed())
+      const options = { n: generation.n, include_usage: includeUsage(body) }
+      const tier = (body.service_tier ?? null) === null ? {} : { service_tier: 'default' as const }
+      return answer(
+        inference,
+        request,
+        reply,
+        {
+          model: body.model,
+          prefix: 'chatcmpl-',
+          generations: [generation],
+          stream: body.stream === true,
+          max_tokens_param: maxTokensParam(body),
+        },
+        {
+          whole: (head, answers) => presentChat({ ...head, ...tier }, answers),
+          chunks: (head, events) => presentChatChunks({ ...head, ...tier }, events, options),
+        },
+      )
+    },
+  )
+}

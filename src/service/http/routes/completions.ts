@@ -1,0 +1,48 @@
+// POST /completions: text goes on, whole or as a stream of chunks.
+
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { answer, type Inference, randomSeed } from '../answer.ts'
+import {
+  Completion,
+  CompletionRequest,
+  presentCompletion,
+  presentCompletionChunks,
+  toGenerations,
+} from '../schemas/completions.ts'
+import { includeUsage, wholeOrStream } from '../schemas/generation.ts'
+
+export const completionRoutes: FastifyPluginAsyncTypebox<Inference> = async (app, inference) => {
+  app.post(
+    '/completions',
+    {
+      schema: {
+        operationId: 'createCompletion',
+        summary: 'Continues one text or several, whole or as a stream of events.',
+        tags: ['Completions'],
+        body: CompletionRequest,
+        response: { 200: wholeOrStream(Completion, Completion) },
+      },
+    },
+    async (request, reply) => {
+      const { body } = request
+      const generations = toGenerations(body, randomSeed())
+      const options = { include_usage: includeUsage(body) }
+      return answer(
+        inference,
+        request,
+        reply,
+        {
+          model: body.model,
+          prefix: 'cmpl-',
+          generations,
+          stream: body.stream === true,
+          max_tokens_param: 'max_tokens',
+        },
+        {
+          whole: presentCompletion,
+          chunks: (head, events) => presentCompletionChunks(head, events, options),
+        },
+      )
+    },
+  )
+}
