@@ -1,0 +1,137 @@
+// A LoRA adapter in PEFT's layout: adapter_model.safetensors and adapter_config.json.
+// Knows names and shapes; what a rank computes is the models' business.
+
+import { readFile } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { type NamedTensor, readSafetensorsHeader, writeSafetensors } from './safetensors.ts'
+import { readTensor } from './stored-tensor.ts'
+
+/** What adapter_config.json says that changes what is computed. */
+export interface AdapterConfig {
+  readonly r: number
+  readonly lora_alpha: number
+  /** Projections by their Hugging Face name, `q_proj` … `down_proj`. */
+  readonly target_modules: readonly string[]
+  readonly base_model_name_or_path: string
+}
+
+/** The two matrices beside one projection: y += (alpha / r) · B·(A·x). */
+export interface LoraPair {
+  /** Rank and inputs: A is [r, in]. */
+  readonly a: Float32Array
+  /** Outputs and rank: B is [out, r]. */
+  readonly b: Float32Array
+  readonly in_features: number
+  readonly out_features: number
+}
+
+export interface Adapter {
+  readonly config: AdapterConfig
+  /** By module: `model.layers.0.self_attn.q_proj`. */
+  readonly pairs: ReadonlyMap<string, LoraPair>
+}
+
+const PREFIX = 'base_model.model.'
+
+/** The bytes of adapter_model.safetensors; the same adapter gives the same bytes. */
+export function writeAdapter({ config, pairs }: Adapter): Uint8Array {
+  const tensors: NamedTensor[] = []
+  for (const [module, { a, b, in_features, out_features }] of pairs)
+    tensors.push(
+      { name: `${PREFIX}${module}.lora_A.weight`, dims: [config.r, in_features], data: a },
+      { name: `${PREFIX}${module}.lora_B.weight`, dims: [out_features, config.r], data: b },
+    )
+  return writeSafetensors(tensors)
+}
+
+/** The text of adapter_config.json as peft writes it, with every field that it reads for plain LoRA. */
+export function writeAdapterConfig(config: AdapterConfig): string {
+  const json = {
+    base_model_name_or_path: config.base_model_name_or_path,
+    bias: 'none',
+    fan_in_fan_out: false,
+    inference_mode: true,
+    init_lora_weights: true,
+    layers_pattern: null,
+    layers_to_transform: null,
+    lora_alpha: config.lora_alpha,
+    lora_dropout: 0,
+    modules_to_save: null,
+    peft_type: 'LORA',
+    r: config.r,
+    revision: null,
+    target_modules: [...config.target_modules],
+    task_type: 'CAUSAL_LM',
+    use_dora: false,
+    use_rslora: false,
+  }
+  return `${JSON.stringify(json, null, 2)}\n`
+}
+
+/** Reads `adapter_model.safetensors` and the `adapter_config.json` beside it. */
+export async function readAdapter(file: string): Promise<Adapter> {
+  const configFile = join(dirname(file), 'adapter_config.json')
+  const config = parseAdapterConfig(await readFile(configFile, 'utf8'))
+  const { tensors } = await readSafetensorsHeader(file)
+  const pairs = new Map<string, LoraPair>()
+  for (const [name, tensor] of tensors) {
+    const match = /^base_model\.model\.(.+)\.lora_([AB])\.weight$/.exec(name)
+    if (!match) throw new Error(`${basename(file)}: tensor ${name} is not a LoRA matrix`)
+    const module = match[1]!
+    if (match[2] === 'B') {
+      if (!tensors.has(`${PREFIX}${module}.lora_A.weight`))
+        throw new Error(`${basename(file)}: tensor ${name} has no lora_A beside it`)
+      continue
+    }
+    const other = tensors.get(`${PREFIX}${module}.lora_B.weight`)
+    if (!other) throw new Error(`${basename(file)}: tensor ${name} has no lora_B beside it`)
+    const [rA, in_features = 0] = tensor.dims
+    const [out_features = 0, rB] = other.dims
+    for (const [{ name, dims }, rank] of [[tensor, rA] as const, [other, rB] as const])
+      if (dims.length !== 2 || rank !== config.r)
+        throw new Error(
+          `${basename(file)}: tensor ${name} has shape [${dims}], expected rank ${config.r}`,
+        )
+    pairs.set(module, {
+      a: await readTensor(tensor),
+      b: await readTensor(other),
+      in_features,
+      out_features,
+    })
+  }
+  return { config, pairs }
+}
+
+/** Checks adapter_config.json; what would compute otherwise than plain LoRA is refused by name. */
+export function parseAdapterConfig(text: string): AdapterConfig {
+  const where = 'adapter_config.json'
+  let raw: Record<string, unknown>
+  try {
+    raw = JSON.parse(text)
+  } catch (cause) {
+    throw new Error(`${where}: not JSON`, { cause })
+  }
+  if (raw?.peft_type !== 'LORA')
+    throw new Error(`${where}: peft_type ${JSON.stringify(raw?.peft_type)} is not supported`)
+  for (const key of ['use_dora', 'use_rslora', 'fan_in_fan_out'])
+    if (raw[key] === true) throw new Error(`${where}: ${key} is not supported`)
+  for (const key of ['rank_pattern', 'alpha_pattern'])
+    if (Object.keys((raw[key] as object | null | undefined) ?? {}).length > 0)
+      throw new Error(`${where}: ${key} is not supported`)
+  if ((raw.bias ?? 'none') !== 'none')
+    throw new Error(`${where}: bias ${raw.bias} is not supported`)
+  const { r, lora_alpha, target_modules, base_model_name_or_path } = raw
+  if (typeof r !== 'number' || !Number.isSafeInteger(r) || r < 1)
+    throw new Error(`${where}: r is ${JSON.stringify(r)}, expected a positive integer`)
+  if (typeof lora_alpha !== 'number' || !(lora_alpha > 0))
+    throw new Error(`${where}: lora_alpha is ${JSON.stringify(lora_alpha)}, expected a number`)
+  if (!Array.isArray(target_modules) || target_modules.some((name) => typeof name !== 'string'))
+    throw new Error(`${where}: target_modules is not a list of names`)
+  return {
+    r,
+    lora_alpha,
+    target_modules,
+    base_model_name_or_path:
+      typeof base_model_name_or_path === 'string' ? base_model_name_or_path : '',
+  }
+}
