@@ -31,6 +31,8 @@ create table fine_tuning_jobs (
   -- the last committed state of training
   state_sha256       text,
   state_step         integer,
+  -- objects that the job referred to and that are still to be released: a crash must not forget them
+  superseded         text[] not null default '{}',
   created_at         timestamptz not null default now(),
   finished_at        timestamptz,
   foreign key (project_id, training_sha256) references objects,

@@ -63,6 +63,19 @@ export async function pruneCheckpoints(
   return rows
 }
 
+/** What was saved at that step. */
+export async function findCheckpointAt(
+  db: Db,
+  job_id: string,
+  step_number: number,
+): Promise<FineTuningCheckpoint | undefined> {
+  const { rows } = await db.query<FineTuningCheckpoint>(
+    'select * from fine_tuning_checkpoints where job_id = $1 and step_number = $2',
+    [job_id, step_number],
+  )
+  return rows[0]
+}
+
 /** Newest first, older than the checkpoint `after`. */
 export async function listCheckpoints(
   db: Db,
@@ -81,15 +94,26 @@ export async function listCheckpoints(
   return rows
 }
 
-/** A checkpoint whose name still stands, with what its job says about its base. */
+/** A checkpoint whose name still stands, with what its job says about where it comes from. */
+export type NamedCheckpoint = FineTuningCheckpoint & {
+  model: string
+  root: string
+  /** The organization's slug. */
+  owned_by: string
+  adapter_sha256: string
+  adapter_config_sha256: string
+}
+
 export async function findCheckpointByName(
   db: Db,
   project_id: string,
   name: string,
-): Promise<(FineTuningCheckpoint & { model: string; root: string }) | undefined> {
-  const { rows } = await db.query<FineTuningCheckpoint & { model: string; root: string }>(
-    `select c.*, j.model, j.root
-       from fine_tuning_checkpoints c join fine_tuning_jobs j on j.id = c.job_id
+): Promise<NamedCheckpoint | undefined> {
+  const { rows } = await db.query<NamedCheckpoint>(
+    `select c.*, j.model, j.root, o.slug as owned_by
+       from fine_tuning_checkpoints c
+       join fine_tuning_jobs j on j.id = c.job_id
+       join organizations o on o.id = j.organization_id
       where c.project_id = $1 and fine_tuned_model_checkpoint = $2 and adapter_sha256 is not null`,
     [project_id, name],
   )
@@ -116,4 +140,13 @@ export async function endCheckpointNames(
     [which.project_id, which.job_id, which.name ?? null],
   )
   return rows
+}
+
+/** Whether the job has a checkpoint of this id. */
+export async function findCheckpoint(db: Db, job_id: string, id: string): Promise<boolean> {
+  const { rowCount } = await db.query(
+    'select from fine_tuning_checkpoints where job_id = $1 and id = $2',
+    [job_id, id],
+  )
+  return rowCount === 1
 }

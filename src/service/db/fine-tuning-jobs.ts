@@ -39,6 +39,8 @@ export interface FineTuningJob {
   estimated_finish: Date | null
   state_sha256: string | null
   state_step: number | null
+  /** Objects that the job referred to and that are still to be released. */
+  superseded: string[]
   created_at: Date
   finished_at: Date | null
 }
@@ -165,17 +167,46 @@ export async function setEstimatedFinish(tx: Db, id: string, at: Date): Promise<
   await tx.query('update fine_tuning_jobs set estimated_finish = $2 where id = $1', [id, at])
 }
 
-/** Names the state to resume from; the object is stored already. */
+/** Names the state to resume from, stored already, or none; the one before becomes superseded. */
 export async function setState(
   tx: Db,
   id: string,
   state: { sha256: string; step: number } | null,
 ): Promise<void> {
-  await tx.query('update fine_tuning_jobs set state_sha256 = $2, state_step = $3 where id = $1', [
-    id,
-    state?.sha256 ?? null,
-    state?.step ?? null,
-  ])
+  await tx.query(
+    `update fine_tuning_jobs
+        set state_sha256 = $2, state_step = $3,
+            superseded = case when state_sha256 is null or state_sha256 = $2 then superseded
+                              else superseded || state_sha256 end
+      where id = $1`,
+    [id, state?.sha256 ?? null, state?.step ?? null],
+  )
+}
+
+/** Notes objects that nothing of the job refers to any more. */
+export async function addSuperseded(tx: Db, id: string, sha256s: string[]): Promise<void> {
+  if (sha256s.length === 0) return
+  await tx.query(
+    'update fine_tuning_jobs set superseded = superseded || $2::text[] where id = $1',
+    [id, sha256s],
+  )
+}
+
+/** What is still to be released. */
+export async function listSuperseded(db: Db, id: string): Promise<string[]> {
+  const { rows } = await db.query<{ superseded: string[] }>(
+    'select superseded from fine_tuning_jobs where id = $1',
+    [id],
+  )
+  return [...new Set(rows[0]?.superseded)]
+}
+
+/** It is released. */
+export async function removeSuperseded(db: Db, id: string, sha256: string): Promise<void> {
+  await db.query(
+    'update fine_tuning_jobs set superseded = array_remove(superseded, $2) where id = $1',
+    [id, sha256],
+  )
 }
 
 export async function setError(tx: Db, id: string, error: JobError): Promise<void> {

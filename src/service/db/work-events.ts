@@ -49,3 +49,12 @@ export async function listWorkEvents(
   )
   return rows
 }
+
+/** Whether the work has an event of this id. */
+export async function findWorkEvent(db: Db, work_id: string, id: string): Promise<boolean> {
+  const { rowCount } = await db.query('select from work_events where work_id = $1 and id = $2', [
+    work_id,
+    id,
+  ])
+  return rowCount === 1
+}

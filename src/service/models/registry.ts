@@ -1,0 +1,187 @@
+// The models of a project under one roof: base models on disk, aliases, tuned models and checkpoints.
+
+import { resolve as absolute } from 'node:path'
+import { invalidRequest, modelNotFound } from '../../errors.ts'
+import {
+  endCheckpointNames,
+  findCheckpointByName,
+  type NamedCheckpoint,
+} from '../db/fine-tuning-checkpoints.ts'
+import { deleteModel, findModel, listModels, type TunedModel } from '../db/models.ts'
+import { type Pool, transaction } from '../db/pool.ts'
+import { type BaseModel, scanBaseModels } from './base-models.ts'
+import type { ModelEntry, Models, ResolvedModel, StoredAdapter } from './model.ts'
+
+export interface ModelsOptions {
+  db: Pool
+  /** Where the base models lie. */
+  folder: string
+  /** A name that clients send → the base model that answers. */
+  aliases: Readonly<Record<string, string>>
+  /** Told which objects a deleted name no longer needs. */
+  discard: (project_id: string, sha256s: readonly string[]) => Promise<void>
+}
+
+export interface ModelRegistry extends Models {
+  /** A base model by its id or an alias, with its real id. */
+  resolveBase(name: string): Promise<BaseModel | undefined>
+}
+
+/** A scan answers for this long: every inference asks. */
+const SCAN_MS = 2000
+
+/** Reads the folder once, so that two models of one id end the start and not a request. */
+export async function openModels(options: ModelsOptions): Promise<ModelRegistry> {
+  const registry = new Registry(options)
+  const found = await registry.scan()
+  for (const [alias, target] of Object.entries(options.aliases))
+    if (found.has(alias) && alias !== target)
+      throw new Error(`The alias "${alias}" is the name of a base model: ${found.get(alias)?.path}`)
+  return registry
+}
+
+class Registry implements ModelRegistry {
+  readonly #db: Pool
+  readonly #folder: string
+  readonly #aliases: ReadonlyMap<string, string>
+  readonly #discard: ModelsOptions['discard']
+  #scanned: { at: number; models: Promise<ReadonlyMap<string, BaseModel>> } | undefined
+
+  constructor({ db, folder, aliases, discard }: ModelsOptions) {
+    this.#db = db
+    this.#folder = absolute(folder)
+    this.#aliases = new Map(Object.entries(aliases))
+    this.#discard = discard
+  }
+
+  scan(): Promise<ReadonlyMap<string, BaseModel>> {
+    const now = performance.now()
+    if (!this.#scanned || now - this.#scanned.at > SCAN_MS) {
+      const models = scanBaseModels(this.#folder)
+      this.#scanned = { at: now, models }
+      // What failed is asked again next time, not in two seconds.
+      models.catch(() => {
+        this.#scanned = undefined
+      })
+    }
+    return this.#scanned.models
+  }
+
+  async resolveBase(name: string): Promise<BaseModel | undefined> {
+    const models = await this.scan()
+    return models.get(name) ?? models.get(this.#aliases.get(name) ?? name)
+  }
+
+  async resolve(project_id: string, name: string): Promise<ResolvedModel> {
+    const base = await this.resolveBase(name)
+    if (base) return { id: name, base_path: base.path, root: base.id, project_id }
+    const tuned = await this.#findTuned(project_id, name)
+    if (!tuned) throw modelNotFound(name)
+    const under = (await this.scan()).get(tuned.root)
+    if (!under)
+      throw invalidRequest(
+        `The model \`${name}\` is an adapter of the base model \`${tuned.root}\`, which is not installed.`,
+        { param: 'model', code: 'base_model_missing' },
+      )
+    return {
+      id: name,
+      base_path: under.path,
+      adapter: tuned.adapter,
+      root: tuned.root,
+      project_id,
+      job_id: tuned.job_id,
+    }
+  }
+
+  async retrieve(project_id: string, name: string): Promise<ModelEntry> {
+    const base = await this.resolveBase(name)
+    if (base) return presentBase(name, base)
+    const tuned = await this.#findTuned(project_id, name)
+    if (!tuned) throw modelNotFound(name)
+    return tuned.entry
+  }
+
+  async list(project_id: string): Promise<ModelEntry[]> {
+    const models = await this.scan()
+    const aliases = [...this.#aliases].flatMap(([alias, target]) => {
+      const base = models.get(target)
+      return base && !models.has(alias) ? [presentBase(alias, base)] : []
+    })
+    const base = [...models.values()].map((model) => presentBase(model.id, model))
+    const tuned = (await listModels(this.#db, project_id)).map(entryOfModel)
+    return [...base, ...aliases, ...tuned]
+  }
+
+  async delete(project_id: string, name: string): Promise<void> {
+    if (await this.resolveBase(name))
+      throw invalidRequest(`The model \`${name}\` is a base model, which cannot be deleted.`, {
+        param: 'model',
+        code: 'base_model',
+      })
+    const freed = await transaction(this.#db, async (tx) => {
+      const model = await deleteModel(tx, project_id, name)
+      if (model) {
+        const { job_id } = model
+        return [adapterOf(model), ...(await endCheckpointNames(tx, { project_id, job_id }))]
+      }
+      const checkpoint = await findCheckpointByName(tx, project_id, name)
+      if (!checkpoint) throw modelNotFound(name)
+      return endCheckpointNames(tx, { project_id, job_id: checkpoint.job_id, name })
+    })
+    const hashes = freed.flatMap(({ sha256, config_sha256 }) => [sha256, config_sha256])
+    await this.#discard(project_id, [...new Set(hashes)])
+  }
+
+  async #findTuned(project_id: string, name: string) {
+    const model = await findModel(this.#db, project_id, name)
+    if (model)
+      return {
+        root: model.root,
+        job_id: model.job_id,
+        adapter: adapterOf(model),
+        entry: entryOfModel(model),
+      }
+    const checkpoint = await findCheckpointByName(this.#db, project_id, name)
+    if (!checkpoint) return undefined
+    return {
+      root: checkpoint.root,
+      job_id: checkpoint.job_id,
+      adapter: adapterOf(checkpoint),
+      entry: entryOfCheckpoint(checkpoint),
+    }
+  }
+}
+
+const adapterOf = (
+  model: Pick<TunedModel, 'adapter_sha256' | 'adapter_config_sha256'>,
+): StoredAdapter => ({
+  sha256: model.adapter_sha256,
+  config_sha256: model.adapter_config_sha256,
+})
+
+const presentBase = (id: string, model: BaseModel): ModelEntry => ({
+  id,
+  created_at: model.created_at,
+  owned_by: 'system',
+  parent: id === model.id ? null : model.id,
+  root: model.id,
+  job_id: null,
+})
+
+const entryOfModel = (model: TunedModel): ModelEntry => ({
+  id: model.id,
+  created_at: model.created_at,
+  owned_by: model.owned_by,
+  parent: model.parent,
+  root: model.root,
+  job_id: model.job_id,
+})
+
+const entryOfCheckpoint = (checkpoint: NamedCheckpoint): ModelEntry => ({
+  id: checkpoint.fine_tuned_model_checkpoint,
+  created_at: checkpoint.created_at,
+  owned_by: checkpoint.owned_by,
+  parent: checkpoint.model,
+  root: checkpoint.root,
+  job_id: checkpoint.job_id,
+})
