@@ -20,23 +20,33 @@ export interface Stores {
  * Makes staged bytes an object of the project and, in the same transaction, lets `write` refer to it.
  * When it fails, the row is not there, and the bytes are removed if nobody else's are the same.
  */
-export const keepObject = async <T>(
-  { db, store }: Stores,
+export const keepObject = <T>(
+  stores: Stores,
   project_id: string,
   staged: Staged,
   write: (tx: PoolClient) => Promise<T>,
+): Promise<T> => keepObjects(stores, project_id, [staged], write)
+
+/** The same for several that belong together: all of them, or none. */
+export const keepObjects = async <T>(
+  { db, store }: Stores,
+  project_id: string,
+  staged: readonly Staged[],
+  write: (tx: PoolClient) => Promise<T>,
 ): Promise<T> => {
-  const object = { project_id, sha256: staged.sha256, bytes: staged.bytes }
+  // In one order, so that two who keep the same ones do not wait for each other.
+  const ordered = staged.toSorted((a, b) => (a.sha256 < b.sha256 ? -1 : 1))
+  const objects = ordered.map(({ sha256, bytes }) => ({ project_id, sha256, bytes }))
   try {
     return await transaction(db, async (tx) => {
-      await lockObject(tx, object)
-      await staged.keep(project_id)
-      await upsertObject(tx, object)
+      for (const object of objects) await lockObject(tx, object)
+      for (const one of ordered) await one.keep(project_id)
+      for (const object of objects) await upsertObject(tx, object)
       return await write(tx)
     })
   } catch (error) {
-    await staged.discard()
-    await removeIfUnknown({ db, store }, object).catch(() => {})
+    for (const one of staged) await one.discard()
+    for (const object of objects) await removeIfUnknown({ db, store }, object).catch(() => {})
     throw error
   }
 }

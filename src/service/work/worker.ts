@@ -16,6 +16,7 @@ import {
 import { listen } from './hints.ts'
 import type { Outcome, WorkKind } from './kind.ts'
 import { isProvablyDead, type Owner, thisProcess } from './owner.ts'
+import { Hopeless } from './patience.ts'
 
 export interface WorkerOptions {
   db: Pool
@@ -120,7 +121,7 @@ class ClaimingWorker {
     const signal = AbortSignal.any([held.lost, this.#stopping.signal])
     try {
       if (lease.attempt > MAX_ATTEMPTS)
-        throw new GivenUp(`${lease.attempt - 1} processes ended while they worked on it.`)
+        throw new Hopeless(`${lease.attempt - 1} processes ended while they worked on it.`)
       await this.#settle(lease, await kind.run(lease, signal))
     } catch (cause) {
       await this.#mishap(kind, lease, cause)
@@ -139,7 +140,7 @@ class ClaimingWorker {
       return
     }
     try {
-      const hopeless = cause instanceof ApiError || cause instanceof GivenUp
+      const hopeless = cause instanceof ApiError || cause instanceof Hopeless
       if (hopeless || lease.faults + 1 >= MAX_FAULTS) {
         this.#log.error({ work: lease.id, err: cause }, 'work failed')
         await kind.fail(lease, cause)
@@ -194,9 +195,4 @@ class ClaimingWorker {
       if (this.#hinted || this.#stopping.signal.aborted) this.#wake()
     })
   }
-}
-
-/** No further try could end otherwise. */
-class GivenUp extends Error {
-  override readonly name = 'GivenUp'
 }

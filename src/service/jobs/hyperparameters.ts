@@ -1,0 +1,32 @@
+// Hyperparameters as sent, as kept, and as shown. Pure.
+
+import type { Hyperparameters, Plan } from '../../engine/train/request.ts'
+
+/** As they may be sent: in `method`, or in the deprecated place at the top. */
+export type SentHyperparameters = Partial<Hyperparameters>
+
+/** What a job keeps: `method` wins over the deprecated place, and what neither says is `auto`. */
+export const mergeHyperparameters = (
+  top: SentHyperparameters | undefined,
+  method: SentHyperparameters | undefined,
+): Hyperparameters => ({
+  n_epochs: 'auto',
+  batch_size: 'auto',
+  learning_rate_multiplier: 'auto',
+  ...top,
+  ...method,
+})
+
+/** What a job shows: every `auto` becomes the plan's number once there is a plan; the rest stays as sent. */
+export const resolvedHyperparameters = (
+  kept: Hyperparameters,
+  plan: Pick<Plan, 'n_epochs' | 'batch_size' | 'learning_rate_multiplier'> | null,
+): Hyperparameters =>
+  plan
+    ? {
+        ...kept,
+        n_epochs: plan.n_epochs,
+        batch_size: plan.batch_size,
+        learning_rate_multiplier: plan.learning_rate_multiplier,
+      }
+    : kept

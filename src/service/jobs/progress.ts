@@ -1,0 +1,257 @@
+// What a running job writes down, each thing in one transaction that first makes sure of the lease.
+
+import type { Plan, StepMetrics, TrainEvent } from '../../engine/train/request.ts'
+import {
+  findCheckpointAt,
+  insertCheckpoint,
+  pruneCheckpoints,
+} from '../db/fine-tuning-checkpoints.ts'
+import {
+  addSuperseded,
+  changeJob,
+  type FineTuningJob,
+  findJob,
+  setError,
+  setEstimatedFinish,
+  setPlan,
+  setResult,
+  setState,
+} from '../db/fine-tuning-jobs.ts'
+import { listSteps, upsertStep } from '../db/fine-tuning-steps.ts'
+import { insertModel } from '../db/models.ts'
+import { type PoolClient, transaction } from '../db/pool.ts'
+import { endWork, holdLease, type Lease, noteProgress } from '../db/work.ts'
+import { insertWorkEvent } from '../db/work-events.ts'
+import { newId } from '../ids.ts'
+import { checkpointName } from '../models/names.ts'
+import { keepObject, keepObjects, type Stores } from '../storage/objects.ts'
+import { Hopeless, patiently } from '../work/patience.ts'
+import { checkpointMetrics, eventText, isTold, stepData, stepText } from './event-texts.ts'
+import type { JobFailure } from './file-errors.ts'
+import { resultCsv } from './result-file.ts'
+import { releaseSuperseded } from './superseded.ts'
+import { tell } from './tell.ts'
+
+/** As OpenAI keeps: the last three epoch ends. */
+const KEPT_CHECKPOINTS = 3
+
+type Saved<Type> = Extract<TrainEvent, { type: Type }>
+
+/** The file that holds a job's metrics, made in the transaction that ends the job. */
+export type InsertResultFile = (
+  tx: PoolClient,
+  file: { project_id: string; sha256: string; bytes: number; filename: string },
+) => Promise<string>
+
+/** The books of one claim of one job. */
+export class Progress {
+  readonly #stores: Stores
+  readonly #lease: Lease
+
+  constructor(stores: Stores, lease: Lease) {
+    this.#stores = stores
+    this.#lease = lease
+  }
+
+  /** The job as it stands; what a crash left to be released is released. */
+  async job(): Promise<FineTuningJob> {
+    const { id, project_id } = this.#lease
+    const job = await patiently(() => findJob(this.#stores.db, project_id, id))
+    if (!job) throw new Hopeless(`There is work for the job ${id}, but no such job.`)
+    await this.#releaseSuperseded()
+    return job
+  }
+
+  /** The files are fit: `auto` has become numbers, and the job waits for its turn. */
+  planned(plan: Plan, warnings: readonly string[]): Promise<void> {
+    const { id } = this.#lease
+    return this.#write(async (tx) => {
+      await setPlan(tx, id, plan)
+      for (const [i, message] of warnings.entries())
+        await insertWorkEvent(tx, {
+          id: newId('ftevent-'),
+          work_id: id,
+          dedupe_key: `warning-${i}`,
+          level: 'warn',
+          message,
+          data: { kind: 'data_warning' },
+        })
+      await changeJob(tx, id, 'files_validated')
+      await tell(tx, id, 'validated', eventText.validated())
+      await insertWorkEvent(tx, {
+        id: newId('ftevent-'),
+        work_id: id,
+        dedupe_key: 'plan',
+        message: `Training plan: ${plan.n_epochs} epoch(s), batch size ${plan.batch_size}, learning rate ${plan.learning_rate}, ${plan.total_steps} steps`,
+        data: { kind: 'plan', reasons: plan.reasons },
+      })
+    })
+  }
+
+  /** It trains, from the start or again. */
+  started(): Promise<void> {
+    const { id } = this.#lease
+    return this.#write(async (tx) => {
+      await changeJob(tx, id, 'started')
+      await tell(tx, id, 'started', eventText.started())
+    })
+  }
+
+  /** It was interrupted and waits for its turn again. */
+  requeued(): Promise<void> {
+    return this.#write(async (tx) => {
+      await changeJob(tx, this.#lease.id, 'requeued')
+    })
+  }
+
+  step(metrics: StepMetrics, estimated_finish: Date): Promise<void> {
+    const { id } = this.#lease
+    return this.#write(async (tx) => {
+      await upsertStep(tx, id, metrics)
+      await setEstimatedFinish(tx, id, estimated_finish)
+      if (isTold(metrics.step, metrics.total_steps))
+        await insertWorkEvent(tx, {
+          id: newId('ftevent-'),
+          work_id: id,
+          dedupe_key: `step-${metrics.step}`,
+          type: 'metrics',
+          message: stepText(metrics),
+          data: stepData(metrics),
+        })
+    })
+  }
+
+  /** From here on training need not go back behind this step. */
+  async state({ step, state }: Saved<'state'>): Promise<void> {
+    const { id, project_id } = this.#lease
+    await patiently(async () => {
+      const staged = await this.#stores.store.stage(once(state))
+      await keepObject(this.#stores, project_id, staged, async (tx) => {
+        await holdLease(tx, this.#lease)
+        await setState(tx, id, { sha256: staged.sha256, step })
+        await noteProgress(tx, this.#lease)
+      })
+    })
+    await this.#releaseSuperseded()
+  }
+
+  /** Saves an epoch's end as a model; the last one bears the tuned model's own name. */
+  async checkpoint(job: FineTuningJob, event: Saved<'checkpoint'>): Promise<void> {
+    const { id, project_id } = this.#lease
+    const { step, total_steps } = event.metrics
+    const name = step === total_steps ? job.model_name : checkpointName(job.model_name, step)
+    await patiently(async () => {
+      const adapter = await this.#stores.store.stage(once(event.adapter))
+      const config = await this.#stores.store.stage(once(Buffer.from(event.adapter_config)))
+      await keepObjects(this.#stores, project_id, [adapter, config], async (tx) => {
+        await holdLease(tx, this.#lease)
+        await insertCheckpoint(tx, {
+          id: newId('ftckpt_'),
+          project_id,
+          job_id: id,
+          step_number: step,
+          fine_tuned_model_checkpoint: name,
+          metrics: checkpointMetrics(event.metrics),
+          adapter: { sha256: adapter.sha256, config_sha256: config.sha256 },
+        })
+        const pruned = await pruneCheckpoints(tx, id, KEPT_CHECKPOINTS)
+        await addSuperseded(
+          tx,
+          id,
+          pruned.flatMap((c) => [c.adapter_sha256, c.adapter_config_sha256]).filter(isString),
+        )
+        await tell(tx, id, `checkpoint-${step}`, eventText.checkpoint(step, name))
+      })
+    })
+    await this.#releaseSuperseded()
+  }
+
+  /** Everything is there: the model, its result file, the end of the job. */
+  async succeeded(
+    job: FineTuningJob,
+    { step, trained_tokens }: Saved<'done'>,
+    { owned_by, insertFile }: { owned_by: string; insertFile: InsertResultFile },
+  ): Promise<void> {
+    const { id, project_id } = this.#lease
+    await patiently(async () => {
+      const steps = await listSteps(this.#stores.db, id)
+      const csv = Buffer.from(resultCsv(steps))
+      const staged = await this.#stores.store.stage(once(csv))
+      await keepObject(this.#stores, project_id, staged, async (tx) => {
+        await holdLease(tx, this.#lease)
+        const final = await findCheckpointAt(tx, id, step)
+        if (!final?.adapter_sha256 || !final.adapter_config_sha256)
+          throw new Hopeless(
+            `Training of ${id} ended at step ${step}, but no adapter was saved there.`,
+          )
+        const result_file = await insertFile(tx, {
+          project_id,
+          sha256: staged.sha256,
+          bytes: staged.bytes,
+          filename: 'step_metrics.csv',
+        })
+        await insertModel(tx, {
+          id: job.model_name,
+          project_id,
+          job_id: id,
+          owned_by,
+          parent: job.model,
+          root: job.root,
+          adapter_sha256: final.adapter_sha256,
+          adapter_config_sha256: final.adapter_config_sha256,
+        })
+        await setResult(tx, id, {
+          fine_tuned_model: job.model_name,
+          result_files: [result_file],
+          trained_tokens,
+        })
+        await setState(tx, id, null)
+        if (!(await changeJob(tx, id, 'succeeded')))
+          throw new Hopeless(`The job ${id} is not running and cannot succeed.`)
+        await tell(tx, id, 'model', eventText.modelCreated(job.model_name))
+        await tell(tx, id, 'succeeded', eventText.succeeded())
+        await endWork(tx, this.#lease)
+      })
+    })
+    await this.#releaseSuperseded()
+  }
+
+  /** The job ends as failed, and says why. */
+  async failed({ error, errors }: JobFailure): Promise<void> {
+    const { id } = this.#lease
+    await this.#write(async (tx) => {
+      await changeJob(tx, id, 'failed')
+      await setError(tx, id, error)
+      await setState(tx, id, null)
+      await insertWorkEvent(tx, {
+        id: newId('ftevent-'),
+        work_id: id,
+        dedupe_key: 'failed',
+        level: 'error',
+        message: error.message,
+        data: { code: error.code, param: error.param, errors },
+      })
+      await endWork(tx, this.#lease)
+    })
+    await this.#releaseSuperseded()
+  }
+
+  #write(body: (tx: PoolClient) => Promise<void>): Promise<void> {
+    return patiently(() =>
+      transaction(this.#stores.db, async (tx) => {
+        await holdLease(tx, this.#lease)
+        await body(tx)
+      }),
+    )
+  }
+
+  #releaseSuperseded(): Promise<void> {
+    return releaseSuperseded(this.#stores, this.#lease.project_id, this.#lease.id)
+  }
+}
+
+async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes
+}
+
+const isString = (value: string | null): value is string => value !== null

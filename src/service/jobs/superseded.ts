@@ -1,0 +1,17 @@
+// Objects that a job has left behind. They are noted in the transaction that leaves them, so a crash forgets none.
+
+import { listSuperseded, removeSuperseded } from '../db/fine-tuning-jobs.ts'
+import { releaseObject, type Stores } from '../storage/objects.ts'
+import { patiently } from '../work/patience.ts'
+
+/** Releases what a job needs no more; what is noted stays noted until it is released. */
+export async function releaseSuperseded(
+  stores: Stores,
+  project_id: string,
+  job_id: string,
+): Promise<void> {
+  for (const sha256 of await patiently(() => listSuperseded(stores.db, job_id))) {
+    await patiently(() => releaseObject(stores, { project_id, sha256 }))
+    await patiently(() => removeSuperseded(stores.db, job_id, sha256))
+  }
+}

@@ -1,0 +1,198 @@
+// One fine-tuning job, from its files to its model: drives the training thread and keeps what it yields.
+
+import type { Thread } from '../../engine/runtime/thread.ts'
+import type { TrainEvent, TrainThreadRequest } from '../../engine/train/request.ts'
+import { ApiError } from '../../errors.ts'
+import type { Logger } from '../../log.ts'
+import type { FineTuningJob } from '../db/fine-tuning-jobs.ts'
+import { type Lease, LeaseLost } from '../db/work.ts'
+import { fileFailure } from '../jobs/file-errors.ts'
+import { type InsertResultFile, Progress } from '../jobs/progress.ts'
+import type { ModelRegistry } from '../models/registry.ts'
+import { type LocalFile, localFile } from '../storage/local-file.ts'
+import { objectKey } from '../storage/object-store.ts'
+import type { Stores } from '../storage/objects.ts'
+import type { Outcome } from '../work/kind.ts'
+import { Hopeless, patiently } from '../work/patience.ts'
+
+export type TrainingThread = Thread<TrainThreadRequest, TrainEvent>
+
+export interface RunJobDeps {
+  stores: Stores
+  models: Pick<ModelRegistry, 'resolveBase'>
+  /** Folder for converted weights, shared by all threads and processes. */
+  cache: string
+  /** A thread of its own for every run, so that a job's memory is given back with it. */
+  spawnThread: () => TrainingThread
+  /** Whose the model will be, as `owned_by` says. */
+  ownedBy: (organization_id: string) => Promise<string>
+  insertFile: InsertResultFile
+  log: Logger
+}
+
+/** Runs the job from where it stands. Throws `LeaseLost` when it is not ours any more. */
+export async function runJob(
+  deps: RunJobDeps,
+  lease: Lease,
+  signal: AbortSignal,
+): Promise<Outcome> {
+  const run = new Run(deps, lease, signal)
+  try {
+    return await run.toEnd()
+  } catch (error) {
+    if (!signal.aborted) throw error
+    if (signal.reason instanceof LeaseLost) throw signal.reason
+    if (error instanceof LeaseLost) throw error
+    deps.log.warn({ job: lease.id, err: error }, 'job stopped without a last state')
+    return { type: 'stopped' }
+  }
+}
+
+class Run {
+  readonly #deps: RunJobDeps
+  readonly #progress: Progress
+  readonly #signal: AbortSignal
+  readonly #lost = new AbortController()
+
+  constructor(deps: RunJobDeps, lease: Lease, signal: AbortSignal) {
+    this.#deps = deps
+    this.#progress = new Progress(deps.stores, lease)
+    this.#signal = AbortSignal.any([signal, this.#lost.signal])
+  }
+
+  async toEnd(): Promise<Outcome> {
+    let job = await this.#progress.job()
+    const base = await this.#deps.models.resolveBase(job.root)
+    if (!base)
+      throw new ApiError(400, `The base model \`${job.root}\` is not installed any more.`, {
+        param: 'model',
+        code: 'model_not_found',
+      })
+    await using training = await this.#file(job, job.training_sha256)
+    await using validation = job.validation_sha256
+      ? await this.#file(job, job.validation_sha256)
+      : undefined
+    await using thread = this.#deps.spawnThread()
+    const files = {
+      model: base.path,
+      training: { path: training.path },
+      ...(validation && { validation: { path: validation.path } }),
+      method: job.method.type,
+    }
+
+    if (job.status === 'validating_files') {
+      if (await this.#validate(job, thread, files)) return { type: 'ended' }
+      job = await this.#progress.job()
+    }
+    if (!job.plan) throw new Hopeless(`The job ${job.id} is ${job.status} but has no plan.`)
+    return this.#train(job, thread, {
+      ...files,
+      type: 'train',
+      cache: this.#deps.cache,
+      plan: job.plan,
+      seed: job.seed,
+    })
+  }
+
+  /** Whether the job has failed: its files are not fit for training. */
+  async #validate(
+    job: FineTuningJob,
+    thread: TrainingThread,
+    files: Pick<Extract<TrainThreadRequest, { type: 'inspect' }>, 'model' | 'training' | 'method'>,
+  ): Promise<boolean> {
+    const { hyperparameters } = job.method.supervised
+    const request = { type: 'inspect' as const, ...files, hyperparameters }
+    for await (const event of thread.run(request, this.#signal)) {
+      if (event.type !== 'inspected') continue
+      const failure = fileFailure(event)
+      if (failure) {
+        await this.#progress.failed(failure)
+        return true
+      }
+      if (!event.plan) throw new Error('The files are fit for training, but there is no plan.')
+      const warnings = [event.training, event.validation].flatMap((file) => file?.warnings ?? [])
+      await this.#progress.planned(event.plan, warnings)
+      return false
+    }
+    throw new Error('The inspection of the files ended without a result.')
+  }
+
+  async #train(
+    job: FineTuningJob,
+    thread: TrainingThread,
+    request: Extract<TrainThreadRequest, { type: 'train' }>,
+  ): Promise<Outcome> {
+    await this.#progress.started()
+    const state = job.state_sha256 ? await this.#bytes(job, job.state_sha256) : undefined
+    const began = Date.now()
+    const first = job.state_step ?? 0
+    let ended = false
+    let lost: LeaseLost | undefined
+
+    const keep = async (event: TrainEvent): Promise<void> => {
+      switch (event.type) {
+        case 'step': {
+          const { step, total_steps } = event.metrics
+          const pace = (Date.now() - began) / (step - first)
+          return this.#progress.step(
+            event.metrics,
+            new Date(Date.now() + pace * (total_steps - step)),
+          )
+        }
+        case 'state':
+          return this.#progress.state(event)
+        case 'checkpoint':
+          return this.#progress.checkpoint(job, event)
+        case 'done':
+          await this.#progress.succeeded(job, event, {
+            owned_by: await this.#deps.ownedBy(job.organization_id),
+            insertFile: this.#deps.insertFile,
+          })
+          ended = true
+          return
+        case 'started':
+          this.#deps.log.info({ job: job.id, step: event.step }, 'training started')
+          return
+        case 'inspected':
+          return
+        default:
+          event satisfies never
+      }
+    }
+
+    // Once the lease is lost the thread is let run to its own end: it stops within a step, and nothing is kept.
+    try {
+      for await (const event of thread.run({ ...request, ...(state && { state }) }, this.#signal)) {
+        if (lost) continue
+        try {
+          await keep(event)
+        } catch (error) {
+          if (!(error instanceof LeaseLost)) throw error
+          lost = error
+          this.#lost.abort(error)
+        }
+      }
+    } catch (error) {
+      throw lost ?? error
+    }
+    if (lost) throw lost
+    if (ended) return { type: 'ended' }
+    if (!this.#signal.aborted) throw new Error('Training ended without a result.')
+    if (this.#signal.reason instanceof LeaseLost) throw this.#signal.reason
+    await this.#progress.requeued()
+    return { type: 'stopped' }
+  }
+
+  #file(job: FineTuningJob, sha256: string): Promise<LocalFile> {
+    return patiently(() => localFile(this.#deps.stores.store, objectKey(job.project_id, sha256)))
+  }
+
+  #bytes(job: FineTuningJob, sha256: string): Promise<Uint8Array> {
+    const key = objectKey(job.project_id, sha256)
+    return patiently(async () => {
+      const chunks: Buffer[] = []
+      for await (const chunk of await this.#deps.stores.store.get(key)) chunks.push(chunk)
+      return Buffer.concat(chunks)
+    })
+  }
+}

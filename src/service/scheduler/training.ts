@@ -1,0 +1,63 @@
+// Fine-tuning jobs as a kind of work: claimed one at a time, each in a training thread of its own.
+
+import { spawn, type TakeTurn } from '../../engine/runtime/thread.ts'
+import type { TrainEvent, TrainThreadRequest } from '../../engine/train/request.ts'
+import { ApiError } from '../../errors.ts'
+import type { JobFailure } from '../jobs/file-errors.ts'
+import { FINE_TUNING_JOB } from '../jobs/jobs.ts'
+import { Progress } from '../jobs/progress.ts'
+import type { WorkKind } from '../work/kind.ts'
+import { startWorker, type Worker, type WorkerOptions } from '../work/worker.ts'
+import { type RunJobDeps, runJob } from './run-job.ts'
+
+export interface TrainingOptions
+  extends Omit<RunJobDeps, 'spawnThread'>,
+    Pick<WorkerOptions, 'lease_seconds' | 'poll_seconds'> {
+  /** When a training thread may compute: `device.turns('training')`. */
+  takeTurn: TakeTurn
+}
+
+const WORKER = new URL('../../engine/train/worker.ts', import.meta.url)
+
+/** Starts claiming and training; dispose it to stop, which commits the running job's state first. */
+export function startTraining(options: TrainingOptions): Worker {
+  const { takeTurn, lease_seconds, poll_seconds, ...rest } = options
+  const deps: RunJobDeps = {
+    ...rest,
+    spawnThread: () => spawn<TrainThreadRequest, TrainEvent>(WORKER, takeTurn),
+  }
+  return startWorker({
+    db: deps.stores.db,
+    log: deps.log,
+    kinds: [fineTuning(deps)],
+    ...(lease_seconds !== undefined && { lease_seconds }),
+    ...(poll_seconds !== undefined && { poll_seconds }),
+  })
+}
+
+const fineTuning = (deps: RunJobDeps): WorkKind => ({
+  kind: FINE_TUNING_JOB,
+  run: (lease, signal) => runJob(deps, lease, signal),
+  fail: (lease, cause) => new Progress(deps.stores, lease).failed(failureOf(cause)),
+})
+
+/** What the job's owner is told: their own mistakes in full, of ours only that the log has them. */
+const failureOf = (cause: unknown): JobFailure =>
+  cause instanceof ApiError
+    ? {
+        error: {
+          code: cause.code ?? 'invalid_request',
+          message: cause.message,
+          param: cause.param,
+        },
+        errors: [],
+      }
+    : {
+        error: {
+          code: 'server_error',
+          message:
+            'The job failed due to an internal error. The log of the server has the details under the id of the job.',
+          param: null,
+        },
+        errors: [],
+      }
