@@ -20,7 +20,9 @@ import { requireKey } from './auth.ts'
 import { ErrorBody, handleErrors, sendError } from './errors.ts'
 import { chatRoutes } from './routes/chat.ts'
 import { completionRoutes } from './routes/completions.ts'
+import { type FineTuningDeps, fineTuningRoutes } from './routes/fine-tuning.ts'
 import { type HealthDeps, healthRoutes } from './routes/health.ts'
+import { type ModelsDeps, modelRoutes } from './routes/models.ts'
 import { validatorCompiler } from './validation.ts'
 
 /** What the routes need; each part is handed on to its own routes as plugin options. */
@@ -29,6 +31,8 @@ export interface AppDeps {
   readonly db: Db
   readonly health: HealthDeps
   readonly inference: Inference
+  readonly fineTuning: FineTuningDeps
+  readonly models: ModelsDeps
 }
 
 /** Large enough for long chats; files have a limit of their own. */
@@ -66,6 +70,8 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
     async (api) => {
       requireKey(api, deps.db)
       // The API, resource by resource. Files, fine-tuning, models, chat: one line each.
+      await api.register(fineTuningRoutes, deps.fineTuning)
+      await api.register(modelRoutes, deps.models)
       await api.register(chatRoutes, deps.inference)
       await api.register(completionRoutes, deps.inference)
     },
