@@ -81,8 +81,8 @@ interface Shared {
 }
 
 interface PreTokenizer {
-  normalizer: unknown
-  pre_tokenizer: unknown
+  normalizer: Component | null
+  pre_tokenizer: Component | null
   ignore_merges: boolean
   /** Whether llama.cpp adds BOS when the file does not say. */
   add_bos: boolean
@@ -195,7 +195,7 @@ const split = (Regex: string) => ({
   invert: false,
 })
 
-const inTurn = (...pretokenizers: unknown[]) => ({ type: 'Sequence', pretokenizers })
+const inTurn = (...pretokenizers: Component[]): Component => ({ type: 'Sequence', pretokenizers })
 
 const LLAMA3 =
   "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"

@@ -5,7 +5,19 @@ import type { Checkpoint } from '../weights/checkpoint.ts'
 import { readFolderVocabulary } from './folder-vocabulary.ts'
 import { readGgufVocabulary } from './gguf-vocabulary.ts'
 import { tokenBytes } from './token-bytes.ts'
-import type { TokenizerJson, Vocabulary } from './vocabulary.ts'
+import {
+  putsSpaceBefore,
+  specialFinder,
+  type Vocabulary,
+  withoutSpaceBefore,
+  withoutSpecialTokens,
+} from './vocabulary.ts'
+
+export interface EncodeOptions {
+  special?: boolean
+  parse_special?: boolean
+  continues?: boolean
+}
 
 export interface Tokenizer {
   readonly vocab_size: number
@@ -16,8 +28,12 @@ export interface Tokenizer {
   readonly bos_token: string | undefined
   readonly eos_token: string | undefined
 
-  /** Text → ids. `special: true` adds what the model's post-processor adds (BOS); special tokens written in the text are parsed unless `parse_special: false`. */
-  encode(text: string, options?: { special?: boolean; parse_special?: boolean }): number[]
+  /**
+   * Text → ids. `special: true` adds what the model's post-processor adds (BOS); special tokens written in the text
+   * are parsed unless `parse_special: false`. `continues: true`: the text goes on from other text, so tokenizers in
+   * the manner of llama 2 put no space before it; joined `bytes` of its ids are the text exactly.
+   */
+  encode(text: string, options?: EncodeOptions): number[]
 
   /** Ids → text, special tokens left out. Equals the joined `bytes` of the ids, the first of them taken as `first`. */
   decode(ids: readonly number[]): string
@@ -47,7 +63,7 @@ export async function openTokenizer(checkpoint: Checkpoint): Promise<Tokenizer> 
 export function buildTokenizer(vocabulary: Vocabulary): Tokenizer {
   const { json, bos_token, eos_token } = vocabulary
   const parsing = new HuggingFaceTokenizer(json, { clean_up_tokenization_spaces: false })
-  let literal: HuggingFaceTokenizer | undefined
+  const variants = new Map<string, HuggingFaceTokenizer>()
   const { bytes, strips_leading_space } = tokenBytes(json)
   const specialIds = new Set(json.added_tokens.filter(({ special }) => special).map(({ id }) => id))
 
@@ -55,6 +71,23 @@ export function buildTokenizer(vocabulary: Vocabulary): Tokenizer {
     token === undefined ? undefined : parsing.token_to_id(token)
   const eos = idOf(eos_token)
   const none = new Uint8Array(0)
+  const prefixes = putsSpaceBefore(json)
+  const firstSpecial = specialFinder(json)
+
+  /** The library's tokenizer, special tokens as text or parsed, with or without a space put before. */
+  function variant(parse_special: boolean, continues: boolean): HuggingFaceTokenizer {
+    if (parse_special && !continues) return parsing
+    const key = `${parse_special} ${continues}`
+    let made = variants.get(key)
+    if (!made) {
+      const special = parse_special ? json : withoutSpecialTokens(json)
+      made = new HuggingFaceTokenizer(continues ? withoutSpaceBefore(special) : special, {
+        clean_up_tokenization_spaces: false,
+      })
+      variants.set(key, made)
+    }
+    return made
+  }
 
   const tokenizer: Tokenizer = {
     vocab_size: bytes.length,
@@ -63,13 +96,16 @@ export function buildTokenizer(vocabulary: Vocabulary): Tokenizer {
     bos_token,
     eos_token,
 
-    encode(text, { special = false, parse_special = true } = {}) {
-      if (!parse_special)
-        literal ??= new HuggingFaceTokenizer(withoutSpecialTokens(json), {
-          clean_up_tokenization_spaces: false,
-        })
-      const chosen = parse_special || !literal ? parsing : literal
-      return chosen.encode(text, { add_special_tokens: special }).ids
+    encode(text, { special = false, parse_special = true, continues = false } = {}) {
+      const encoder = variant(parse_special, false)
+      if (!continues || !prefixes) return encoder.encode(text, { add_special_tokens: special }).ids
+      // Only what lies before the first special token goes on from the text before.
+      const border = parse_special ? firstSpecial(text) : text.length
+      const head = variant(parse_special, true).encode(text.slice(0, border), {
+        add_special_tokens: special,
+      }).ids
+      const tail = encoder.encode(text.slice(border), { add_special_tokens: false }).ids
+      return head.concat(tail)
     },
 
     decode(ids) {
@@ -92,8 +128,3 @@ export function buildTokenizer(vocabulary: Vocabulary): Tokenizer {
   }
   return tokenizer
 }
-
-const withoutSpecialTokens = (json: TokenizerJson): TokenizerJson => ({
-  ...json,
-  added_tokens: json.added_tokens.filter(({ special }) => !special),
-})

@@ -15,8 +15,8 @@ export interface AddedToken {
 /** The parts of a tokenizer.json that we look into; the library reads the rest. */
 export interface TokenizerJson {
   added_tokens: AddedToken[]
-  normalizer: unknown
-  pre_tokenizer: unknown
+  normalizer: Component | null
+  pre_tokenizer: Component | null
   post_processor: unknown
   decoder: Component | null
   model: { type: string; vocab: Record<string, number>; [key: string]: unknown }
@@ -26,6 +26,8 @@ export interface TokenizerJson {
 export interface Component {
   type: string
   decoders?: Component[]
+  normalizers?: Component[]
+  pretokenizers?: Component[]
   [key: string]: unknown
 }
 
@@ -62,5 +64,46 @@ export function checkTokenizerJson(json: unknown, path: string): TokenizerJson {
     pre_tokenizer: root.pre_tokenizer ?? null,
     post_processor: root.post_processor ?? null,
     decoder: root.decoder ?? null,
+  }
+}
+
+/** The same tokenizer, which reads special tokens as ordinary text. */
+export const withoutSpecialTokens = (json: TokenizerJson): TokenizerJson => ({
+  ...json,
+  added_tokens: json.added_tokens.filter(({ special }) => !special),
+})
+
+/** Whether a space is put before every text, as llama 2 does. */
+export const putsSpaceBefore = (json: TokenizerJson): boolean =>
+  JSON.stringify(withoutSpaceBefore(json).normalizer) !== JSON.stringify(json.normalizer) ||
+  JSON.stringify(withoutSpaceBefore(json).pre_tokenizer) !== JSON.stringify(json.pre_tokenizer)
+
+/** The same tokenizer, which takes a text as it is. */
+export const withoutSpaceBefore = (json: TokenizerJson): TokenizerJson => ({
+  ...json,
+  normalizer: withoutPrefix(json.normalizer),
+  pre_tokenizer: withoutPrefix(json.pre_tokenizer),
+})
+
+function withoutPrefix(part: Component | null): Component | null {
+  if (!part || part.type === 'Prepend') return null
+  const kept = (parts: Component[]) => parts.map(withoutPrefix).filter((inner) => inner !== null)
+  if (part.normalizers) return { ...part, normalizers: kept(part.normalizers) }
+  if (part.pretokenizers) return { ...part, pretokenizers: kept(part.pretokenizers) }
+  if (part.type === 'Metaspace')
+    return { ...part, prepend_scheme: 'never', add_prefix_space: false }
+  if (part.type === 'ByteLevel') return { ...part, add_prefix_space: false }
+  return part
+}
+
+/** Where the first special token written in a text begins; its length where there is none. */
+export function specialFinder(json: TokenizerJson): (text: string) => number {
+  const contents = json.added_tokens.filter(({ special }) => special).map(({ content }) => content)
+  if (contents.length === 0) return (text) => text.length
+  const escaped = contents.map((content) => content.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'))
+  const pattern = new RegExp(escaped.join('|'))
+  return (text) => {
+    const at = text.search(pattern)
+    return at < 0 ? text.length : at
   }
 }
