@@ -1,11 +1,23 @@
 // Sums and means along axes, and the operators that are made of them: softmax and the norm.
 
-import { type Dims, emitOne, ints, scalar, size, type Value, withGradient } from '../graph.ts'
+import {
+  type Dims,
+  emitOne,
+  ints,
+  scalar,
+  size,
+  staticDims,
+  type Value,
+  withGradient,
+} from '../graph.ts'
 import { add, mul, sub } from './elementwise.ts'
 
-/** `x` broadcast to the shape of `like`, whatever that is at run time: the mirror of a sum. */
+/** `x` broadcast to the shape of `like`: the mirror of a sum. */
 export function expand(x: Value, like: Value): Value {
-  const shape = emitOne('Shape', [like], { dtype: 'int64', dims: [like.dims.length] })
+  const known = like.dims.every((d) => typeof d === 'number')
+  const shape = known
+    ? ints(...staticDims(like.dims))
+    : emitOne('Shape', [like], { dtype: 'int64', dims: [like.dims.length] })
   return emitOne('Expand', [x, shape], { dtype: x.dtype, dims: like.dims })
 }
 
@@ -46,16 +58,18 @@ export function softmax(x: Value): Value {
 }
 
 /**
- * Root-mean-square norm of x [N, D] with weight [D] (arXiv 1910.07467).
- * From primitives: the fused operator's second output is wrong on WebGPU, and the gradient needs these parts anyway.
+ * Root-mean-square norm of x [N, D] with weight [D] (arXiv 1910.07467), fused going forward.
+ * The gradient makes its parts anew: the fused operator's second output is wrong on WebGPU.
  */
 export function rmsNorm(x: Value, weight: Value, eps: number): Value {
-  const meanSquare = reduceMean(mul(x, x), [-1])
-  const rms = emitOne('Sqrt', [add(meanSquare, scalar(eps))], meanSquare)
-  const n = emitOne('Div', [x, rms], x)
-  const y = emitOne('Mul', [n, weight], x)
+  const y = emitOne('SimplifiedLayerNormalization', [x, weight], x, {
+    attributes: { axis: -1, epsilon: { float: eps }, stash_type: 1 },
+  })
   // n = x/rms, g = dy·w   ⇒   dx = (g − n·mean(g·n)) / rms,   dw = Σ dy·n
   return withGradient('RMSNorm', y, [x, weight], (dy) => {
+    const meanSquare = reduceMean(mul(x, x), [-1])
+    const rms = emitOne('Sqrt', [add(meanSquare, scalar(eps))], meanSquare)
+    const n = emitOne('Div', [x, rms], x)
     const g = mul(dy, weight)
     const dx = emitOne('Div', [sub(g, mul(n, reduceMean(mul(g, n), [-1]))), rms], x)
     const lead = ints(...x.dims.slice(0, -1).map((_, i) => i))
