@@ -3,6 +3,7 @@
 import type { Value } from '../graph/graph.ts'
 import { concat, reshape, slice } from '../graph/ops/shape.ts'
 import { uniform } from '../random.ts'
+import type { Adapter, LoraPair } from '../weights/adapter.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
 import type { Lora } from './weights.ts'
 
@@ -97,3 +98,47 @@ export const flatten = (gradients: readonly Value[], { modules, config }: LoraLa
     }),
     0,
   )
+
+/** The flat vector cut into PEFT's pairs, over the same memory. */
+export function adapterFromFlat(
+  { config, modules }: LoraLayout,
+  flat: Float32Array,
+  base: string,
+): Adapter {
+  const pairs = new Map<string, LoraPair>()
+  for (const m of modules)
+    pairs.set(m.name, {
+      a: flat.subarray(m.a, m.b),
+      b: flat.subarray(m.b, m.b + m.out * config.rank),
+      in_features: m.in,
+      out_features: m.out,
+    })
+  return {
+    config: {
+      r: config.rank,
+      lora_alpha: config.alpha,
+      target_modules: config.target_modules,
+      base_model_name_or_path: base,
+    },
+    pairs,
+  }
+}
+
+/** The vector of an adapter from disk; throws where it does not fit the model that the layout is for. */
+export function flatFromAdapter(layout: LoraLayout, { pairs }: Adapter): Float32Array {
+  const flat = new Float32Array(layout.parameters)
+  const names = new Set(layout.modules.map((m) => m.name))
+  for (const name of pairs.keys())
+    if (!names.has(name)) throw new Error(`adapter: the model has no projection ${name}`)
+  for (const m of layout.modules) {
+    const pair = pairs.get(m.name)
+    if (!pair) throw new Error(`adapter: ${m.name} is missing`)
+    if (pair.in_features !== m.in || pair.out_features !== m.out)
+      throw new Error(
+        `adapter: ${m.name} is [${pair.out_features}, ${pair.in_features}], the model's is [${m.out}, ${m.in}]`,
+      )
+    flat.set(pair.a, m.a)
+    flat.set(pair.b, m.b)
+  }
+  return flat
+}

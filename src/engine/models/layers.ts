@@ -88,6 +88,8 @@ function packedMask(segments: Value, B: number, T: number): Value {
 export interface CachedRows {
   /** The new tokens, [B, S] int64: N = B·S. */
   readonly tokens: Value
+  /** Each new token's place in its sequence, [B, S] int64. */
+  readonly positions: Value
   /** Past keys and values of a layer, [B, G, C, K] each, C slots allocated. */
   past(layer: number): { key: Value; value: Value }
   /** Tokens of each sequence after this run, less one: [B] int32. */
@@ -101,7 +103,7 @@ export type Present = { key: Value; value: Value }[]
 
 /**
  * Causal attention with a KV cache: q, k, v are S new tokens of each of B sequences.
- * Rotates, appends and attends in one operator (com.microsoft.GroupQueryAttention).
+ * com.microsoft.GroupQueryAttention appends and attends; it would rotate too, but only heads of 16, 32, 48, …
  */
 export function cachedAttention(
   config: ModelConfig,
@@ -130,18 +132,16 @@ export function cachedAttention(
     const [y, key, value] = emit(
       'GroupQueryAttention',
       [
-        rows(q, queryShape, H),
-        rows(k, keyShape, G),
+        op.rotary(rows(q, queryShape, H), cached.positions, table),
+        op.rotary(rows(k, keyShape, G), cached.positions, table),
         rows(v, keyShape, G),
         past.key,
         past.value,
         cached.lastIndex,
         cached.total,
-        table.cos,
-        table.sin,
       ],
       [{ dtype: 'float32', dims: ['B', 'S', H * K] }, past.key, past.value],
-      { domain: 'com.microsoft', attributes: { num_heads: H, kv_num_heads: G, do_rotary: 1 } },
+      { domain: 'com.microsoft', attributes: { num_heads: H, kv_num_heads: G } },
     )
     present[layer] = { key: key!, value: value! }
     return op.reshape(y!, ['N', H * K])

@@ -1,0 +1,53 @@
+// AdamW with decoupled weight decay (arXiv 1711.05101) and clipping by the global norm, over flat vectors.
+
+export interface Moments {
+  readonly first: Float32Array
+  readonly second: Float32Array
+}
+
+export interface AdamWOptions {
+  /** The update's number, from 1. */
+  readonly step: number
+  readonly learningRate: number
+  readonly weightDecay: number
+}
+
+const BETA1 = 0.9
+const BETA2 = 0.999
+const EPSILON = 1e-8
+
+/** Fresh moments for so many parameters. */
+export const createMoments = (parameters: number): Moments => ({
+  first: new Float32Array(parameters),
+  second: new Float32Array(parameters),
+})
+
+/** One update of `parameters` and `moments` in place, as torch.optim.AdamW does it. */
+export function adamW(
+  parameters: Float32Array,
+  gradient: Float32Array,
+  { first, second }: Moments,
+  { step, learningRate, weightDecay }: AdamWOptions,
+): void {
+  const keep = 1 - learningRate * weightDecay
+  const size = learningRate / (1 - BETA1 ** step)
+  const correction = Math.sqrt(1 - BETA2 ** step)
+  for (let i = 0; i < parameters.length; i++) {
+    const g = gradient[i]!
+    const m = BETA1 * first[i]! + (1 - BETA1) * g
+    const v = BETA2 * second[i]! + (1 - BETA2) * g * g
+    first[i] = m
+    second[i] = v
+    parameters[i] = parameters[i]! * keep - (size * m) / (Math.sqrt(v) / correction + EPSILON)
+  }
+}
+
+/** Scales the gradient down to `maxNorm` where it is longer, and returns the norm it had. */
+export function clipByNorm(gradient: Float32Array, maxNorm: number): number {
+  let sum = 0
+  for (let i = 0; i < gradient.length; i++) sum += gradient[i]! * gradient[i]!
+  const norm = Math.sqrt(sum)
+  const factor = maxNorm / (norm + 1e-6) // as torch.nn.utils.clip_grad_norm_
+  if (factor < 1) for (let i = 0; i < gradient.length; i++) gradient[i]! *= factor
+  return norm
+}

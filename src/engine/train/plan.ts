@@ -1,0 +1,148 @@
+// Everything that is chosen once for a job: hyperparameters as numbers, with the reason for each that was `auto`,
+// and the static shape of a step. Pure: lengths and wishes in, a plan out.
+
+import { packExamples } from '../datasets/pack.ts'
+import type { ModelConfig } from '../weights/checkpoint.ts'
+import type { Hyperparameters, LoraOptions, Plan } from './request.ts'
+import type { StepShape } from './step.ts'
+
+/** All linear layers of a block, as "LoRA Without Regret" and PEFT's `all-linear` have it. */
+export const ALL_LINEAR = [
+  'q_proj',
+  'k_proj',
+  'v_proj',
+  'o_proj',
+  'gate_proj',
+  'up_proj',
+  'down_proj',
+] as const
+
+/** Longer rows are cut unless the job asks for more: attention's memory grows with the square. */
+const DEFAULT_SEQUENCE_LENGTH = 1024
+
+/** Tokens of a micro-batch at most, unless one example alone is longer: memory grows with them. */
+const MICRO_BATCH_TOKENS = 1024
+
+export interface PlanInput {
+  readonly hyperparameters: Hyperparameters
+  readonly config: ModelConfig
+  /** Tokens of every training example, already cut to `sequenceLimit`. */
+  readonly lengths: readonly number[]
+  /** Tokens of the longest validation example. */
+  readonly longestValidation: number
+  readonly threads: number
+}
+
+/** The longest example that is trained whole, in tokens. */
+export const sequenceLimit = (hyperparameters: Hyperparameters, config: ModelConfig): number =>
+  Math.min(
+    hyperparameters.max_sequence_length ?? DEFAULT_SEQUENCE_LENGTH,
+    config.max_position_embeddings,
+  )
+
+/** Resolves every `auto`. The same input gives the same plan. */
+export function resolvePlan(input: PlanInput): Plan {
+  const { hyperparameters: h, config, lengths, threads } = input
+  const reasons: string[] = []
+  const examples = lengths.length
+
+  const n_epochs = h.n_epochs === 'auto' ? autoEpochs(examples, reasons) : h.n_epochs
+  const wished = h.batch_size === 'auto' ? autoBatchSize(examples, reasons) : h.batch_size
+  const batch_size = Math.min(wished, examples)
+  const multiplier = h.learning_rate_multiplier === 'auto' ? 1 : h.learning_rate_multiplier
+  const base = baseLearningRate(config)
+  if (h.learning_rate_multiplier === 'auto' && h.learning_rate === undefined)
+    reasons.push(
+      `learning_rate_multiplier 1: the base rate ${base.toPrecision(3)} for LoRA on a hidden size of ${config.hidden_size}`,
+    )
+
+  const total_steps = Math.ceil(examples / batch_size) * n_epochs
+  const warmup_steps = Math.min(total_steps, Math.ceil(total_steps * (h.warmup_ratio ?? 0.05)))
+  const shape = chooseShape(lengths, batch_size, input.longestValidation)
+  return {
+    n_epochs,
+    batch_size,
+    learning_rate_multiplier: multiplier,
+    learning_rate: h.learning_rate ?? base * multiplier,
+    lora: loraOptions(h.lora ?? {}),
+    lr_schedule: h.lr_schedule ?? 'linear',
+    warmup_steps,
+    weight_decay: h.weight_decay ?? 0.01,
+    max_grad_norm: h.max_grad_norm ?? 1,
+    total_steps,
+    max_sequence_length: sequenceLimit(h, config),
+    row_length: shape.length,
+    rows: shape.rows,
+    threads,
+    precision: 'fp32',
+    reasons,
+  }
+}
+
+/** Three passes; more over a small file, so that it is seen 100 times in all; fewer over a very large one. */
+function autoEpochs(examples: number, reasons: string[]): number {
+  const epochs =
+    examples * 3 < 100
+      ? Math.min(25, Math.ceil(100 / examples))
+      : examples * 3 > 25_000
+        ? Math.max(1, Math.floor(25_000 / examples))
+        : 3
+  reasons.push(`n_epochs ${epochs}: ${examples} examples, seen 100 to 25,000 times in all`)
+  return epochs
+}
+
+/** About 30 updates a pass over a small file; larger batches only where there are examples enough for them. */
+function autoBatchSize(examples: number, reasons: string[]): number {
+  const size = examples < 64 ? 4 : examples < 1024 ? 8 : examples < 8192 ? 16 : 32
+  reasons.push(`batch_size ${size}: ${Math.ceil(examples / size)} updates an epoch`)
+  return size
+}
+
+/**
+ * The rate at multiplier 1 of (supervised, LoRA): 5e-4 · (2000 / hidden size)^0.775, ten times the rate for all
+ * weights (Schulman et al., "LoRA Without Regret", 2025, which fits it to Llama models).
+ */
+export const baseLearningRate = (config: ModelConfig): number =>
+  5e-4 * (2000 / config.hidden_size) ** 0.775
+
+function loraOptions(lora: Partial<LoraOptions>): LoraOptions {
+  const rank = lora.rank ?? 8
+  return {
+    rank,
+    alpha: lora.alpha ?? 2 * rank,
+    target_modules: lora.target_modules ?? [...ALL_LINEAR],
+  }
+}
+
+/**
+ * The rows and row length of a micro-batch that compute the fewest tokens, padding and attention counted,
+ * over the batches of the file as it stands.
+ */
+export function chooseShape(
+  lengths: readonly number[],
+  batchSize: number,
+  longestValidation = 0,
+): StepShape {
+  const longest = Math.max(longestValidation, ...longestOf(lengths))
+  const batches: number[][] = []
+  for (let i = 0; i < lengths.length && batches.length < 64; i += batchSize)
+    batches.push(lengths.slice(i, i + batchSize))
+
+  let best: { shape: StepShape; cost: number } | undefined
+  const shortest = Math.max(64, Math.ceil(longest / 64) * 64)
+  for (let length = shortest; length <= Math.max(shortest, MICRO_BATCH_TOKENS); length += 64)
+    for (let rows = 1; rows === 1 || rows * length <= MICRO_BATCH_TOKENS; rows *= 2) {
+      const cost = batches.reduce((sum, b) => sum + batchCost(b, { rows, length }), 0)
+      if (!best || cost < best.cost) best = { shape: { rows, length }, cost }
+    }
+  return best!.shape
+}
+
+/** Tokens computed, attention as length / 3000 of a token's other work, and 32 tokens for starting a run. */
+const batchCost = (lengths: readonly number[], { rows, length }: StepShape): number =>
+  Math.ceil(packExamples(lengths, length).length / rows) *
+  (rows * length * (1 + length / 3000) + 32)
+
+/** Math.max(...lengths) without a stack that grows with the file. */
+const longestOf = (lengths: readonly number[]): number[] =>
+  lengths.length === 0 ? [] : [lengths.reduce((a, b) => Math.max(a, b))]

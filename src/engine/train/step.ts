@@ -1,0 +1,62 @@
+// The training step as graphs: loss, correct predictions and the flat gradient of one micro-batch.
+
+import { gradients } from '../graph/autodiff.ts'
+import { input, type Value } from '../graph/graph.ts'
+import { encodeOnnx } from '../graph/onnx.ts'
+import * as op from '../graph/ops/ops.ts'
+import { bindAdapter, flatten, type LoraLayout } from '../models/adapters.ts'
+import { architectureOf } from '../models/index.ts'
+import { packedAttention } from '../models/layers.ts'
+import { weightsOf } from '../models/weights.ts'
+import type { MappedWeights } from '../weights/checkpoint.ts'
+
+/** The static shape of a micro-batch: B rows of T tokens. */
+export interface StepShape {
+  readonly rows: number
+  readonly length: number
+}
+
+export interface StepGraphs {
+  /** Outputs `loss`, `correct` (scalars) and `gradient` [P]. */
+  readonly train: Uint8Array
+  /** Outputs `loss` and `correct` alone. */
+  readonly evaluate: Uint8Array
+}
+
+/**
+ * Inputs of both graphs: `tokens`, `positions`, `segments` [B, T] int64; `index` [S] int64, the places in 0 … B·T−1
+ * whose next token is supervised; `targets` [S] int64; `weights` [S] float32; `adapter` [P] float32.
+ * The loss is Σ weights · cross-entropy: the caller divides by the tokens of the whole optimizer batch.
+ */
+export function buildStep(mapped: MappedWeights, layout: LoraLayout, shape: StepShape): StepGraphs {
+  const { config } = mapped
+  const { rows: B, length: T } = shape
+  const architecture = architectureOf(config)
+
+  const tokens = input('tokens', 'int64', [B, T])
+  const positions = input('positions', 'int64', [B, T])
+  const segments = input('segments', 'int64', [B, T])
+  const index = input('index', 'int64', ['S'])
+  const targets = input('targets', 'int64', ['S'])
+  const weights = input('weights', 'float32', ['S'])
+  const adapter = input('adapter', 'float32', [layout.parameters])
+
+  const { loras, parts } = bindAdapter(layout, adapter)
+  const model = weightsOf(mapped, loras)
+  const attend = packedAttention(config, { rows: B, length: T, positions, segments })
+  const hidden = architecture.hidden(op.reshape(tokens, [B * T]), model, config, attend) // [N, D]
+
+  // The head is most of a small model's work: only supervised places reach it.
+  const supervised: Value = op.gather(hidden, index) // [S, D]
+  const { loss, correct } = op.headLoss(
+    supervised,
+    architecture.head(model, config),
+    targets,
+    weights,
+  )
+  const gradient = flatten(gradients(loss, parts), layout)
+  return {
+    train: encodeOnnx({ loss, correct, gradient }),
+    evaluate: encodeOnnx({ loss, correct }),
+  }
+}

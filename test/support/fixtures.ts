@@ -1,0 +1,45 @@
+// Golden fixtures as the engine wants them.
+
+import { readFile } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
+import type { LoraLayout } from '../../src/engine/models/adapters.ts'
+import { readSafetensorsHeader } from '../../src/engine/weights/safetensors.ts'
+import { readTensor } from '../../src/engine/weights/stored-tensor.ts'
+
+const path = (name: string) => fileURLToPath(new URL(`../golden/fixtures/${name}`, import.meta.url))
+
+/** A JSON fixture. The script beside it says what is in it; the test says what it expects. */
+export const readFixture = async <T>(name: string): Promise<T> =>
+  JSON.parse(await readFile(path(name), 'utf8')) as T
+
+/** One tensor of a fixture, as float32 or integers. */
+export async function readFixtureTensor(name: string, tensor: string): Promise<Float32Array> {
+  const stored = (await readSafetensorsHeader(path(name))).tensors.get(tensor)
+  if (!stored) throw new Error(`${name} has no tensor ${tensor}`)
+  if (stored.dtype !== 'I32') return readTensor(stored)
+  const file = await readFile(stored.file)
+  return Float32Array.from({ length: stored.bytes / 4 }, (_, i) =>
+    file.readInt32LE(stored.offset + 4 * i),
+  )
+}
+
+/** A fixture with PEFT's names as the flat vector of a layout. */
+export async function readFlat(name: string, layout: LoraLayout): Promise<Float32Array> {
+  const flat = new Float32Array(layout.parameters)
+  for (const m of layout.modules) {
+    flat.set(await readFixtureTensor(name, `base_model.model.${m.name}.lora_A.weight`), m.a)
+    flat.set(await readFixtureTensor(name, `base_model.model.${m.name}.lora_B.weight`), m.b)
+  }
+  return flat
+}
+
+/** max|a − b| / max|b|. */
+export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let error = 0
+  let size = 0
+  for (let i = 0; i < b.length; i++) {
+    error = Math.max(error, Math.abs(a[i]! - b[i]!))
+    size = Math.max(size, Math.abs(b[i]!))
+  }
+  return error / size
+}
