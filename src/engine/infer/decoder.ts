@@ -1,0 +1,92 @@
+// Token ids in, logits out: the decoding session of one base model and one kind of adapter, and its cache.
+
+import type { LoraLayout } from '../models/adapters.ts'
+import { createSession, type Session } from '../runtime/session.ts'
+import { float32, type HostTensor, int32, int64 } from '../tensor.ts'
+import type { MappedWeights } from '../weights/checkpoint.ts'
+import { buildDecode } from './decode-graph.ts'
+import { KvCache } from './kv-cache.ts'
+
+/** A session; adapters of one layout share it. */
+export const createDecoderSession = (
+  mapped: MappedWeights,
+  layout: LoraLayout | undefined,
+  threads: number,
+): Promise<Session> =>
+  createSession(buildDecode(mapped, layout), { folder: mapped.folder, threads })
+
+/** The sequences of one target (a base model with one adapter, or none) that are being decoded. */
+export class Decoder {
+  readonly #session: Session
+  readonly #adapter: HostTensor | undefined
+  readonly #vocabulary: number
+  readonly #layers: number
+  readonly cache: KvCache
+
+  constructor(session: Session, mapped: MappedWeights, adapter: Float32Array | undefined) {
+    const { config } = mapped
+    this.#session = session
+    this.#adapter = adapter && float32([adapter.length], adapter)
+    this.#vocabulary = config.vocab_size
+    this.#layers = config.num_hidden_layers
+    this.cache = new KvCache({
+      layers: config.num_hidden_layers,
+      heads: config.num_key_value_heads,
+      headDim: config.head_dim,
+    })
+  }
+
+  /** Appends tokens to one slot and returns the logits [V] after the last of them. */
+  async prefill(slot: number, tokens: readonly number[]): Promise<Float32Array> {
+    const length = this.cache.length(slot) + tokens.length
+    this.cache.reserve(length)
+    const [logits] = await this.#run(slot, [tokens])
+    return logits!
+  }
+
+  /** Appends one token to each of the slots 0 … n−1 and returns each one's logits [V]. */
+  async decode(tokens: readonly number[]): Promise<Float32Array[]> {
+    const longest = Math.max(...tokens.map((_, slot) => this.cache.length(slot)))
+    this.cache.reserve(longest + 1)
+    return this.#run(
+      0,
+      tokens.map((t) => [t]),
+    )
+  }
+
+  async #run(from: number, rows: readonly (readonly number[])[]): Promise<Float32Array[]> {
+    const B = rows.length
+    const S = rows[0]!.length
+    const lengths = rows.map((_, b) => this.cache.length(from + b) + S)
+    const feeds: Record<string, HostTensor> = {
+      tokens: int64([B, S], rows.flat()),
+      positions: int64(
+        [B, S],
+        lengths.flatMap((n) => Array.from({ length: S }, (_, i) => n - S + i)),
+      ),
+      last_index: int32(
+        [B],
+        lengths.map((n) => n - 1),
+      ),
+      total: int32([], [Math.max(...lengths)]),
+      index: int64(
+        [B],
+        rows.map((_, b) => b * S + S - 1),
+      ),
+    }
+    if (this.#adapter) feeds.adapter = this.#adapter
+    const into: Record<string, HostTensor> = {}
+    for (let layer = 0; layer < this.#layers; layer++) {
+      const { key, value } = this.cache.view(layer, from, B)
+      feeds[`past.${layer}.key`] = key
+      feeds[`past.${layer}.value`] = value
+      into[`present.${layer}.key`] = key
+      into[`present.${layer}.value`] = value
+    }
+    const { logits } = await this.#session.run(feeds, into)
+    for (const [b, length] of lengths.entries()) this.cache.setLength(from + b, length)
+    const all = logits!.data as Float32Array
+    const V = this.#vocabulary
+    return rows.map((_, b) => all.subarray(b * V, (b + 1) * V))
+  }
+}

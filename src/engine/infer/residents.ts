@@ -1,0 +1,130 @@
+// What is loaded: base models, their decoding sessions, and the adapters over them. Loads once, whoever asks.
+
+import { flatFromAdapter, type LoraLayout, loraLayout } from '../models/adapters.ts'
+import type { Session } from '../runtime/session.ts'
+import { openTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts'
+import { readAdapter } from '../weights/adapter.ts'
+import { type Checkpoint, type MappedWeights, openCheckpoint } from '../weights/checkpoint.ts'
+import { mapWeights } from '../weights/mapped.ts'
+import { createDecoderSession, Decoder } from './decoder.ts'
+import type { Target } from './request.ts'
+
+interface ResidentModel {
+  readonly checkpoint: Checkpoint
+  readonly mapped: MappedWeights
+  readonly tokenizer: Tokenizer
+  /** One for the bare model (key ''), one for each kind of adapter. */
+  readonly sessions: Map<string, Promise<Session>>
+}
+
+/** A base model with one adapter or none, ready to decode. */
+export interface ResidentTarget {
+  readonly key: string
+  readonly checkpoint: Checkpoint
+  readonly tokenizer: Tokenizer
+  readonly decoder: Decoder
+  /** Who lies in each of the cache's slots. */
+  readonly slots: unknown[]
+  /** Requests that use it now: it stays while there is one. */
+  users: number
+}
+
+/** Adapters of idle targets beyond this many are forgotten, the longest unused first. */
+const KEPT_TARGETS = 32
+
+/** The inference thread's memory. */
+export class Residents {
+  readonly #threads: number
+  readonly #models = new Map<string, Promise<ResidentModel>>()
+  readonly #targets = new Map<string, Promise<ResidentTarget>>()
+
+  constructor(threads: number) {
+    this.#threads = threads
+  }
+
+  /** The target, loaded if it is not yet there. Throws what is wrong with its files, and tries anew the next time. */
+  async get(target: Target): Promise<ResidentTarget> {
+    const key = `${target.model}\n${target.adapter ?? ''}`
+    const known = this.#targets.get(key)
+    this.#targets.delete(key)
+    const loading = known ?? this.#load(key, target)
+    this.#targets.set(key, loading) // last again: the order is that of use
+    try {
+      const resident = await loading
+      await this.#forgetIdle(KEPT_TARGETS)
+      return resident
+    } catch (error) {
+      this.#targets.delete(key)
+      throw error
+    }
+  }
+
+  /** Gives back everything that no request uses. */
+  async clear(): Promise<void> {
+    await this.#forgetIdle(0)
+    if (this.#targets.size > 0) return
+    for (const [path, loading] of this.#models) {
+      this.#models.delete(path)
+      const { sessions } = await loading
+      for (const session of sessions.values()) await (await session)[Symbol.asyncDispose]()
+    }
+  }
+
+  async #forgetIdle(keep: number): Promise<void> {
+    for (const [key, loading] of this.#targets) {
+      if (this.#targets.size <= keep) return
+      if ((await loading).users === 0) this.#targets.delete(key)
+    }
+  }
+
+  async #load(key: string, target: Target): Promise<ResidentTarget> {
+    const model = await this.#model(target)
+    const adapter = target.adapter === undefined ? undefined : await readAdapter(target.adapter)
+    const layout =
+      adapter &&
+      loraLayout(model.mapped, {
+        rank: adapter.config.r,
+        alpha: adapter.config.lora_alpha,
+        target_modules: adapter.config.target_modules,
+      })
+    const session = await this.#session(model, layout)
+    return {
+      key,
+      checkpoint: model.checkpoint,
+      tokenizer: model.tokenizer,
+      decoder: new Decoder(
+        session,
+        model.mapped,
+        adapter && layout && flatFromAdapter(layout, adapter),
+      ),
+      slots: [],
+      users: 0,
+    }
+  }
+
+  #model({ model: path, cache }: Target): Promise<ResidentModel> {
+    const known = this.#models.get(path)
+    if (known) return known
+    const loading = (async () => {
+      const checkpoint = await openCheckpoint(path)
+      const [mapped, tokenizer] = await Promise.all([
+        mapWeights(checkpoint, cache),
+        openTokenizer(checkpoint),
+      ])
+      return { checkpoint, mapped, tokenizer, sessions: new Map() }
+    })()
+    this.#models.set(path, loading)
+    loading.catch(() => this.#models.delete(path))
+    return loading
+  }
+
+  #session({ mapped, sessions }: ResidentModel, layout: LoraLayout | undefined): Promise<Session> {
+    const key = layout ? JSON.stringify(layout.config) : ''
+    const known = sessions.get(key)
+    if (known) return known
+    const opening = createDecoderSession(mapped, layout, this.#threads)
+    sessions.set(key, opening)
+    opening.catch(() => sessions.delete(key))
+    return opening
+  }
+}
