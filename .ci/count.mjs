@@ -1,0 +1,40 @@
+// Sums vitest's JSON reports by lane and prints the closing line; the exit code is CI's verdict.
+
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+
+const [folder, failedSteps] = process.argv.slice(2)
+const total = { passed: 0, failed: 0, skipped: 0 }
+
+for (const run of ['npm-test', 'debian-postgres']) {
+  const file = join(folder, `${run}.json`)
+  if (!existsSync(file)) {
+    console.log(`${run}: no report`)
+    total.failed++
+    continue
+  }
+  const lanes = new Map()
+  for (const { name, status, assertionResults } of JSON.parse(readFileSync(file, 'utf8'))
+    .testResults) {
+    const lane = /\/test\/([^/]+)\//.exec(name)?.[1] ?? 'other'
+    const sum = lanes.get(lane) ?? { passed: 0, failed: 0, skipped: 0 }
+    lanes.set(lane, sum)
+    for (const test of assertionResults)
+      sum[test.status === 'passed' ? 'passed' : test.status === 'failed' ? 'failed' : 'skipped']++
+    // A file that could not even be collected has no tests, and is a failure all the same.
+    if (status === 'failed' && !assertionResults.some((test) => test.status === 'failed'))
+      sum.failed++
+  }
+  for (const [lane, sum] of [...lanes].sort()) {
+    console.log(
+      `${run}, ${lane}: ${sum.passed} passed, ${sum.failed} failed, ${sum.skipped} skipped`,
+    )
+    for (const key of Object.keys(total)) total[key] += sum[key]
+  }
+}
+
+const steps = Number(failedSteps)
+if (steps > 0) console.log(`${steps} steps failed`)
+const failed = Math.max(total.failed, steps)
+console.log(`${total.passed} passed, ${failed} failed, ${total.skipped} skipped`)
+process.exitCode = failed > 0 || total.passed === 0 ? 1 : 0
