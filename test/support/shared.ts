@@ -32,9 +32,17 @@ export function testModel(name: string): Outside {
   return find(folders, name, 'set LUTHIER_TEST_MODELS to the folder that holds it')
 }
 
+/** Something that CI installs outside the checkout and names by a variable. */
+export function installed(variable: string, what: string): Outside {
+  const path = process.env[variable]
+  return find(path ? [path] : [], '', `set ${variable} to ${what}`)
+}
+
 function find(folders: string[], name: string, advice: string): Outside {
   const path = folders.map((folder) => join(folder, name)).find((path) => existsSync(path))
-  const reason = `${name} is not on this machine: ${advice}`
+  const reason = name
+    ? `${name} is not on this machine: ${advice}`
+    : `Not on this machine: ${advice}`
   if (path) return { path, missing: false, reason: '' }
   if (process.env.CI === 'true') throw new Error(reason)
   console.warn(`skipped: ${reason}`)

@@ -1,0 +1,111 @@
+// A real server in a process of its own, as `npm start` runs it, on embedded parts in a temporary home.
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+
+export interface LuthierServer extends AsyncDisposable {
+  /** Ends in /v1. */
+  readonly baseURL: string
+  readonly apiKey: string
+  readonly home: string
+  /** kill -9; the home stays as it is. */
+  kill(): Promise<void>
+  /** SIGTERM, and waits for the end. */
+  stop(): Promise<number | null>
+  /** Starts again on the same home and port, and waits until it is ready. */
+  start(): Promise<void>
+}
+
+const ROOT = fileURLToPath(new URL('../../', import.meta.url))
+
+/** Chat rows need a template; this one ends an answer with the model's end token. */
+const TEMPLATE =
+  "{{ bos_token }}{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+
+/** Starts a server whose base models are the given folders; each gets a chat template. */
+export async function startLuthier(models: Record<string, string>): Promise<LuthierServer> {
+  // A short path: the database's socket lies under it.
+  const home = mkdtempSync(join(tmpdir(), 'luthier-e2e-'))
+  for (const [name, path] of Object.entries(models)) {
+    const folder = join(home, 'models', name)
+    mkdirSync(folder, { recursive: true })
+    cpSync(path, folder, { recursive: true })
+    writeFileSync(join(folder, 'chat_template.jinja'), TEMPLATE)
+  }
+  const port = await freePort()
+  const apiKey = 'sk-end-to-end-tests-only'
+  let child: ChildProcess | undefined
+  let output = ''
+
+  const exited = () =>
+    new Promise<number | null>((done) => {
+      if (!child || child.exitCode !== null || child.signalCode !== null)
+        return done(child?.exitCode ?? null)
+      child.once('exit', (code) => done(code))
+    })
+
+  const server: LuthierServer = {
+    baseURL: `http://127.0.0.1:${port}/v1`,
+    apiKey,
+    home,
+    async start() {
+      output = ''
+      const started = spawn(process.execPath, ['--import', 'tsx', 'src/server.ts'], {
+        cwd: ROOT,
+        env: {
+          ...process.env,
+          HOST: '127.0.0.1',
+          PORT: String(port),
+          LUTHIER_HOME: home,
+          LUTHIER_API_KEY: apiKey,
+          LUTHIER_PRECISION: 'fp32',
+        },
+        stdio: ['ignore', 'pipe', 'pipe'],
+      })
+      child = started
+      for (const stream of [started.stdout, started.stderr])
+        stream.on('data', (chunk: Buffer) => {
+          output = (output + chunk.toString()).slice(-20_000)
+        })
+      const deadline = Date.now() + 90_000
+      while (true) {
+        const ready = await fetch(`http://127.0.0.1:${port}/readyz`).catch(() => undefined)
+        if (ready?.status === 200) return
+        if (started.exitCode !== null)
+          throw new Error(`The server ended with code ${started.exitCode}:\n${output}`)
+        if (Date.now() > deadline) throw new Error(`The server is not ready:\n${output}`)
+        await sleep(100)
+      }
+    },
+    async kill() {
+      child?.kill('SIGKILL')
+      await exited()
+    },
+    async stop() {
+      child?.kill('SIGTERM')
+      return exited()
+    },
+    async [Symbol.asyncDispose]() {
+      await server.stop()
+      rmSync(home, { recursive: true, force: true })
+    },
+  }
+  await server.start()
+  return server
+}
+
+function freePort(): Promise<number> {
+  return new Promise((done, fail) => {
+    const probe = createServer()
+    probe.once('error', fail)
+    probe.listen(0, '127.0.0.1', () => {
+      const address = probe.address()
+      probe.close(() => done(typeof address === 'object' && address ? address.port : 0))
+    })
+  })
+}
