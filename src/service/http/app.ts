@@ -56,9 +56,9 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
     },
   }).withTypeProvider<TypeBoxTypeProvider>()
 
-  app.setValidatorCompiler(validatorCompiler)
-  // A reply is what present() made; the schemas of replies describe, and tests hold them to it.
-  app.setSerializerCompiler(() => (data) => JSON.stringify(data))
+  setCompilers(app)
+  // An instance that adds schemas of its own would fall back to Fastify's compilers.
+  app.addHook('onRegister', setCompilers)
   acceptEmptyJson(app)
   setCommonHeaders(app)
   handleErrors(app)
@@ -78,6 +78,12 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
     { prefix: '/v1' },
   )
   return app
+}
+
+const setCompilers = (app: FastifyInstance): void => {
+  app.setValidatorCompiler(validatorCompiler)
+  // A reply is what present() made; the schemas of replies describe, and tests hold them to it.
+  app.setSerializerCompiler(() => (data) => JSON.stringify(data))
 }
 
 /** Clients send `content-type: application/json` with nothing behind it (`POST …/cancel`). */
