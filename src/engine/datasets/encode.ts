@@ -1,0 +1,53 @@
+// A checked file as examples: tokens with loss weights, cut to the greatest length.
+
+import type { ChatCoder } from '../tokenizer/assistant-mask.ts'
+import type { Example, RowFormat } from './example.ts'
+import { readLines } from './jsonl.ts'
+import { checkLine, rowFormats } from './rows.ts'
+
+export interface EncodeOptions extends ChatCoder {
+  readonly max_sequence_length: number
+}
+
+export interface EncodedExample extends Example {
+  /** The row was longer than `max_sequence_length`. */
+  readonly truncated: boolean
+  /** Assistant messages of weight 1 that the template makes impossible to learn. */
+  readonly skipped: number
+}
+
+/** Encodes one row that passed its checks. */
+export function encodeRow(
+  line: number,
+  row: Readonly<Record<string, unknown>>,
+  format: RowFormat,
+  options: EncodeOptions,
+): EncodedExample {
+  const { tokens, weights, skipped } = rowFormats[format].encode(row, options)
+  const length = Math.min(tokens.length, options.max_sequence_length)
+  const cut = Float32Array.from(weights.slice(0, length))
+  // Nothing predicts the first token.
+  if (length > 0) cut[0] = 0
+  return {
+    line,
+    tokens: Int32Array.from(tokens.slice(0, length)),
+    weights: cut,
+    truncated: length < tokens.length,
+    skipped,
+  }
+}
+
+/** Every row of a file that inspection found without errors; throws at the first that has one. */
+export async function encodeFile(path: string, options: EncodeOptions): Promise<Example[]> {
+  const examples: Example[] = []
+  let expected: RowFormat | undefined
+  for await (const line of readLines(path)) {
+    const { row, format, errors } = checkLine(line, expected)
+    if (errors[0] || !row || !format)
+      throw new Error(`Line ${line.number} ${errors[0]?.message ?? 'is not a training row'}`)
+    expected ??= format
+    const { tokens, weights } = encodeRow(line.number, row, format, options)
+    examples.push({ line: line.number, tokens, weights })
+  }
+  return examples
+}

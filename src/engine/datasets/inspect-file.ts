@@ -1,0 +1,124 @@
+// A whole training file judged: every mistake with its line, and how much there is to learn.
+
+import { createHash } from 'node:crypto'
+import { ApiError } from '../../errors.ts'
+import type { Tokenizer } from '../tokenizer/tokenizer.ts'
+import { encodeRow } from './encode.ts'
+import type { RowError, RowFormat } from './example.ts'
+import { readLines } from './jsonl.ts'
+import { checkLine } from './rows.ts'
+
+export interface InspectOptions {
+  /** Without one nothing is counted in tokens, and no template is tried. */
+  readonly tokenizer?: Tokenizer
+  readonly chat_template?: string | undefined
+  readonly max_sequence_length: number
+}
+
+export interface InspectedFile {
+  format: RowFormat | undefined
+  examples: number
+  tokens: number
+  /** Tokens with a loss weight above 0. */
+  trained_tokens: number
+  /** Examples cut to `max_sequence_length`. */
+  truncated: number
+  /** At most 100; `error_count` is the true number. */
+  errors: RowError[]
+  error_count: number
+  warnings: string[]
+  /** Tokens of each example after cutting, in the file's order; empty without a tokenizer. */
+  lengths: number[]
+}
+
+const KEPT_ERRORS = 100
+
+/**
+ * Reads a file to its end and collects every mistake. How many examples are enough is for the caller to say.
+ * Throws only what is not the file's fault: no such file, a model without a chat template.
+ */
+export async function inspectFile(path: string, options: InspectOptions): Promise<InspectedFile> {
+  const { tokenizer, chat_template, max_sequence_length } = options
+  const errors: RowError[] = []
+  const lengths: number[] = []
+  const count = { rows: 0, errors: 0, tokens: 0, trained: 0, truncated: 0, skipped: 0, twice: 0 }
+  const seen = new Set<string>()
+  let expected: RowFormat | undefined
+
+  const refuse = (error: RowError) => {
+    count.errors++
+    if (errors.length < KEPT_ERRORS) errors.push(error)
+  }
+
+  for await (const line of readLines(path)) {
+    const { row, format, errors: found } = checkLine(line, expected)
+    expected ??= format
+    if (row) count.rows++
+    for (const error of found) refuse(error)
+    if (found.length > 0 || !row || !format || 'error' in line) continue
+
+    const digest = createHash('sha1').update(line.text).digest('base64')
+    if (seen.has(digest)) count.twice++
+    seen.add(digest)
+    if (!tokenizer) continue
+
+    try {
+      const example = encodeRow(line.number, row, format, {
+        tokenizer,
+        chat_template,
+        max_sequence_length,
+      })
+      const trained = example.weights.reduce((n, weight) => n + (weight > 0 ? 1 : 0), 0)
+      lengths.push(example.tokens.length)
+      count.tokens += example.tokens.length
+      count.trained += trained
+      count.truncated += example.truncated ? 1 : 0
+      count.skipped += example.skipped
+      if (trained === 0) refuse(nothingToLearn(line.number, example.truncated, max_sequence_length))
+    } catch (error) {
+      if (!(error instanceof ApiError) || error.param !== 'messages') throw error
+      refuse({
+        line: line.number,
+        pointer: '/messages',
+        check: 'chat_template',
+        message: error.message,
+      })
+    }
+  }
+
+  return {
+    format: expected,
+    examples: count.rows,
+    tokens: count.tokens,
+    trained_tokens: count.trained,
+    truncated: count.truncated,
+    errors,
+    error_count: count.errors,
+    warnings: warningsOf(count, max_sequence_length),
+    lengths,
+  }
+}
+
+const nothingToLearn = (line: number, truncated: boolean, length: number): RowError => ({
+  line,
+  pointer: '',
+  check: 'nothing_to_learn',
+  message: truncated
+    ? `is longer than ${length} tokens, and what is left of it holds nothing to learn`
+    : 'holds nothing to learn',
+})
+
+function warningsOf(
+  { twice, truncated, skipped }: { twice: number; truncated: number; skipped: number },
+  length: number,
+): string[] {
+  const warnings: string[] = []
+  if (twice > 0) warnings.push(`${twice} example(s) are exact duplicates of earlier ones.`)
+  if (truncated > 0)
+    warnings.push(`${truncated} example(s) are longer than ${length} tokens and were truncated.`)
+  if (skipped > 0)
+    warnings.push(
+      `${skipped} assistant message(s) are not learned: the model's chat template shows them differently once more messages follow.`,
+    )
+  return warnings
+}
