@@ -1,0 +1,217 @@
+// Our side of the banking77 comparison: trains from the files of banking77_data.py, then answers every held-out row
+// through the inference engine, and sets the result beside what banking77_peft.py wrote.
+//
+//   npx tsx bench/peers/banking77.ts MODEL OUT [--seeds 1,2,3] [--limit N]
+//
+// MODEL is the folder that the PEFT side was given, so that both have the same float32 weights.
+// Writes OUT/luthier.json with the fields of OUT/peft.json. Without the latter no comparison is printed.
+
+import { existsSync } from 'node:fs'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { availableParallelism } from 'node:os'
+import { join, resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import type { Example } from '../../src/engine/datasets/example.ts'
+import { Generator } from '../../src/engine/infer/generate.ts'
+import type { Target } from '../../src/engine/infer/request.ts'
+import { adapterFromFlat, flatFromAdapter, loraLayout } from '../../src/engine/models/adapters.ts'
+import type { TakeTurn } from '../../src/engine/runtime/thread.ts'
+import { createMoments } from '../../src/engine/train/optimizer.ts'
+import { chooseShape } from '../../src/engine/train/plan.ts'
+import { createTrainer } from '../../src/engine/train/trainer.ts'
+import { readAdapter, writeAdapter, writeAdapterConfig } from '../../src/engine/weights/adapter.ts'
+import { openCheckpoint } from '../../src/engine/weights/checkpoint.ts'
+import { mapWeights } from '../../src/engine/weights/mapped.ts'
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { seeds: { type: 'string', default: '1,2,3' }, limit: { type: 'string' } },
+})
+const [model, out] = positionals.map((p) => resolve(p))
+if (!model || !out) throw new Error('usage: banking77.ts MODEL OUT [--seeds 1,2,3] [--limit N]')
+
+interface SharedPlan {
+  rank: number
+  alpha: number
+  target_modules: string[]
+  batch_size: number
+  learning_rates: number[]
+  weight_decay: number
+  max_grad_norm: number
+  max_new_tokens: number
+}
+
+interface SeedResult {
+  seed: number
+  accuracy: number
+  right: number[]
+  losses: number[]
+  train_seconds: number
+  eval_seconds: number
+}
+
+const turn: TakeTurn = async () => ({ [Symbol.dispose]() {} })
+const threads = availableParallelism()
+const cache = join(out, 'cache')
+await mkdir(cache, { recursive: true })
+const generator = new Generator(threads)
+
+async function runSeed(seed: number): Promise<SeedResult> {
+  const folder = join(out!, `seed-${seed}`)
+  const json = async <T>(name: string) =>
+    JSON.parse(await readFile(join(folder, name), 'utf8')) as T
+  const plan = await json<SharedPlan>('plan.json')
+  const rows = await json<{ tokens: number[]; weights: number[] }[]>('tokens.json')
+  const batches = await json<number[][]>('batches.json')
+  const examples = rows.map(
+    ({ tokens, weights }, i): Example => ({
+      line: i + 1,
+      tokens: Int32Array.from(tokens),
+      weights: Float32Array.from(weights),
+    }),
+  )
+
+  // The first adapter is given; reading it wants PEFT's two files.
+  const checkpoint = await openCheckpoint(model!)
+  const weights = await mapWeights(checkpoint, cache)
+  const layout = loraLayout(weights, plan)
+  const adapterFolder = join(folder, 'luthier')
+  await mkdir(adapterFolder, { recursive: true })
+  const adapterFile = join(adapterFolder, 'adapter_model.safetensors')
+  const empty = adapterFromFlat(layout, new Float32Array(layout.parameters), checkpoint.id)
+  await writeFile(join(adapterFolder, 'adapter_config.json'), writeAdapterConfig(empty.config))
+  await writeFile(adapterFile, await readFile(join(folder, 'init.safetensors')))
+  const adapter = flatFromAdapter(layout, await readAdapter(adapterFile))
+
+  const started = performance.now()
+  const losses: number[] = []
+  {
+    await using trainer = await createTrainer(
+      { step: 0, adapter, moments: createMoments(layout.parameters) },
+      {
+        weights,
+        layout,
+        shape: chooseShape(
+          examples.map((e) => e.tokens.length),
+          plan.batch_size,
+        ),
+        threads,
+        weightDecay: plan.weight_decay,
+        maxGradNorm: plan.max_grad_norm,
+        turn,
+      },
+    )
+    for (const [i, batch] of batches.entries()) {
+      const { loss } = await trainer.step(
+        batch.map((j) => examples[j]!),
+        plan.learning_rates[i]!,
+      )
+      losses.push(loss)
+      if (i % 10 === 0) console.log(`  step ${i + 1}/${batches.length} loss ${loss.toFixed(4)}`)
+    }
+  }
+  const trained = performance.now()
+  await writeFile(adapterFile, writeAdapter(adapterFromFlat(layout, adapter, checkpoint.id)))
+
+  const intents = (await readFile(join(folder, 'heldout.jsonl'), 'utf8'))
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => (JSON.parse(line) as { intent: string }).intent)
+  const prompts = await json<number[][]>('heldout-tokens.json')
+  const stride = values.limit ? Math.max(1, Math.floor(prompts.length / Number(values.limit))) : 1
+  const asked = prompts.map((_, i) => i).filter((i) => i % stride === 0)
+  const right = await judge(
+    { model: model!, cache, adapter: adapterFile },
+    asked.map((i) => prompts[i]!),
+    asked.map((i) => intents[i]!),
+    plan.max_new_tokens,
+  )
+  const result = {
+    seed,
+    accuracy: mean(right),
+    right,
+    losses,
+    train_seconds: (trained - started) / 1000,
+    eval_seconds: (performance.now() - trained) / 1000,
+  }
+  console.log(
+    `seed ${seed}: luthier ${percent(result.accuracy)} of ${right.length} held-out rows` +
+      ` (training ${result.train_seconds.toFixed(1)} s, answers ${result.eval_seconds.toFixed(1)} s)`,
+  )
+  return result
+}
+
+/** Greedy answers, sixteen requests under way at a time; 1 where the text is the intent's name. */
+async function judge(
+  target: Target,
+  prompts: number[][],
+  intents: string[],
+  max_tokens: number,
+): Promise<number[]> {
+  const right = new Array<number>(prompts.length).fill(0)
+  let next = 0
+  const ask = async () => {
+    for (let i = next++; i < prompts.length; i = next++) {
+      let text = ''
+      const events = generator.handle(
+        {
+          type: 'generate',
+          target,
+          prompt: { tokens: prompts[i]! },
+          max_tokens,
+          stop: [],
+          n: 1,
+          sampling: { temperature: 0, top_p: 1, seed: 0 },
+        },
+        { signal: new AbortController().signal, turn },
+      )
+      for await (const event of events) if (event.type === 'delta') text += event.text
+      right[i] = text.trim() === intents[i] ? 1 : 0
+    }
+  }
+  await Promise.all(Array.from({ length: 16 }, ask))
+  return right
+}
+
+const mean = (xs: readonly number[]) => xs.reduce((a, b) => a + b, 0) / xs.length
+const percent = (x: number) => `${(100 * x).toFixed(2)} %`
+
+const seeds: SeedResult[] = []
+for (const seed of values.seeds.split(',').map(Number)) seeds.push(await runSeed(seed))
+const report = { model, threads, mean_accuracy: mean(seeds.map((s) => s.accuracy)), seeds }
+await writeFile(
+  join(out, values.limit ? 'luthier-trial.json' : 'luthier.json'),
+  JSON.stringify(report),
+)
+
+const peerFile = join(out, 'peft.json')
+if (!values.limit && existsSync(peerFile)) {
+  const peer = JSON.parse(await readFile(peerFile, 'utf8')) as {
+    mean_accuracy: number
+    base_accuracy: number
+    base_told_accuracy: number
+    seeds: { seed: number; right: number[]; losses: number[] }[]
+  }
+  // Paired by row: the same questions on both sides, so their difficulty cancels.
+  const differences = seeds.flatMap((ours) => {
+    const theirs = peer.seeds.find((s) => s.seed === ours.seed)
+    return theirs ? ours.right.map((r, i) => r - theirs.right[i]!) : []
+  })
+  const d = mean(differences)
+  const error = Math.sqrt(
+    mean(differences.map((x) => (x - d) ** 2)) / Math.max(1, differences.length - 1),
+  )
+  console.log(`luthier ${percent(report.mean_accuracy)}, peft ${percent(peer.mean_accuracy)}`)
+  console.log(
+    `difference ${(100 * d).toFixed(2)} points, paired 95 % interval ${(100 * (d - 1.96 * error)).toFixed(2)} … ${(100 * (d + 1.96 * error)).toFixed(2)}`,
+  )
+  console.log(
+    `untuned base ${percent(peer.base_accuracy)}, told the names ${percent(peer.base_told_accuracy)}`,
+  )
+  for (const ours of seeds) {
+    const theirs = peer.seeds.find((s) => s.seed === ours.seed)
+    if (!theirs) continue
+    const worst = Math.max(...ours.losses.map((l, i) => Math.abs(l - theirs.losses[i]!) / l))
+    console.log(`seed ${ours.seed}: losses differ by at most ${worst.toExponential(1)}, relative`)
+  }
+}
