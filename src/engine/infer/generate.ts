@@ -211,9 +211,18 @@ const finishOf = ({ index, finish_reason, tokens }: Sequence): InferEvent => ({
 /** Messages by the model's own template; a plain text gets what the tokenizer puts before every text. */
 function promptTokens({ prompt }: GenerateRequest, target: ResidentTarget): number[] {
   const { checkpoint, tokenizer } = target
-  if ('tokens' in prompt) return prompt.tokens
+  if ('tokens' in prompt) return knownTokens(prompt.tokens, checkpoint.config.vocab_size)
   if ('text' in prompt) return tokenizer.encode(prompt.text, { special: true })
   return encodeChatPrompt({ tokenizer, chat_template: checkpoint.chat_template }, prompt)
+}
+
+function knownTokens(tokens: number[], vocab_size: number): number[] {
+  const unknown = tokens.find((token) => token < 0 || token >= vocab_size)
+  if (unknown === undefined) return tokens
+  throw invalidRequest(`The model has ${vocab_size} tokens; there is no token ${unknown}.`, {
+    param: 'prompt',
+    code: 'invalid_value',
+  })
 }
 
 /** How many new tokens fit. Throws where the prompt, or the prompt with what was asked for, does not. */
