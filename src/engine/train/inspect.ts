@@ -1,0 +1,41 @@
+// A job before it runs: are its files sound, what is in them, and what will be done with them. Touches no device.
+
+import { availableParallelism } from 'node:os'
+import { inspectFile } from '../datasets/inspect-file.ts'
+import { openTokenizer } from '../tokenizer/tokenizer.ts'
+import { openCheckpoint } from '../weights/checkpoint.ts'
+import { resolvePlan, sequenceLimit } from './plan.ts'
+import type { Dataset, FileReport, Inspection, InspectRequest } from './request.ts'
+
+/** Checks every row of the files; with sound ones it also gives the plan. Throws what is wrong with the model. */
+export async function inspect(request: InspectRequest): Promise<Inspection> {
+  const checkpoint = await openCheckpoint(request.model)
+  const tokenizer = await openTokenizer(checkpoint)
+  const max_sequence_length = sequenceLimit(request.hyperparameters, checkpoint.config)
+  const look = async ({ path }: Dataset): Promise<{ report: FileReport; lengths: number[] }> => {
+    const { chat_template } = checkpoint
+    const options = { tokenizer, chat_template, max_sequence_length }
+    const { lengths, ...report } = await inspectFile(path, options)
+    return { report, lengths }
+  }
+  const training = await look(request.training)
+  const validation = request.validation && (await look(request.validation))
+
+  const inspection: Inspection = {
+    type: 'inspected',
+    training: training.report,
+    ...(validation && { validation: validation.report }),
+  }
+  const sound = [training, validation].every((f) => !f || f.report.error_count === 0)
+  if (!sound || training.lengths.length === 0) return inspection
+  return {
+    ...inspection,
+    plan: resolvePlan({
+      hyperparameters: request.hyperparameters,
+      config: checkpoint.config,
+      lengths: training.lengths,
+      longestValidation: validation?.lengths.reduce((a, b) => Math.max(a, b), 0) ?? 0,
+      threads: availableParallelism(),
+    }),
+  }
+}
