@@ -10,16 +10,19 @@ import {
   type FastifyReply,
   type FastifyRequest,
   fastify,
+  LogController,
   type RouteOptions,
 } from 'fastify'
 import { Type } from 'typebox'
 import type { Logger } from '../../log.ts'
 import type { Db } from '../db/pool.ts'
+import type { Files } from '../files/files.ts'
 import type { Inference } from './answer.ts'
 import { requireKey } from './auth.ts'
 import { ErrorBody, handleErrors, sendError } from './errors.ts'
 import { chatRoutes } from './routes/chat.ts'
 import { completionRoutes } from './routes/completions.ts'
+import { filesRoutes } from './routes/files.ts'
 import { type FineTuningDeps, fineTuningRoutes } from './routes/fine-tuning.ts'
 import { type HealthDeps, healthRoutes } from './routes/health.ts'
 import { type ModelsDeps, modelRoutes } from './routes/models.ts'
@@ -30,6 +33,7 @@ export interface AppDeps {
   readonly log: Logger
   readonly db: Db
   readonly health: HealthDeps
+  readonly files: Files
   readonly inference: Inference
   readonly fineTuning: FineTuningDeps
   readonly models: ModelsDeps
@@ -42,6 +46,11 @@ const BODY_LIMIT = 16 * 1024 * 1024
 export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
   const app = fastify({
     loggerInstance: deps.log as FastifyBaseLogger,
+    // One line a request, written when it is answered (see logRequests).
+    logController: new LogController({
+      disableRequestLogging: true,
+      requestIdLogLabel: 'request_id',
+    }),
     bodyLimit: BODY_LIMIT,
     genReqId: () => `req_${randomUUID().replaceAll('-', '')}`,
     // Model names hold `/` and `:`; the router decodes them as one segment.
@@ -61,6 +70,7 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
   app.addHook('onRegister', setCompilers)
   acceptEmptyJson(app)
   setCommonHeaders(app)
+  logRequests(app)
   handleErrors(app)
   await describeApi(app)
 
@@ -69,7 +79,8 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
   await app.register(
     async (api) => {
       requireKey(api, deps.db)
-      // The API, resource by resource. Files, fine-tuning, models, chat: one line each.
+      // The API, resource by resource: one line each, with what its routes need.
+      await api.register(filesRoutes, { files: deps.files })
       await api.register(fineTuningRoutes, deps.fineTuning)
       await api.register(modelRoutes, deps.models)
       await api.register(chatRoutes, deps.inference)
@@ -110,6 +121,24 @@ const setCommonHeaders = (app: FastifyInstance): void => {
   app.addHook('onSend', async (_request, reply, payload) => {
     reply.header('openai-processing-ms', String(Math.round(reply.elapsedTime)))
     return payload
+  })
+}
+
+const logRequests = (app: FastifyInstance): void => {
+  app.addHook('onResponse', async (request, reply) => {
+    const { method, routeOptions, headers } = request
+    request.log.info(
+      {
+        method,
+        // The route, not the URL: a query may hold what is nobody's business.
+        route: routeOptions.url ?? null,
+        status: reply.statusCode,
+        ms: Math.round(reply.elapsedTime),
+        client: headers['user-agent'],
+        retry: headers['x-stainless-retry-count'],
+      },
+      'request',
+    )
   })
 }
 

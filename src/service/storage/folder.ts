@@ -137,15 +137,21 @@ const openObject = (path: string, key: ObjectKey): Promise<FileHandle> =>
     throw cause.code === 'ENOENT' ? new ObjectMissing(key, { cause }) : cause
   })
 
-/** Passes the bytes on, and fails instead of ending where they are not what the key says. */
+/**
+ * Passes the bytes on, and fails where they are not what the key says. The last chunk waits for the verdict, so
+ * that who was told a length never takes a corrupt object for a whole one.
+ */
 async function* checked(key: ObjectKey, stream: AsyncIterable<Buffer>) {
   const hash = createHash('sha256')
+  let last: Buffer | undefined
   for await (const chunk of stream) {
     hash.update(chunk)
-    yield chunk
+    if (last) yield last
+    last = chunk
   }
   const found = hash.digest('hex')
   if (found !== parseKey(key).sha256) throw new ObjectCorrupt(key, found)
+  if (last) yield last
 }
 
 const namesIn = async (folder: string): Promise<string[]> =>
