@@ -5,9 +5,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import { createKey, ensureBootstrapKey, newKey, type Scope } from '../../src/service/auth/keys.ts'
+import { findFile } from '../../src/service/db/files.ts'
 import type { Pool } from '../../src/service/db/pool.ts'
 import { createFiles, type Files } from '../../src/service/files/files.ts'
 import { type AppDeps, buildApp } from '../../src/service/http/app.ts'
+import { createJobs } from '../../src/service/jobs/jobs.ts'
+import { openModels } from '../../src/service/models/registry.ts'
+import { Device } from '../../src/service/scheduler/devices.ts'
+import { Serving } from '../../src/service/scheduler/serving.ts'
 import { openFolderStore } from '../../src/service/storage/folder.ts'
 import type { ObjectStore } from '../../src/service/storage/object-store.ts'
 import { testLog } from './log.ts'
@@ -42,8 +47,33 @@ export const startService = async (
   const { project_id, organization_id } = await ensureBootstrapKey(db, key, {
     replacesOthers: false,
   })
+  const stores = { db, store }
+  const models = await openModels({
+    db,
+    folder: join(folder, 'models'),
+    aliases: {},
+    discard: async () => {},
+  })
+  const jobs = createJobs({ stores, models, findFile: (project, id) => findFile(db, project, id) })
+  const serving = new Serving({
+    takeTurn: new Device().turns('serving'),
+    cache: join(folder, 'cache'),
+    adapterFile: async () => {
+      throw new Error('There is no tuned model here.')
+    },
+    log: testLog,
+  })
   const health = { whyNotReady: async () => undefined }
-  const app = await buildApp({ log: testLog, db, files, health, ...deps })
+  const app = await buildApp({
+    log: testLog,
+    db,
+    files,
+    health,
+    models: { models },
+    fineTuning: { jobs },
+    inference: { models, serving },
+    ...deps,
+  })
   let made = 0
   return {
     app,
@@ -65,6 +95,7 @@ export const startService = async (
     },
     [Symbol.asyncDispose]: async () => {
       await app.close()
+      await serving[Symbol.asyncDispose]()
       await files[Symbol.asyncDispose]()
       await database[Symbol.asyncDispose]()
       await rm(folder, { recursive: true })

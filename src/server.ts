@@ -1,0 +1,240 @@
+// The composition root: builds every part, hands each what it needs, starts, stops.
+
+import { realpathSync } from 'node:fs'
+import { mkdir } from 'node:fs/promises'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { pathToFileURL } from 'node:url'
+import closeWithGrace from 'close-with-grace'
+import type { FastifyInstance } from 'fastify'
+import { type Config, readConfig } from './config.ts'
+import { createLog, type Logger } from './log.ts'
+import { readOrMakeKey } from './service/auth/bootstrap.ts'
+import { ensureBootstrapKey } from './service/auth/keys.ts'
+import { startEmbeddedPostgres } from './service/db/embedded-postgres.ts'
+import { findFile, insertFile } from './service/db/files.ts'
+import { findSlug } from './service/db/keys.ts'
+import { migrate } from './service/db/migrate.ts'
+import { openPool, type Pool } from './service/db/pool.ts'
+import { createFiles } from './service/files/files.ts'
+import { buildApp } from './service/http/app.ts'
+import { newId } from './service/ids.ts'
+import { createJobs } from './service/jobs/jobs.ts'
+import type { InsertResultFile } from './service/jobs/progress.ts'
+import { openModels } from './service/models/registry.ts'
+import { adapterFiles } from './service/scheduler/adapter-files.ts'
+import { Device } from './service/scheduler/devices.ts'
+import { Serving } from './service/scheduler/serving.ts'
+import { startTraining } from './service/scheduler/training.ts'
+import { openFolderStore } from './service/storage/folder.ts'
+import { objectKey } from './service/storage/object-store.ts'
+import { releaseObject } from './service/storage/objects.ts'
+
+export interface RunningServer extends AsyncDisposable {
+  /** Without a path: `http://127.0.0.1:8080`; the API is under `/v1`. */
+  readonly url: string
+  /** The bootstrap admin key. */
+  readonly apiKey: string
+  /** Where a key that was made by this very start is kept: the moment to show it. */
+  readonly newKeyPath: string | undefined
+  /** Drains and stops everything; the embedded Postgres last. */
+  close(): Promise<void>
+}
+
+/** How long streams and uploads may go on after a stop was asked for. */
+const DRAIN_MS = 10_000
+
+/** Starts all parts. When one fails, those that run already are stopped again. */
+export const startServer = async (
+  config: Config,
+  log: Logger = createLog(config.logLevel),
+): Promise<RunningServer> => {
+  const started = createStack(log)
+  try {
+    await mkdir(config.home, { recursive: true })
+
+    // State: Postgres, then objects.
+    const databaseUrl = config.databaseUrl ?? (await startDatabase(config, log, started))
+    await migrate(databaseUrl, log)
+    const db = openPool(databaseUrl, log)
+    started.push('database pool', () => db.end())
+    const store = await openFolderStore(join(config.home, 'objects'))
+    const key = await settleKey(config, db)
+
+    // What the API is about.
+    const stores = { db, store }
+    const files = createFiles({ ...stores, log })
+    started.push('files', () => files[Symbol.asyncDispose]())
+    const models = await openModels({
+      db,
+      folder: config.models,
+      aliases: config.modelAliases,
+      discard: async (project_id, sha256s) => {
+        for (const sha256 of sha256s) await releaseObject(stores, { project_id, sha256 })
+      },
+    })
+    const jobs = createJobs({
+      stores,
+      models,
+      findFile: (project_id, id) => findFile(db, project_id, id),
+    })
+
+    // Who computes: serving and training take turns on the device.
+    const device = new Device()
+    const cache = join(config.home, 'cache')
+    const adapterFile = adapterFiles({
+      folder: join(cache, 'adapters'),
+      read: (project_id, sha256) => store.get(objectKey(project_id, sha256)),
+    })
+    const serving = new Serving({
+      takeTurn: device.turns('serving'),
+      cache: join(cache, 'weights'),
+      adapterFile,
+      log,
+    })
+    started.push('serving', () => serving[Symbol.asyncDispose]())
+    if (config.role !== 'api') {
+      const training = startTraining({
+        stores,
+        models,
+        log,
+        cache: join(cache, 'weights'),
+        takeTurn: device.turns('training'),
+        ownedBy: (organization_id) => findSlug(db, organization_id),
+        insertFile: insertResultFile,
+      })
+      started.push('training', () => training.stop())
+    }
+
+    // The door.
+    let isDraining = false
+    const app = await buildApp({
+      log,
+      db,
+      files,
+      models: { models },
+      fineTuning: { jobs },
+      inference: { models, serving },
+      health: { whyNotReady: async () => (isDraining ? 'shutting down' : whyNoDatabase(db)) },
+    })
+    started.push('http', () => drain(app, log))
+    const url = await listen(app, config)
+    log.info({ url, home: config.home, role: config.role }, 'ready')
+
+    const close = () => {
+      isDraining = true
+      return started.close()
+    }
+    return { ...key, url, close, [Symbol.asyncDispose]: close }
+  } catch (error) {
+    await started.close()
+    throw error
+  }
+}
+
+const insertResultFile: InsertResultFile = async (tx, file) => {
+  const made = await insertFile(tx, {
+    ...file,
+    id: newId('file-'),
+    purpose: 'fine-tune-results',
+    status: 'processed',
+    status_details: null,
+    expires_after_seconds: null,
+  })
+  return made.id
+}
+
+const startDatabase = async (config: Config, log: Logger, started: Stack): Promise<string> => {
+  const postgres = await startEmbeddedPostgres({ home: config.home, log })
+  started.push('embedded Postgres', () => postgres.stop())
+  return postgres.url
+}
+
+const settleKey = async (config: Config, db: Pool) => {
+  const made = config.apiKey === undefined ? await readOrMakeKey(config.home) : undefined
+  const apiKey = config.apiKey ?? made!.key
+  await ensureBootstrapKey(db, apiKey, { replacesOthers: config.apiKey !== undefined })
+  return { apiKey, newKeyPath: made?.isNew ? made.path : undefined }
+}
+
+const whyNoDatabase = async (db: Pool): Promise<string | undefined> => {
+  try {
+    await db.query('select 1')
+    return undefined
+  } catch {
+    return 'the database cannot be reached'
+  }
+}
+
+const listen = async (app: FastifyInstance, { host, port }: Config): Promise<string> => {
+  await app.listen({ host, port, listenTextResolver: (address) => `listening at ${address}` })
+  const { family, address, port: taken } = app.server.address() as AddressInfo
+  const isAny = address === '0.0.0.0' || address === '::'
+  const name = isAny ? '127.0.0.1' : family === 'IPv6' ? `[${address}]` : address
+  return `http://${name}:${taken}`
+}
+
+/** Takes no new connection, gives running requests their time, then ends what is left. */
+const drain = async (app: FastifyInstance, log: Logger): Promise<void> => {
+  const limit = new AbortController()
+  const late = sleep(DRAIN_MS, undefined, { signal: limit.signal }).then(
+    () => {
+      log.warn('requests were cut off: they took longer than a shutdown waits')
+      app.server.closeAllConnections()
+    },
+    () => {},
+  )
+  await app.close()
+  limit.abort()
+  await late
+}
+
+interface Stack {
+  push(name: string, stop: () => PromiseLike<unknown>): void
+  close(): Promise<void>
+}
+
+/** What was started last is stopped first; one that fails to stop does not keep the others from it. */
+const createStack = (log: Logger): Stack => {
+  const parts: { name: string; stop: () => PromiseLike<unknown> }[] = []
+  let closing: Promise<void> | undefined
+  const closeAll = async () => {
+    for (let part = parts.pop(); part; part = parts.pop())
+      try {
+        await part.stop()
+      } catch (err) {
+        log.error({ err, part: part.name }, 'a part did not stop cleanly')
+      }
+  }
+  return {
+    push: (name, stop) => void parts.push({ name, stop }),
+    close: () => (closing ??= closeAll()),
+  }
+}
+
+/** `npm start`: the server alone, until a signal ends it. */
+const main = async (): Promise<void> => {
+  const config = readConfig(process.env)
+  const log = createLog(config.logLevel)
+  const starting = startServer(config, log)
+  // From here on, for a stop while all is still starting must not leave the database behind either.
+  closeWithGrace({ delay: 3 * DRAIN_MS, logger: false }, async ({ signal, err }) => {
+    if (err) log.fatal({ err }, 'stopping after an error that nobody handled')
+    else log.info({ signal }, 'stopping')
+    const server = await starting.catch(() => undefined)
+    await server?.close()
+    log.info('stopped')
+  })
+  const server = await starting
+  if (server.newKeyPath !== undefined)
+    process.stderr.write(
+      `An API key was made, it is shown only now: ${server.apiKey}\n(kept in ${server.newKeyPath})\n`,
+    )
+}
+
+if (process.argv[1] && import.meta.url === pathToFileURL(realpathSync(process.argv[1])).href)
+  await main().catch((error: unknown) => {
+    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`)
+    process.exitCode = 1
+  })
