@@ -13,15 +13,11 @@ import { createLog, type Logger } from './log.ts'
 import { readOrMakeKey } from './service/auth/bootstrap.ts'
 import { ensureBootstrapKey } from './service/auth/keys.ts'
 import { startEmbeddedPostgres } from './service/db/embedded-postgres.ts'
-import { findFile, insertFile } from './service/db/files.ts'
-import { findSlug } from './service/db/keys.ts'
 import { migrate } from './service/db/migrate.ts'
 import { openPool, type Pool } from './service/db/pool.ts'
 import { createFiles } from './service/files/files.ts'
 import { buildApp } from './service/http/app.ts'
-import { newId } from './service/ids.ts'
 import { createJobs } from './service/jobs/jobs.ts'
-import type { InsertResultFile } from './service/jobs/progress.ts'
 import { openModels } from './service/models/registry.ts'
 import { adapterFiles } from './service/scheduler/adapter-files.ts'
 import { Device } from './service/scheduler/devices.ts'
@@ -29,7 +25,6 @@ import { Serving } from './service/scheduler/serving.ts'
 import { startTraining } from './service/scheduler/training.ts'
 import { openFolderStore } from './service/storage/folder.ts'
 import { objectKey } from './service/storage/object-store.ts'
-import { releaseObject } from './service/storage/objects.ts'
 
 export interface RunningServer extends AsyncDisposable {
   /** Without a path: `http://127.0.0.1:8080`; the API is under `/v1`. */
@@ -67,18 +62,11 @@ export const startServer = async (
     const files = createFiles({ ...stores, log })
     started.push('files', () => files[Symbol.asyncDispose]())
     const models = await openModels({
-      db,
+      stores,
       folder: config.models,
       aliases: config.modelAliases,
-      discard: async (project_id, sha256s) => {
-        for (const sha256 of sha256s) await releaseObject(stores, { project_id, sha256 })
-      },
     })
-    const jobs = createJobs({
-      stores,
-      models,
-      findFile: (project_id, id) => findFile(db, project_id, id),
-    })
+    const jobs = createJobs({ stores, models })
 
     // Who computes: serving and training take turns on the device.
     const device = new Device()
@@ -101,8 +89,6 @@ export const startServer = async (
         log,
         cache: join(cache, 'weights'),
         takeTurn: device.turns('training'),
-        ownedBy: (organization_id) => findSlug(db, organization_id),
-        insertFile: insertResultFile,
       })
       started.push('training', () => training.stop())
     }
@@ -131,18 +117,6 @@ export const startServer = async (
     await started.close()
     throw error
   }
-}
-
-const insertResultFile: InsertResultFile = async (tx, file) => {
-  const made = await insertFile(tx, {
-    ...file,
-    id: newId('file-'),
-    purpose: 'fine-tune-results',
-    status: 'processed',
-    status_details: null,
-    expires_after_seconds: null,
-  })
-  return made.id
 }
 
 const startDatabase = async (config: Config, log: Logger, started: Stack): Promise<string> => {

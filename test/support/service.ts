@@ -4,17 +4,24 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
-import { createKey, ensureBootstrapKey, newKey, type Scope } from '../../src/service/auth/keys.ts'
-import { findFile } from '../../src/service/db/files.ts'
+import {
+  type Caller,
+  createKey,
+  ensureBootstrapKey,
+  newKey,
+  type Scope,
+} from '../../src/service/auth/keys.ts'
 import type { Pool } from '../../src/service/db/pool.ts'
 import { createFiles, type Files } from '../../src/service/files/files.ts'
 import { type AppDeps, buildApp } from '../../src/service/http/app.ts'
 import { createJobs } from '../../src/service/jobs/jobs.ts'
-import { openModels } from '../../src/service/models/registry.ts'
+import { type ModelRegistry, openModels } from '../../src/service/models/registry.ts'
+import { adapterFiles } from '../../src/service/scheduler/adapter-files.ts'
 import { Device } from '../../src/service/scheduler/devices.ts'
 import { Serving } from '../../src/service/scheduler/serving.ts'
 import { openFolderStore } from '../../src/service/storage/folder.ts'
-import type { ObjectStore } from '../../src/service/storage/object-store.ts'
+import { type ObjectStore, objectKey } from '../../src/service/storage/object-store.ts'
+import type { Stores } from '../../src/service/storage/objects.ts'
 import { testLog } from './log.ts'
 import { freshDatabase } from './postgres.ts'
 
@@ -22,7 +29,12 @@ export interface TestService extends AsyncDisposable {
   readonly app: FastifyInstance
   readonly db: Pool
   readonly store: ObjectStore
+  readonly stores: Stores
   readonly files: Files
+  readonly models: ModelRegistry
+  readonly device: Device
+  /** Who the admin key is. */
+  readonly caller: Caller
   /** Where the objects lie. */
   readonly folder: string
   readonly project_id: string
@@ -34,33 +46,39 @@ export interface TestService extends AsyncDisposable {
   anotherProject(): Promise<string>
 }
 
+export type ServiceOptions = Partial<AppDeps> & {
+  fileLimit?: number
+  /** Of base models; without it there are none. */
+  modelFolder?: string
+  aliases?: Record<string, string>
+}
+
 /** Builds the app as server.ts does; `deps` replaces what a test wants otherwise. */
-export const startService = async (
-  deps: Partial<AppDeps> & { fileLimit?: number } = {},
-): Promise<TestService> => {
+export const startService = async (options: ServiceOptions = {}): Promise<TestService> => {
+  const { fileLimit, modelFolder, aliases, ...deps } = options
   const database = await freshDatabase()
   const { db } = database
   const folder = await mkdtemp(join(tmpdir(), 'luthier-objects-'))
   const store = await openFolderStore(folder)
-  const files = createFiles({ db, store, log: testLog }, deps.fileLimit)
+  const files = createFiles({ db, store, log: testLog }, fileLimit)
   const key = newKey()
-  const { project_id, organization_id } = await ensureBootstrapKey(db, key, {
-    replacesOthers: false,
-  })
+  const caller = await ensureBootstrapKey(db, key, { replacesOthers: false })
+  const { project_id, organization_id } = caller
   const stores = { db, store }
   const models = await openModels({
-    db,
-    folder: join(folder, 'models'),
-    aliases: {},
-    discard: async () => {},
+    stores,
+    folder: modelFolder ?? join(folder, 'models'),
+    aliases: aliases ?? {},
   })
-  const jobs = createJobs({ stores, models, findFile: (project, id) => findFile(db, project, id) })
+  const jobs = createJobs({ stores, models })
+  const device = new Device()
   const serving = new Serving({
-    takeTurn: new Device().turns('serving'),
+    takeTurn: device.turns('serving'),
     cache: join(folder, 'cache'),
-    adapterFile: async () => {
-      throw new Error('There is no tuned model here.')
-    },
+    adapterFile: adapterFiles({
+      folder: join(folder, 'cache', 'adapters'),
+      read: (project, sha256) => store.get(objectKey(project, sha256)),
+    }),
     log: testLog,
   })
   const health = { whyNotReady: async () => undefined }
@@ -79,7 +97,11 @@ export const startService = async (
     app,
     db,
     store,
+    stores,
     files,
+    models,
+    device,
+    caller,
     folder,
     project_id,
     key,

@@ -96,12 +96,3 @@ export const ensureOrganization = async (
   )
   return { organization_id, project_id: projects[0]!.id }
 }
-
-/** The slug of an organization that is known to exist. */
-export const findSlug = async (db: Db, organization_id: string): Promise<string> => {
-  const { rows } = await db.query<{ slug: string }>(
-    'select slug from organizations where id = $1',
-    [organization_id],
-  )
-  return rows[0]!.slug
-}

@@ -16,16 +16,21 @@ export interface TunedModel {
   created_at: Date
 }
 
-export async function insertModel(tx: Db, model: Omit<TunedModel, 'created_at'>): Promise<void> {
+/** It is owned by the project's organization. */
+export async function insertModel(
+  tx: Db,
+  model: Omit<TunedModel, 'created_at' | 'owned_by'>,
+): Promise<void> {
   await tx.query(
     `insert into models
        (id, project_id, job_id, owned_by, parent, root, adapter_sha256, adapter_config_sha256)
-     values ($1, $2, $3, $4, $5, $6, $7, $8)`,
+     select $1, p.id, $3, o.slug, $4, $5, $6, $7
+       from projects p join organizations o on o.id = p.organization_id
+      where p.id = $2`,
     [
       model.id,
       model.project_id,
       model.job_id,
-      model.owned_by,
       model.parent,
       model.root,
       model.adapter_sha256,

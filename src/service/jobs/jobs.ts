@@ -2,6 +2,7 @@
 
 import { randomInt } from 'node:crypto'
 import { invalidRequest, notFound } from '../../errors.ts'
+import { type FileRecord, findFile } from '../db/files.ts'
 import {
   type FineTuningCheckpoint,
   findCheckpoint,
@@ -56,17 +57,9 @@ export interface CreateJob {
   metadata?: Record<string, string> | null
 }
 
-/** What a job needs to know of an uploaded file. */
-export interface JobFile {
-  sha256: string
-  purpose: string
-}
-
 export interface JobsOptions {
   stores: Stores
   models: Pick<ModelRegistry, 'resolveBase' | 'retrieve'>
-  /** The file, if it is this project's. */
-  findFile: (project_id: string, id: string) => Promise<JobFile | undefined>
 }
 
 export interface Cursor {
@@ -84,7 +77,7 @@ export interface Jobs {
   checkpoints(project_id: string, id: string, query: Cursor): Promise<FineTuningCheckpoint[]>
 }
 
-export function createJobs({ stores, models, findFile }: JobsOptions): Jobs {
+export function createJobs({ stores, models }: JobsOptions): Jobs {
   const { db } = stores
 
   async function retrieve(project_id: string, id: string): Promise<FineTuningJob> {
@@ -104,8 +97,12 @@ export function createJobs({ stores, models, findFile }: JobsOptions): Jobs {
     )
   }
 
-  async function resolveFile(project_id: string, id: string, param: FileParam): Promise<JobFile> {
-    const file = await findFile(project_id, id)
+  async function resolveFile(
+    project_id: string,
+    id: string,
+    param: FileParam,
+  ): Promise<FileRecord> {
+    const file = await findFile(db, project_id, id)
     const where = { param, code: `invalid_${param}` }
     if (!file)
       throw invalidRequest(`The ${param.replace('_', ' ')} \`${id}\` does not exist.`, where)
@@ -209,7 +206,15 @@ export function createJobs({ stores, models, findFile }: JobsOptions): Jobs {
   }
 }
 
-function refuseUnsupported({ method, integrations }: CreateJob): void {
+const METADATA_KEY = 64
+
+function refuseUnsupported({ method, integrations, metadata }: CreateJob): void {
+  for (const key of Object.keys(metadata ?? {}))
+    if (key.length > METADATA_KEY)
+      throw invalidRequest(
+        `Invalid 'metadata': a key has ${key.length} characters, expected at most ${METADATA_KEY}.`,
+        { param: 'metadata', code: 'invalid_value' },
+      )
   if (method && method.type !== 'supervised')
     throw invalidRequest(
       `The method '${method.type}' is not supported yet. Supported value is: 'supervised'.`,

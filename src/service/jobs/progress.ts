@@ -1,6 +1,7 @@
 // What a running job writes down, each thing in one transaction that first makes sure of the lease.
 
 import type { Plan, StepMetrics, TrainEvent } from '../../engine/train/request.ts'
+import { insertFile } from '../db/files.ts'
 import {
   findCheckpointAt,
   insertCheckpoint,
@@ -36,12 +37,6 @@ import { tell } from './tell.ts'
 const KEPT_CHECKPOINTS = 3
 
 type Saved<Type> = Extract<TrainEvent, { type: Type }>
-
-/** The file that holds a job's metrics, made in the transaction that ends the job. */
-export type InsertResultFile = (
-  tx: PoolClient,
-  file: { project_id: string; sha256: string; bytes: number; filename: string },
-) => Promise<string>
 
 /** The books of one claim of one job. */
 export class Progress {
@@ -167,11 +162,7 @@ export class Progress {
   }
 
   /** Everything is there: the model, its result file, the end of the job. */
-  async succeeded(
-    job: FineTuningJob,
-    { step, trained_tokens }: Saved<'done'>,
-    { owned_by, insertFile }: { owned_by: string; insertFile: InsertResultFile },
-  ): Promise<void> {
+  async succeeded(job: FineTuningJob, { step, trained_tokens }: Saved<'done'>): Promise<void> {
     const { id, project_id } = this.#lease
     await patiently(async () => {
       const steps = await listSteps(this.#stores.db, id)
@@ -184,17 +175,21 @@ export class Progress {
           throw new Hopeless(
             `Training of ${id} ended at step ${step}, but no adapter was saved there.`,
           )
-        const result_file = await insertFile(tx, {
+        const { id: result_file } = await insertFile(tx, {
+          id: newId('file-'),
           project_id,
           sha256: staged.sha256,
           bytes: staged.bytes,
           filename: 'step_metrics.csv',
+          purpose: 'fine-tune-results',
+          status: 'processed',
+          status_details: null,
+          expires_after_seconds: null,
         })
         await insertModel(tx, {
           id: job.model_name,
           project_id,
           job_id: id,
-          owned_by,
           parent: job.model,
           root: job.root,
           adapter_sha256: final.adapter_sha256,

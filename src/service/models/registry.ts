@@ -8,18 +8,17 @@ import {
   type NamedCheckpoint,
 } from '../db/fine-tuning-checkpoints.ts'
 import { deleteModel, findModel, listModels, type TunedModel } from '../db/models.ts'
-import { type Pool, transaction } from '../db/pool.ts'
+import { transaction } from '../db/pool.ts'
+import { releaseObject, type Stores } from '../storage/objects.ts'
 import { type BaseModel, scanBaseModels } from './base-models.ts'
 import type { ModelEntry, Models, ResolvedModel, StoredAdapter } from './model.ts'
 
 export interface ModelsOptions {
-  db: Pool
+  stores: Stores
   /** Where the base models lie. */
   folder: string
   /** A name that clients send → the base model that answers. */
   aliases: Readonly<Record<string, string>>
-  /** Told which objects a deleted name no longer needs. */
-  discard: (project_id: string, sha256s: readonly string[]) => Promise<void>
 }
 
 export interface ModelRegistry extends Models {
@@ -41,17 +40,15 @@ export async function openModels(options: ModelsOptions): Promise<ModelRegistry>
 }
 
 class Registry implements ModelRegistry {
-  readonly #db: Pool
+  readonly #stores: Stores
   readonly #folder: string
   readonly #aliases: ReadonlyMap<string, string>
-  readonly #discard: ModelsOptions['discard']
   #scanned: { at: number; models: Promise<ReadonlyMap<string, BaseModel>> } | undefined
 
-  constructor({ db, folder, aliases, discard }: ModelsOptions) {
-    this.#db = db
+  constructor({ stores, folder, aliases }: ModelsOptions) {
+    this.#stores = stores
     this.#folder = absolute(folder)
     this.#aliases = new Map(Object.entries(aliases))
-    this.#discard = discard
   }
 
   scan(): Promise<ReadonlyMap<string, BaseModel>> {
@@ -108,7 +105,7 @@ class Registry implements ModelRegistry {
       return base && !models.has(alias) ? [presentBase(alias, base)] : []
     })
     const base = [...models.values()].map((model) => presentBase(model.id, model))
-    const tuned = (await listModels(this.#db, project_id)).map(entryOfModel)
+    const tuned = (await listModels(this.#stores.db, project_id)).map(entryOfModel)
     return [...base, ...aliases, ...tuned]
   }
 
@@ -118,7 +115,7 @@ class Registry implements ModelRegistry {
         param: 'model',
         code: 'base_model',
       })
-    const freed = await transaction(this.#db, async (tx) => {
+    const freed = await transaction(this.#stores.db, async (tx) => {
       const model = await deleteModel(tx, project_id, name)
       if (model) {
         const { job_id } = model
@@ -129,11 +126,11 @@ class Registry implements ModelRegistry {
       return endCheckpointNames(tx, { project_id, job_id: checkpoint.job_id, name })
     })
     const hashes = freed.flatMap(({ sha256, config_sha256 }) => [sha256, config_sha256])
-    await this.#discard(project_id, [...new Set(hashes)])
+    for (const sha256 of new Set(hashes)) await releaseObject(this.#stores, { project_id, sha256 })
   }
 
   async #findTuned(project_id: string, name: string) {
-    const model = await findModel(this.#db, project_id, name)
+    const model = await findModel(this.#stores.db, project_id, name)
     if (model)
       return {
         root: model.root,
@@ -141,7 +138,7 @@ class Registry implements ModelRegistry {
         adapter: adapterOf(model),
         entry: entryOfModel(model),
       }
-    const checkpoint = await findCheckpointByName(this.#db, project_id, name)
+    const checkpoint = await findCheckpointByName(this.#stores.db, project_id, name)
     if (!checkpoint) return undefined
     return {
       root: checkpoint.root,

@@ -7,7 +7,7 @@ import type { Logger } from '../../log.ts'
 import type { FineTuningJob } from '../db/fine-tuning-jobs.ts'
 import { type Lease, LeaseLost } from '../db/work.ts'
 import { fileFailure } from '../jobs/file-errors.ts'
-import { type InsertResultFile, Progress } from '../jobs/progress.ts'
+import { Progress } from '../jobs/progress.ts'
 import type { ModelRegistry } from '../models/registry.ts'
 import { type LocalFile, localFile } from '../storage/local-file.ts'
 import { objectKey } from '../storage/object-store.ts'
@@ -24,9 +24,6 @@ export interface RunJobDeps {
   cache: string
   /** A thread of its own for every run, so that a job's memory is given back with it. */
   spawnThread: () => TrainingThread
-  /** Whose the model will be, as `owned_by` says. */
-  ownedBy: (organization_id: string) => Promise<string>
-  insertFile: InsertResultFile
   log: Logger
 }
 
@@ -144,10 +141,7 @@ class Run {
         case 'checkpoint':
           return this.#progress.checkpoint(job, event)
         case 'done':
-          await this.#progress.succeeded(job, event, {
-            owned_by: await this.#deps.ownedBy(job.organization_id),
-            insertFile: this.#deps.insertFile,
-          })
+          await this.#progress.succeeded(job, event)
           ended = true
           return
         case 'started':

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
-import { transaction } from '../../../../src/service/db/pool.ts'
+import { transaction } from '../../../src/service/db/pool.ts'
 import {
   cancelWork,
   claimWork,
@@ -13,13 +13,13 @@ import {
   noteProgress,
   releaseLease,
   renewLease,
-} from '../../../../src/service/db/work.ts'
-import { insertWorkEvent, listWorkEvents } from '../../../../src/service/db/work-events.ts'
-import type { Outcome, WorkKind } from '../../../../src/service/work/kind.ts'
-import { isProvablyDead, thisProcess } from '../../../../src/service/work/owner.ts'
-import { startWorker, type WorkerOptions } from '../../../../src/service/work/worker.ts'
-import { testLog } from '../../../support/log.ts'
-import { freshDatabase, type TestDatabase } from '../../../support/postgres.ts'
+} from '../../../src/service/db/work.ts'
+import { insertWorkEvent, listWorkEvents } from '../../../src/service/db/work-events.ts'
+import type { Outcome, WorkKind } from '../../../src/service/work/kind.ts'
+import { isProvablyDead, thisProcess } from '../../../src/service/work/owner.ts'
+import { startWorker, type WorkerOptions } from '../../../src/service/work/worker.ts'
+import { testLog } from '../../support/log.ts'
+import { freshDatabase, type TestDatabase } from '../../support/postgres.ts'
 
 let database: TestDatabase
 beforeAll(async () => {
