@@ -1,0 +1,106 @@
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { beforeAll, expect, test } from 'vitest'
+import { inspect } from '../../../../src/engine/train/inspect.ts'
+import { train } from '../../../../src/engine/train/loop.ts'
+import type {
+  Plan,
+  StepMetrics,
+  TrainEvent,
+  TrainRequest,
+} from '../../../../src/engine/train/request.ts'
+import { suiteFolder } from '../../../support/temporary.ts'
+import { writeTinyModel } from '../../../support/tiny-model.ts'
+
+const folder = suiteFolder()
+let request: TrainRequest
+let plan: Plan
+
+const rows = (from: number, to: number) =>
+  Array.from({ length: to - from }, (_, i) =>
+    JSON.stringify({ prompt: `${from + i} is `, completion: (from + i) % 2 ? 'odd' : 'even' }),
+  ).join('\n')
+
+beforeAll(async () => {
+  const model = await writeTinyModel(join(folder, 'tiny'))
+  const training = { path: join(folder, 'train.jsonl') }
+  const validation = { path: join(folder, 'valid.jsonl') }
+  await writeFile(training.path, rows(0, 22))
+  await writeFile(validation.path, rows(50, 60))
+  const inspection = await inspect({
+    type: 'inspect',
+    model,
+    training,
+    validation,
+    method: 'supervised',
+    hyperparameters: { n_epochs: 3, batch_size: 8, learning_rate_multiplier: 1 },
+  })
+  plan = inspection.plan!
+  const cache = join(folder, 'cache')
+  request = {
+    type: 'train',
+    model,
+    cache,
+    training,
+    validation,
+    method: 'supervised',
+    plan,
+    seed: 7,
+  }
+})
+
+async function collect(
+  part: Partial<TrainRequest> = {},
+  stopAfter?: number,
+): Promise<TrainEvent[]> {
+  const abort = new AbortController()
+  const events: TrainEvent[] = []
+  const turn = async () => ({ [Symbol.dispose]() {} })
+  for await (const event of train({ ...request, ...part }, { signal: abort.signal, turn })) {
+    events.push(event)
+    if (event.type === 'step' && event.metrics.step === stopAfter) abort.abort()
+  }
+  return events
+}
+
+const steps = (events: TrainEvent[]): StepMetrics[] =>
+  events.flatMap((e) => (e.type === 'step' ? [e.metrics] : []))
+const adapters = (events: TrainEvent[]): Uint8Array[] =>
+  events.flatMap((e) => (e.type === 'checkpoint' ? [e.adapter] : []))
+
+test('every step is told once, epochs end with a checkpoint, and it learns', async () => {
+  const events = await collect()
+  const all = steps(events)
+  expect(all.map((m) => m.step)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9])
+  expect(all.map((m) => m.epoch)).toEqual([1, 1, 1, 2, 2, 2, 3, 3, 3])
+  expect(adapters(events)).toHaveLength(3)
+  expect(all.filter((m) => m.full_valid_loss !== undefined).map((m) => m.step)).toEqual([3, 6, 9])
+  expect(all[8]!.train_loss).toBeLessThan(all[0]!.train_loss)
+  expect(events[0]).toEqual({ type: 'started', step: 0, total_steps: 9 })
+  // 22 rows, each 'odd' or 'even' and the end of the sequence, three times.
+  expect(events.at(-1)).toEqual({ type: 'done', step: 9, trained_tokens: 3 * (11 * 5 + 11 * 4) })
+})
+
+test.each([1, 4, 8])('stopped after step %i and gone on with: the same bytes', async (stop) => {
+  const whole = await collect()
+  const first = await collect({}, stop)
+  const last = first.at(-1)!
+  expect(last).toMatchObject({ type: 'state', step: stop })
+  const rest = await collect({ state: (last as { state: Uint8Array }).state })
+  expect([...steps(first), ...steps(rest)]).toEqual(steps(whole))
+  expect(adapters(rest).at(-1)).toEqual(adapters(whole).at(-1))
+})
+
+test('another seed gives another adapter', async () => {
+  const one = adapters(await collect()).at(-1)
+  const other = adapters(await collect({ seed: 8 })).at(-1)
+  expect(other).not.toEqual(one)
+})
+
+test('a state of another adapter is refused', async () => {
+  const stopped = (await collect({}, 1)).at(-1) as { state: Uint8Array }
+  const lora = { ...plan.lora, rank: 4 }
+  await expect(collect({ plan: { ...plan, lora }, state: stopped.state })).rejects.toThrow(
+    'training state:',
+  )
+})
