@@ -15,7 +15,8 @@ OUT/seed-<s>/
                         asked besides (training and the tuned model never see it)
     batches.json        per optimizer step the 0-based indices of its training rows; the last step of an epoch is shorter
     init.safetensors    the adapter before training, PEFT's names: A uniform in +-1/sqrt(in) as PEFT's Kaiming, B zero, fp32
-    plan.json           seed, intents, rank, alpha, target_modules, n_epochs, batch_size, learning_rates (one a step), beta1,
+    plan.json           seed, intents, rank, alpha, target_modules, n_epochs, batch_size, total_steps, learning_rate (the peak),
+                        warmup_steps, learning_rates (one a step, as src/engine/train/schedule.ts has them: linear), beta1,
                         beta2, epsilon, weight_decay, max_grad_norm, eos_token_id, max_new_tokens
 
 The loss of a step is the sum of the supervised tokens' cross-entropies over their number in the whole batch. An answer is right
@@ -97,11 +98,11 @@ def write(folder, seed, data, model):
     batches = batches_of(len(train), seed)
     adapter, targets = first_adapter(config, seed)
     steps = len(batches)
-    rates = [PEAK * (s / WARMUP_STEPS if s <= WARMUP_STEPS else (steps - s) / (steps - WARMUP_STEPS)) for s in range(1, steps + 1)]
+    rates = [PEAK * min(s / WARMUP_STEPS, (steps - s + 1) / (steps - WARMUP_STEPS)) for s in range(1, steps + 1)]
     plan = {
         "seed": seed, "intents": INTENTS, "rank": RANK, "alpha": ALPHA, "target_modules": targets, "n_epochs": EPOCHS,
-        "batch_size": BATCH, "learning_rates": rates, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 0.01,
-        "max_grad_norm": 1.0, "eos_token_id": eos, "max_new_tokens": max(len(ids(f" {i}")) for i in INTENTS) + 2,
+        "batch_size": BATCH, "learning_rate": PEAK, "warmup_steps": WARMUP_STEPS, "total_steps": steps, "learning_rates": rates,
+        "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 0.01, "max_grad_norm": 1.0, "eos_token_id": eos, "max_new_tokens": max(len(ids(f" {i}")) for i in INTENTS) + 2,
     }
     lines = lambda rows: "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
     (folder / "train.jsonl").write_text(lines(train), encoding="utf-8")
