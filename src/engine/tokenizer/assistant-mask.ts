@@ -26,7 +26,7 @@ export interface MaskedTokens {
 /** Tokens of the prompt that asks the model for the next message. */
 export function encodeChatPrompt(coder: ChatCoder, chat: Chat): number[] {
   const text = render(coder, chat, chat.messages, true)
-  const spans = assistantSpans(coder, chat, text)
+  const spans = assistantSpans(coder, chat, text, true)
   return encodeSpans(coder.tokenizer, text, spans).tokens
 }
 
@@ -36,7 +36,7 @@ export function encodeChatPrompt(coder: ChatCoder, chat: Chat): number[] {
  */
 export function encodeChatRow(coder: ChatCoder, chat: Chat): MaskedTokens {
   const text = render(coder, chat, chat.messages, false)
-  const spans = assistantSpans(coder, chat, text)
+  const spans = assistantSpans(coder, chat, text, false)
   const { tokens, weights, open } = encodeSpans(coder.tokenizer, text, spans)
   const end = coder.tokenizer.eos_token_ids[0]
   if (open && end !== undefined) {
@@ -66,11 +66,12 @@ interface Span {
  * A template that shows an earlier turn differently once more turns follow has no such difference there: those turns
  * are part of the prompt, and only from the first turn on that stays as it was are turns found.
  */
-function assistantSpans(coder: ChatCoder, chat: Chat, text: string): Span[] {
+function assistantSpans(coder: ChatCoder, chat: Chat, text: string, prompt: boolean): Span[] {
   const spans: Span[] = []
   for (const [i, message] of chat.messages.entries()) {
     if (message.role !== 'assistant') continue
-    const through = render(coder, chat, chat.messages.slice(0, i + 1), false)
+    const whole = !prompt && i + 1 === chat.messages.length
+    const through = whole ? text : render(coder, chat, chat.messages.slice(0, i + 1), false)
     if (!text.startsWith(through)) continue
     const begin =
       promptLength(coder, chat, i, through) ?? contentStart(coder, chat, i, through) ?? -1

@@ -52,7 +52,10 @@ export function ggufVocabulary({ metadata }: Gguf, where: string): Vocabulary {
     addBos = flag('add_bos_token', pre.add_bos)
   } else if (kind === 'llama') {
     const prefix = flag('add_space_prefix', true)
-    json = sentencePieceJson({ ...shared, types, scores: list('scores', 'number'), prefix })
+    const scores = list('scores', 'number')
+    if (scores.length !== tokens.length)
+      throw new Error(`${where}: ${tokens.length} tokens have ${scores.length} scores`)
+    json = sentencePieceJson({ ...shared, scores, prefix })
     addBos = flag('add_bos_token', true)
   } else throw new Error(`${where}: a tokenizer of type ${kind} is not supported`)
 
@@ -117,11 +120,7 @@ function sentencePieceJson({
   unk_token,
   scores,
   prefix,
-}: Shared & {
-  types: readonly number[]
-  scores: readonly number[]
-  prefix: boolean
-}): TokenizerJson {
+}: Shared & { scores: readonly number[]; prefix: boolean }): TokenizerJson {
   const vocab = ids(tokens)
   const space = { type: 'Replace', pattern: { String: ' ' }, content: '▁' }
   const prepend = { type: 'Prepend', prepend: '▁' }

@@ -39,6 +39,11 @@ export interface Vocabulary {
   readonly eos_token_ids: readonly number[]
 }
 
+// Tables are as long as the greatest id: one beyond any vocabulary is a lie.
+const GREATEST_ID = 2 ** 24
+const isId = (id: unknown) =>
+  Number.isSafeInteger(id) && Number(id) >= 0 && Number(id) < GREATEST_ID
+
 /** Checks the parts of a parsed tokenizer.json that later code relies on. */
 export function checkTokenizerJson(json: unknown, path: string): TokenizerJson {
   const where = `${basename(path)}: tokenizer.json`
@@ -50,11 +55,10 @@ export function checkTokenizerJson(json: unknown, path: string): TokenizerJson {
   if (model.type !== 'BPE')
     throw new Error(`${where}: a model of type ${model.type} is not supported, only BPE`)
   for (const id of Object.values(model.vocab))
-    if (!Number.isSafeInteger(id) || id < 0)
-      throw new Error(`${where}: the vocabulary has an id ${JSON.stringify(id)}`)
+    if (!isId(id)) throw new Error(`${where}: the vocabulary has an id ${JSON.stringify(id)}`)
   const added_tokens = root.added_tokens ?? []
   for (const token of added_tokens)
-    if (typeof token?.content !== 'string' || !Number.isSafeInteger(token.id) || token.id < 0)
+    if (typeof token?.content !== 'string' || !isId(token.id))
       throw new Error(`${where}: added token ${JSON.stringify(token)} has no content or no id`)
   return {
     ...root,
