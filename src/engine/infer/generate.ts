@@ -18,11 +18,20 @@ interface Running {
   readonly sequence: Sequence
   readonly target: ResidentTarget
   slot: number | undefined
+  /** What the choices of one request have in common. */
+  readonly shared: SharedPrompt
   /** The prompt has no text, so that the first token begins one. */
   readonly bare: boolean
   /** Finished, failed or aborted: it gets no more tokens. */
   gone: boolean
   readonly emit: (event: InferEvent | { error: unknown }) => void
+}
+
+/** The prompt of several choices: computed for the first, copied for those that come while it is still there. */
+interface SharedPrompt {
+  readonly choices: Running[]
+  /** The logits after it. */
+  logits: Float32Array | undefined
 }
 
 /** The inference thread's life: `handle` answers requests, as many at once as come. */
@@ -77,6 +86,7 @@ export class Generator {
     const onAbort = () => wake()
     signal.addEventListener('abort', onAbort)
 
+    const shared: SharedPrompt = { choices: [], logits: undefined }
     const running: Running[] = Array.from({ length: request.n }, (_, index) => ({
       sequence: createSequence({
         index,
@@ -88,10 +98,12 @@ export class Generator {
       }),
       target,
       slot: undefined,
+      shared,
       bare: prompt.every((id) => target.tokenizer.isSpecial(id)),
       gone: false,
       emit,
     }))
+    shared.choices.push(...running)
     target.users++
     try {
       for (const r of running) {
@@ -147,14 +159,24 @@ export class Generator {
 
   async #prefill(r: Running): Promise<void> {
     const { decoder, slots } = r.target
+    const { shared } = r
     const { prompt } = r.sequence
     r.slot = decoder.cache.open(prompt.length + 1)
     slots[r.slot] = r
+    const { choices, logits } = shared
+    const twin = choices.find((other) => other !== r && !other.gone && other.sequence.tokens.length)
+    if (twin?.slot !== undefined && logits) {
+      decoder.cache.copy(twin.slot, r.slot, prompt.length)
+      this.#accept(r, logits)
+      return
+    }
     for (let read = 0; read < prompt.length && !r.gone; read += PREFILL_TOKENS) {
       const piece = prompt.slice(read, read + PREFILL_TOKENS)
       using _turn = await this.#turn!()
       const logits = await decoder.prefill(r.slot, piece)
-      if (read + piece.length === prompt.length) this.#accept(r, logits)
+      if (read + piece.length < prompt.length) continue
+      if (shared.choices.length > 1) shared.logits = logits
+      this.#accept(r, logits)
     }
   }
 

@@ -52,6 +52,18 @@ export class KvCache {
     this.#lengths[slot] = tokens
   }
 
+  /** Makes the first `tokens` of one slot those of another, which then keeps just these. */
+  copy(from: number, to: number, tokens: number): void {
+    const { heads, headDim } = this.#shape
+    const [size, head] = [this.#slotSize, this.#capacity * headDim]
+    for (const buffer of [...this.#keys, ...this.#values])
+      for (let h = 0; h < heads; h++) {
+        const start = from * size + h * head
+        buffer.copyWithin(to * size + h * head, start, start + tokens * headDim)
+      }
+    this.#lengths[to] = tokens
+  }
+
   /** Closes a slot; the last one moves into its place. Returns the number that moved, if one did. */
   close(slot: number): number | undefined {
     const last = this.count - 1

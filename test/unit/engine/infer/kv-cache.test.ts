@@ -49,6 +49,17 @@ test('closing a slot moves the last one into its place', () => {
   expect(cache.close(1)).toBeUndefined()
 })
 
+test('a copy keeps the first tokens of another slot and goes its own way', () => {
+  const cache = new KvCache(shape)
+  for (const mark of [100, 200]) fill(cache, cache.open(10), 3, mark)
+  const copy = cache.open(10)
+  cache.copy(0, copy, 2)
+  expect(marks(cache, copy)).toEqual([100, 101])
+  fill(cache, 0, 3, 500)
+  expect(marks(cache, copy)).toEqual([100, 101])
+  expect(marks(cache, 1)).toEqual([200, 201, 202])
+})
+
 test('an empty cache gives its memory back', () => {
   const cache = new KvCache(shape)
   cache.open(4000)
