@@ -1,6 +1,8 @@
 // buildApp(deps): the API's table of contents, and what all its routes share.
 
 import { randomUUID } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
+import type { Socket } from 'node:net'
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
@@ -70,6 +72,7 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
   app.addHook('onRegister', setCompilers)
   acceptEmptyJson(app)
   setCommonHeaders(app)
+  closeUnusedConnections(app)
   logRequests(app)
   handleErrors(app)
   await describeApi(app)
@@ -108,6 +111,19 @@ const acceptEmptyJson = (app: FastifyInstance): void => {
       else parse(request, body, done)
     },
   )
+}
+
+/** Clients open connections ahead. Node takes one without a request for busy, and a stop would wait for it. */
+const closeUnusedConnections = (app: FastifyInstance): void => {
+  const unused = new Set<Socket>()
+  app.server.on('connection', (socket: Socket) => {
+    unused.add(socket)
+    socket.once('close', () => unused.delete(socket))
+  })
+  app.server.on('request', ({ socket }: IncomingMessage) => unused.delete(socket))
+  app.addHook('preClose', async () => {
+    for (const socket of unused) socket.destroy()
+  })
 }
 
 const setCommonHeaders = (app: FastifyInstance): void => {
