@@ -1,0 +1,299 @@
+// Chat and plain completions end to end: the official client, a listening server, a real model.
+
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import OpenAI from 'openai'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { type InferenceServer, startInferenceServer } from '../../support/inference-server.ts'
+import { shared } from '../../support/shared.ts'
+
+// What llama2.c pins in its own test: greedy, 199 tokens from the beginning of a text.
+const KNOWN = `Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big, red ball. She wanted to play with it, but it was too high.
+Lily's mom said, "Lily, let's go to the park." Lily was sad and didn't know what to do. She said, "I want to play with your ball, but I can't find it."
+Lily was sad and didn't know what to do. She said, "I'm sorry, Lily. I didn't know what to do."
+Lily didn't want to help her mom, so`
+
+const model = 'stories260k'
+const chat = 'stories-chat'
+const stories = shared('models/stories260k')
+
+describe.skipIf(stories.missing)('inference', () => {
+  let folder: string
+  let server: InferenceServer
+  let client: OpenAI
+
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'luthier-inference-'))
+    server = await startInferenceServer(stories.path, folder)
+    client = server.client
+  })
+  afterAll(async () => {
+    await server?.[Symbol.asyncDispose]()
+    await rm(folder, { recursive: true, force: true })
+  })
+
+  /** What a request fails with, as the client's own error class. */
+  async function failure(request: Promise<unknown>) {
+    const error = await request.then(
+      () => undefined,
+      (error: unknown) => error,
+    )
+    if (!(error instanceof OpenAI.APIError)) throw new Error(`no APIError: ${error}`)
+    const { status, param, code, type } = error
+    return { status, param, code, type }
+  }
+
+  const messages = (content: string) => [{ role: 'user' as const, content }]
+
+  test('greedy completion of nothing is the known story', async () => {
+    const completion = await client.completions.create({
+      model,
+      prompt: '',
+      max_tokens: 199,
+      temperature: 0,
+    })
+    expect(completion).toMatchObject({
+      object: 'text_completion',
+      model,
+      choices: [{ index: 0, text: KNOWN, finish_reason: 'length', logprobs: null }],
+      usage: { prompt_tokens: 1, completion_tokens: 199, total_tokens: 200 },
+    })
+    expect(completion.id).toMatch(/^cmpl-/)
+    expect(completion._request_id).toMatch(/^req_/)
+  })
+
+  test('a chat answers with a message; a stream of it says the same in pieces', async () => {
+    const body = { model: chat, messages: messages(''), max_completion_tokens: 60, temperature: 0 }
+    const whole = await client.chat.completions.create(body)
+    expect(whole).toMatchObject({
+      object: 'chat.completion',
+      model: chat,
+      choices: [{ index: 0, finish_reason: 'length', message: { role: 'assistant' } }],
+      usage: { prompt_tokens: 1, completion_tokens: 60, total_tokens: 61 },
+    })
+    const text = whole.choices[0]?.message.content ?? ''
+    expect(text).toBe(KNOWN.slice(0, text.length))
+    expect(text.length).toBeGreaterThan(100)
+
+    const chunks: OpenAI.ChatCompletionChunk[] = []
+    const stream = await client.chat.completions.create({
+      ...body,
+      stream: true,
+      stream_options: { include_usage: true },
+    })
+    for await (const chunk of stream) chunks.push(chunk)
+    expect(new Set(chunks.map(({ id }) => id)).size).toBe(1)
+    expect(chunks[0]?.choices[0]?.delta).toMatchObject({ role: 'assistant', content: '' })
+    const last = chunks.pop()
+    expect(last).toMatchObject({ choices: [], usage: whole.usage })
+    expect(chunks.every(({ usage }) => usage === null)).toBe(true)
+    expect(chunks.at(-1)?.choices[0]).toMatchObject({ delta: {}, finish_reason: 'length' })
+    const pieces = chunks.map(({ choices }) => choices[0]?.delta.content ?? '')
+    expect(pieces.join('')).toBe(text)
+    expect(pieces.filter((piece) => piece !== '').length).toBeGreaterThan(30)
+  })
+
+  test("the client's own stream helper assembles the same message", async () => {
+    const stream = client.chat.completions.stream({
+      model: chat,
+      messages: messages('Once upon a time'),
+      max_tokens: 12,
+      temperature: 0,
+      stream_options: { include_usage: true },
+    })
+    const final = await stream.finalChatCompletion()
+    const whole = await client.chat.completions.create({
+      model: chat,
+      messages: messages('Once upon a time'),
+      max_tokens: 12,
+      temperature: 0,
+    })
+    expect(final.choices[0]?.message.content).toBe(whole.choices[0]?.message.content)
+    expect(final.usage?.total_tokens).toBe(whole.usage?.total_tokens)
+  })
+
+  test('a stop text ends the answer and is in no part of it', async () => {
+    const body = { model, prompt: '', max_tokens: 100, temperature: 0, stop: ['park. One', '!!'] }
+    const whole = await client.completions.create(body)
+    const expected = KNOWN.slice(0, KNOWN.indexOf('park. One'))
+    expect(whole.choices[0]).toMatchObject({ text: expected, finish_reason: 'stop' })
+    let streamed = ''
+    for await (const chunk of await client.completions.create({ ...body, stream: true })) {
+      streamed += chunk.choices[0]?.text ?? ''
+      expect(expected.startsWith(streamed)).toBe(true)
+    }
+    expect(streamed).toBe(expected)
+  })
+
+  test('the same seed gives the same choices, whatever else is in the batch', async () => {
+    const body = { model: chat, messages: messages('Once'), max_tokens: 24, n: 3, seed: 7 }
+    const texts = async (change: object = {}) => {
+      const { choices } = await client.chat.completions.create({ ...body, ...change })
+      return choices.map(({ index, message }) => `${index} ${message.content}`)
+    }
+    const alone = await texts()
+    expect(new Set(alone).size).toBe(3)
+    const [again, , other] = await Promise.all([
+      texts(),
+      texts({ n: 4, seed: 8, top_p: 0.9 }),
+      texts({ seed: 9 }),
+    ])
+    expect(again).toEqual(alone)
+    expect(other).not.toEqual(alone)
+    expect((await texts({ n: 1 }))[0]).toBe(alone[0])
+  })
+
+  test('a code point of two tokens is never cut, and a byte that is no text is U+FFFD', async () => {
+    const body = { model: 'stories-bytes', prompt: '', max_tokens: 199, temperature: 0 }
+    const expected = KNOWN.replaceAll(' named Lily', 'é').replaceAll(' Lily', '\ufffd')
+    const whole = await client.completions.create(body)
+    expect(whole.choices[0]?.text).toBe(expected)
+    let streamed = ''
+    for await (const chunk of await client.completions.create({ ...body, stream: true })) {
+      streamed += chunk.choices[0]?.text ?? ''
+      expect(expected.startsWith(streamed)).toBe(true)
+    }
+    expect(streamed).toBe(expected)
+  })
+
+  test('a stream with n choices has each of them whole', async () => {
+    const body = { model, prompt: 'One day', n: 4, seed: 3, temperature: 1.5, max_tokens: 40 }
+    const { choices } = await client.completions.create(body)
+    const texts = new Array<string>(4).fill('')
+    const ends = new Array<string>(4).fill('')
+    for await (const chunk of await client.completions.create({ ...body, stream: true })) {
+      for (const { index, text, finish_reason } of chunk.choices) {
+        texts[index] += text
+        ends[index] += finish_reason ?? ''
+      }
+    }
+    expect(texts).toEqual(choices.map(({ text }) => text))
+    expect(ends).toEqual(choices.map(({ finish_reason }) => finish_reason))
+  })
+
+  test('several prompts are answered in their order', async () => {
+    const { choices, usage } = await client.completions.create({
+      model,
+      prompt: ['', 'Once upon a time'],
+      n: 2,
+      max_tokens: 8,
+      temperature: 0,
+    })
+    expect(choices.map(({ index }) => index)).toEqual([0, 1, 2, 3])
+    expect(choices[0]?.text).toBe(choices[1]?.text)
+    expect(choices[2]?.text).toBe(choices[3]?.text)
+    expect(KNOWN.startsWith(choices[0]?.text ?? '-')).toBe(true)
+    expect(`Once upon a time${choices[2]?.text}`).toBe(
+      KNOWN.slice(0, 16 + (choices[2]?.text.length ?? 0)),
+    )
+    expect(usage?.completion_tokens).toBe(32)
+  })
+
+  test('a prompt may be token ids', async () => {
+    const { choices } = await client.completions.create({
+      model,
+      prompt: [1, 403, 407],
+      max_tokens: 8,
+      temperature: 0,
+    })
+    expect(KNOWN).toContain(choices[0]?.text)
+  })
+
+  test('an alias answers under the name that the client used', async () => {
+    const answer = await client.chat.completions.create({
+      model: 'gpt-4o-mini',
+      messages: messages(''),
+      max_tokens: 1,
+    })
+    expect(answer.model).toBe('gpt-4o-mini')
+  })
+
+  test('a model without a template answers no chat', async () => {
+    expect(
+      await failure(client.chat.completions.create({ model, messages: messages('hi') })),
+    ).toEqual({
+      status: 400,
+      param: 'model',
+      code: 'chat_template_missing',
+      type: 'invalid_request_error',
+    })
+  })
+
+  test('a template that refuses the messages is a 400 about them', async () => {
+    const request = client.chat.completions.create({
+      model: chat,
+      messages: [...messages('hi'), { role: 'tool', content: '{}', tool_call_id: 'call_1' }],
+    })
+    expect(await failure(request)).toMatchObject({ status: 400, param: 'messages' })
+  })
+
+  test('more than the context holds is a 400 that says what is too long, for a stream too', async () => {
+    const code = 'context_length_exceeded'
+    const long = 'Once upon a time '.repeat(200)
+    for (const stream of [false, true]) {
+      expect(
+        await failure(
+          client.chat.completions.create({ model: chat, messages: messages(long), stream }),
+        ),
+      ).toMatchObject({ status: 400, param: 'messages', code })
+      expect(
+        await failure(client.completions.create({ model, prompt: long, stream })),
+      ).toMatchObject({ status: 400, param: 'prompt', code })
+      expect(
+        await failure(
+          client.chat.completions.create({
+            model: chat,
+            messages: messages('hi'),
+            max_completion_tokens: 512,
+            stream,
+          }),
+        ),
+      ).toMatchObject({ status: 400, param: 'max_completion_tokens', code })
+    }
+    expect(await failure(client.completions.create({ model, prompt: [1, 512] }))).toMatchObject({
+      status: 400,
+      param: 'prompt',
+    })
+  })
+
+  test.each([true, false])(
+    'clients that go away free their places (stream: %s)',
+    async (stream) => {
+      const story = { model, prompt: '', temperature: 1, n: 128 }
+      // The server holds 256 choices, its thread decodes 8 at a time: four such requests do not fit together.
+      for (let i = 0; i < 4; i++) {
+        const abort = new AbortController()
+        const read = (async () => {
+          const body = { ...story, max_tokens: 500, stream }
+          const answer = await client.completions.create(body, { signal: abort.signal })
+          if (Symbol.asyncIterator in answer) for await (const _ of answer) abort.abort()
+        })()
+        if (!stream) setTimeout(() => abort.abort(), 100)
+        await read.catch(() => {})
+        expect(abort.signal.aborted).toBe(true)
+        await sleep(100)
+      }
+      const next = await client.completions.create({ ...story, max_tokens: 2 })
+      expect(next.choices).toHaveLength(128)
+    },
+  )
+
+  test('more choices than the server holds are sent away with 503', async () => {
+    const body = { model, prompt: '', max_tokens: 20, n: 128 }
+    const answers = await Promise.allSettled([1, 2, 3].map(() => client.completions.create(body)))
+    const refused = answers.filter((answer) => answer.status === 'rejected')
+    expect(refused.map(({ reason }) => reason.status)).toEqual([503])
+    expect(refused[0]?.reason.headers.get('retry-after')).toBe('1')
+  })
+
+  test('a reader that stops reading holds up nobody else', async () => {
+    const body = { model, prompt: '', max_tokens: 400, temperature: 0, stream: true as const }
+    const slow = await client.completions.create(body)
+    await slow[Symbol.asyncIterator]().next()
+    const quick = await client.completions.create({ ...body, stream: false, max_tokens: 20 })
+    expect(KNOWN.startsWith(quick.choices[0]?.text ?? '-')).toBe(true)
+    slow.controller.abort()
+  })
+})
