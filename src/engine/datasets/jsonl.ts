@@ -53,32 +53,3 @@ export async function* readLines(path: string): AsyncGenerator<Line, void, undef
   }
   if (length > 0) yield finish()
 }
-
-/** Bytes that sniffing looks at, besides the first line. */
-const SNIFFED = 2 ** 20
-
-/** The first thing that shows a file is no UTF-8 JSONL at all; undefined when its beginning looks like JSONL. */
-export async function sniffJsonl(path: string): Promise<string | undefined> {
-  let seen = 0
-  for await (const line of readLines(path)) {
-    if ('error' in line) return `Line ${line.number} ${line.error}.`
-    if (line.number === 1) {
-      const problem = sniffFirst(line.text)
-      if (problem) return problem
-    }
-    seen += line.text.length
-    if (seen > SNIFFED) return undefined
-  }
-  return seen === 0 ? 'The file is empty.' : undefined
-}
-
-function sniffFirst(text: string): string | undefined {
-  if (text === '') return undefined
-  try {
-    const value: unknown = JSON.parse(text)
-    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return undefined
-    return 'Line 1 is not a JSON object.'
-  } catch {
-    return 'Line 1 is not valid JSON: a JSONL file has one JSON object a line.'
-  }
-}

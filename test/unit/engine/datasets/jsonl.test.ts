@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { type Line, readLines, sniffJsonl } from '../../../../src/engine/datasets/jsonl.ts'
+import { type Line, readLines } from '../../../../src/engine/datasets/jsonl.ts'
 import { temporaryFolder } from '../../../support/temporary.ts'
 
 function written(...parts: (string | Uint8Array)[]): string {
@@ -49,33 +49,4 @@ test('a line of 10 MB is read, one of 65 MB is refused and the next is read', as
   expect(await linesOf(written(long, '\nb\n'))).toEqual([long, 'b'])
   const file = written(Buffer.alloc(65 * 2 ** 20, 'z'), '\nb\n')
   expect(await linesOf(file)).toEqual([[1, 'is longer than 67108864 bytes'], 'b'])
-})
-
-test.each([
-  ['an empty file', [''], 'The file is empty.'],
-  ['a lone byte order mark', [BOM], 'The file is empty.'],
-  ['blank lines', ['\n\n'], 'The file is empty.'],
-  ['UTF-16', [Uint8Array.of(0xff, 0xfe, 0x7b, 0)], 'Line 1 is not valid UTF-8.'],
-  ['Latin-1 on line 2', ['{}\n', Uint8Array.of(0xe9)], 'Line 2 is not valid UTF-8.'],
-  [
-    'CSV',
-    ['prompt,completion\na,b\n'],
-    'Line 1 is not valid JSON: a JSONL file has one JSON object a line.',
-  ],
-  [
-    'one JSON over many lines',
-    ['{\n"a": 1\n}\n'],
-    'Line 1 is not valid JSON: a JSONL file has one JSON object a line.',
-  ],
-  ['a JSON list', ['[{}]\n'], 'Line 1 is not a JSON object.'],
-  ['JSONL', ['{"a":1}\n{"a":2}\n'], undefined],
-  ['JSONL behind a byte order mark', [BOM, '{"a":1}\n'], undefined],
-  ['a mistake further down, which is for the rows to say', ['{"a":1}\n{oops\n'], undefined],
-])('%s at upload', async (_, parts, expected) => {
-  expect(await sniffJsonl(written(...parts))).toBe(expected)
-})
-
-test('upload looks at the beginning of a file only', async () => {
-  const file = written('{}\n', `${'{"a":1}\n'.repeat(300_000)}`, Uint8Array.of(0xff))
-  expect(await sniffJsonl(file)).toBeUndefined()
 })
