@@ -55,7 +55,7 @@ describe.skipIf(model.missing)('SmolLM2-135M-Instruct', () => {
 
   test('logits at the last place and 24 greedy tokens', async () => {
     await using session = await createDecoderSession(weights, undefined, 2)
-    const decoder = new Decoder(session, weights, undefined)
+    const decoder = new Decoder(session, weights)
     for (const { tokens, top, every_97th, greedy, margins } of prompts) {
       const slot = decoder.cache.open(tokens.length + greedy.length)
       let logits = await decoder.prefill(slot, tokens)

@@ -67,7 +67,7 @@ describe.skipIf(model.missing)('stories260k', () => {
     const checkpoint = await openCheckpoint(model.path)
     const tokenizer = await openTokenizer(checkpoint)
     await using session = await createDecoderSession(weights, undefined, 1)
-    const decoder = new Decoder(session, weights, undefined)
+    const decoder = new Decoder(session, weights)
     const slot = decoder.cache.open(2)
     let logits = await decoder.prefill(slot, [1])
     const tokens: number[] = []
@@ -91,7 +91,7 @@ describe.skipIf(model.missing)('stories260k', () => {
     const tokens = await readFixtureTensor('stories260k.logits.safetensors', `${name}.tokens`)
     const want = await readFixtureTensor('stories260k.logits.safetensors', `${name}.logits`)
     await using session = await createDecoderSession(weights, undefined, 1)
-    const decoder = new Decoder(session, weights, undefined)
+    const decoder = new Decoder(session, weights)
     const slot = decoder.cache.open(tokens.length)
     const got: number[] = []
     // The first half as one prompt, the rest token by token through the cache.

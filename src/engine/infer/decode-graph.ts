@@ -3,7 +3,7 @@
 import { input, type Value } from '../graph/graph.ts'
 import { encodeOnnx } from '../graph/onnx.ts'
 import * as op from '../graph/ops/ops.ts'
-import { bindAdapter, type LoraLayout } from '../models/adapters.ts'
+import { adapterInputs, type LoraLayout } from '../models/adapters.ts'
 import { architectureOf } from '../models/index.ts'
 import { cachedAttention } from '../models/layers.ts'
 import { weightsOf } from '../models/weights.ts'
@@ -12,7 +12,7 @@ import type { MappedWeights } from '../weights/checkpoint.ts'
 /**
  * Inputs: `tokens` and `positions` [B, S] int64; `last_index` [B] int32, each sequence's tokens after this run less one; `total` int32,
  * the longest of them; `index` [R] int64, places in 0 … B·S−1 whose logits are wanted; `past.<i>.key` and `.value`
- * [B, G, C, K]; `adapter` [P] where there is a layout. Outputs: `logits` [R, V], `present.<i>.key` and `.value`.
+ * [B, G, C, K]; the parts of an adapter where there is a layout. Outputs: `logits` [R, V], `present.<i>.key` and `.value`.
  */
 export function buildDecode(mapped: MappedWeights, layout: LoraLayout | undefined): Uint8Array {
   const { config } = mapped
@@ -32,9 +32,7 @@ export function buildDecode(mapped: MappedWeights, layout: LoraLayout | undefine
   const pastKey = past('key')
   const pastValue = past('value')
 
-  const loras =
-    layout && bindAdapter(layout, input('adapter', 'float32', [layout.parameters])).loras
-  const model = weightsOf(mapped, loras)
+  const model = weightsOf(mapped, layout && adapterInputs(layout).loras)
   const { attend, present } = cachedAttention(config, {
     tokens,
     positions,

@@ -2,7 +2,7 @@
 
 import type { LoraLayout } from '../models/adapters.ts'
 import { createSession, type Session } from '../runtime/session.ts'
-import { float32, type HostTensor, int32, int64 } from '../tensor.ts'
+import { type HostTensor, int32, int64 } from '../tensor.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
 import { buildDecode } from './decode-graph.ts'
 import { KvCache } from './kv-cache.ts'
@@ -18,15 +18,16 @@ export const createDecoderSession = (
 /** The sequences of one target (a base model with one adapter, or none) that are being decoded. */
 export class Decoder {
   readonly #session: Session
-  readonly #adapter: HostTensor | undefined
+  readonly #adapter: Readonly<Record<string, HostTensor>>
   readonly #vocabulary: number
   readonly #layers: number
   readonly cache: KvCache
 
-  constructor(session: Session, mapped: MappedWeights, adapter: Float32Array | undefined) {
+  /** `adapter` is what adapterFeeds() gives, empty for the bare model. */
+  constructor(session: Session, mapped: MappedWeights, adapter: Record<string, HostTensor> = {}) {
     const { config } = mapped
     this.#session = session
-    this.#adapter = adapter && float32([adapter.length], adapter)
+    this.#adapter = adapter
     this.#vocabulary = config.vocab_size
     this.#layers = config.num_hidden_layers
     this.cache = new KvCache({
@@ -59,6 +60,7 @@ export class Decoder {
     const S = rows[0]!.length
     const lengths = rows.map((_, b) => this.cache.length(from + b) + S)
     const feeds: Record<string, HostTensor> = {
+      ...this.#adapter,
       tokens: int64([B, S], rows.flat()),
       positions: int64(
         [B, S],
@@ -74,7 +76,6 @@ export class Decoder {
         rows.map((_, b) => b * S + S - 1),
       ),
     }
-    if (this.#adapter) feeds.adapter = this.#adapter
     const into: Record<string, HostTensor> = {}
     for (let layer = 0; layer < this.#layers; layer++) {
       const { key, value } = this.cache.view(layer, from, B)

@@ -1,6 +1,6 @@
 // What is loaded: base models, their decoding sessions, and the adapters over them. Loads once, whoever asks.
 
-import { flatFromAdapter, type LoraLayout, loraLayout } from '../models/adapters.ts'
+import { adapterFeeds, flatFromAdapter, type LoraLayout, loraLayout } from '../models/adapters.ts'
 import type { Session } from '../runtime/session.ts'
 import { openTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts'
 import { readAdapter } from '../weights/adapter.ts'
@@ -95,7 +95,7 @@ export class Residents {
       decoder: new Decoder(
         session,
         model.mapped,
-        adapter && layout && flatFromAdapter(layout, adapter),
+        layout && adapterFeeds(layout, flatFromAdapter(layout, adapter)),
       ),
       slots: [],
       users: 0,

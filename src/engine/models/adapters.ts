@@ -1,8 +1,9 @@
 // LoRA (arXiv 2106.09685) as one flat vector: what trains is a single input of the graph, and so is its gradient.
 
-import type { Value } from '../graph/graph.ts'
+import { input, type Value } from '../graph/graph.ts'
 import { concat, reshape, slice } from '../graph/ops/shape.ts'
 import { uniform } from '../random.ts'
+import { float32, type HostTensor } from '../tensor.ts'
 import type { Adapter, LoraPair } from '../weights/adapter.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
 import type { Lora } from './weights.ts'
@@ -76,17 +77,41 @@ export interface BoundAdapter {
   readonly parts: readonly Value[]
 }
 
-/** Cuts the graph input `flat` [parameters] into every module's A and B. */
-export function bindAdapter({ config, modules }: LoraLayout, flat: Value): BoundAdapter {
+const bind = (
+  { config, modules }: LoraLayout,
+  part: (name: string, dims: readonly [number, number], from: number) => Value,
+): BoundAdapter => {
   const loras = new Map<string, Lora>()
   const parts: Value[] = []
   for (const m of modules) {
-    const a = reshape(slice(flat, 0, m.a, m.b), [config.rank, m.in])
-    const b = reshape(slice(flat, 0, m.b, m.b + m.out * config.rank), [m.out, config.rank])
+    const a = part(`${m.name}.lora_A`, [config.rank, m.in], m.a)
+    const b = part(`${m.name}.lora_B`, [m.out, config.rank], m.b)
     loras.set(m.name, { a, b, scale: config.alpha / config.rank })
     parts.push(a, b)
   }
   return { loras, parts }
+}
+
+/** Cuts the graph input `flat` [parameters] into every module's A and B: one input, and one gradient for it. */
+export const bindAdapter = (layout: LoraLayout, flat: Value): BoundAdapter =>
+  bind(layout, (_, dims, from) => reshape(slice(flat, 0, from, from + dims[0] * dims[1]), dims))
+
+/** Every A and B as an input of its own, `<module>.lora_A` and `.lora_B`: nothing is copied in a run. */
+export const adapterInputs = (layout: LoraLayout): BoundAdapter =>
+  bind(layout, (name, dims) => input(name, 'float32', dims))
+
+/** The feeds of `adapterInputs`, over the vector's own memory. */
+export function adapterFeeds(
+  { config, modules }: LoraLayout,
+  flat: Float32Array,
+): Record<string, HostTensor> {
+  const feeds: Record<string, HostTensor> = {}
+  for (const m of modules) {
+    const b = m.b + m.out * config.rank
+    feeds[`${m.name}.lora_A`] = float32([config.rank, m.in], flat.subarray(m.a, m.b))
+    feeds[`${m.name}.lora_B`] = float32([m.out, config.rank], flat.subarray(m.b, b))
+  }
+  return feeds
 }
 
 /** The gradients of `parts`, in the same order, as one vector [parameters]. */
