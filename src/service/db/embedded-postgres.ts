@@ -94,13 +94,16 @@ const settle = async (cluster: Cluster, users: Users): Promise<EmbeddedPostgres>
     const pid = found?.pid ?? child?.pid
     if (pid === undefined) throw new Error('The embedded Postgres could not be started.')
     const outcome = await waitUntilReady(pid, socketFolder, child)
-    if (outcome === 'ready') {
+    // The one that answers may be another's, who was quicker, while ours is just giving up.
+    const isIt =
+      outcome === 'ready' && (await findPostmaster(cluster.data, cluster.log))?.pid === pid
+    if (isIt) {
       await ensureDatabase(urlAt(socketFolder, 'postgres'))
       cluster.log.info({ pid, adopted: !child }, 'embedded Postgres ready')
       return handle(cluster, users, { pid, socketFolder, adopted: !child, child })
     }
     failure = outcome
-    await sleep(200 * (round + 1))
+    if (outcome !== 'ready') await sleep(200 * (round + 1))
   }
   throw new Error(
     `The embedded Postgres does not start (${failure}); its log is ${join(cluster.state, 'postgres.log')}, which ends:\n` +
