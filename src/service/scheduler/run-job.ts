@@ -82,7 +82,8 @@ class Run {
       job = await this.#progress.job()
     }
     if (!job.plan) throw new Hopeless(`The job ${job.id} is ${job.status} but has no plan.`)
-    return this.#train(job, thread, {
+    // Awaited here: the thread and the files live until this returns.
+    return await this.#train(job, thread, {
       ...files,
       type: 'train',
       cache: this.#deps.cache,
