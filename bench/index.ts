@@ -14,7 +14,7 @@ if (!(await scanBaseModels(models)).has(PREFERRED))
   for await (const event of obtainBaseModel(models, hub))
     if (event.type === 'pulled') console.log(`pulled ${event.id}`)
 const model = await locateBaseModel(models, PREFERRED)
-const cache = join(home, 'cache')
+const cache = join(home, 'cache', 'weights')
 
 console.log(`${PREFERRED}, ${cpus().length} × ${cpus()[0]?.model}, Node ${process.version}`)
 for (const [entry, args] of [

@@ -37,7 +37,7 @@ export const chatCommand = () =>
       const { home, models } = readConfig(process.env)
       const target: Target = {
         model: await locateBaseModel(models, model),
-        cache: join(home, 'cache'),
+        cache: join(home, 'cache', 'weights'),
         ...(options.adapter !== undefined && {
           adapter: resolve(options.adapter, 'adapter_model.safetensors'),
         }),

@@ -53,7 +53,7 @@ export const trainCommand = () =>
       const request = {
         folder,
         model: await locateBaseModel(models, options.model),
-        cache: join(home, 'cache'),
+        cache: join(home, 'cache', 'weights'),
         out: options.out,
         hyperparameters: hyperparameters(options),
         seed: options.seed,

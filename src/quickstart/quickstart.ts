@@ -27,7 +27,7 @@ export interface QuickstartOptions {
 }
 
 /** A ticket has about 20 tokens; twice that leaves room for a longer name of a product. */
-const MAX_TOKENS = 48
+const MAX_TOKENS = 40
 /** Requests under way at once while a model is evaluated. */
 const AT_ONCE = 8
 

@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { OpenAI } from 'openai'
 import { afterAll, beforeAll, describe, test } from 'vitest'
-import { type LuthierServer, startLuthier } from '../support/luthier-server.ts'
+import { type LuthierServer, makeHome, startLuthier } from '../support/luthier-server.ts'
 import { installed, shared } from '../support/shared.ts'
 import { scenarios } from './clients/scenarios.ts'
 
@@ -23,7 +23,7 @@ const pythonScenarios = [
 
 let server: LuthierServer
 beforeAll(async () => {
-  if (!stories.missing) server = await startLuthier({ stories260k: stories.path })
+  if (!stories.missing) server = await startLuthier(makeHome({ stories260k: stories.path }))
 })
 afterAll(() => server?.[Symbol.asyncDispose]())
 

@@ -27,8 +27,8 @@ const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 const TEMPLATE =
   "{{ bos_token }}{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
 
-/** Starts a server whose base models are the given folders; each gets a chat template. */
-export async function startLuthier(models: Record<string, string>): Promise<LuthierServer> {
+/** A new home whose base models are the given folders; each gets a chat template. */
+export function makeHome(models: Record<string, string>): string {
   // A short path: the database's socket lies under it.
   const home = mkdtempSync(join(tmpdir(), 'luthier-e2e-'))
   for (const [name, path] of Object.entries(models)) {
@@ -37,6 +37,14 @@ export async function startLuthier(models: Record<string, string>): Promise<Luth
     cpSync(path, folder, { recursive: true })
     writeFileSync(join(folder, 'chat_template.jinja'), TEMPLATE)
   }
+  return home
+}
+
+/** Starts a server on a home that `makeHome` made; `settings` are further environment variables. */
+export async function startLuthier(
+  home: string,
+  settings: Record<string, string> = {},
+): Promise<LuthierServer> {
   const port = await freePort()
   const apiKey = 'sk-end-to-end-tests-only'
   let child: ChildProcess | undefined
@@ -64,6 +72,7 @@ export async function startLuthier(models: Record<string, string>): Promise<Luth
           LUTHIER_HOME: home,
           LUTHIER_API_KEY: apiKey,
           LUTHIER_PRECISION: 'fp32',
+          ...settings,
         },
         stdio: ['ignore', 'pipe', 'pipe'],
       })
@@ -83,12 +92,14 @@ export async function startLuthier(models: Record<string, string>): Promise<Luth
       }
     },
     async kill() {
+      const gone = exited()
       child?.kill('SIGKILL')
-      await exited()
+      await gone
     },
     async stop() {
+      const gone = exited()
       child?.kill('SIGTERM')
-      return exited()
+      return gone
     },
     async [Symbol.asyncDispose]() {
       await server.stop()
