@@ -89,6 +89,7 @@ export const startServer = async (
         log,
         cache: join(cache, 'weights'),
         takeTurn: device.turns('training'),
+        warm: async (project_id, model) => serving.warm(await models.resolve(project_id, model)),
       })
       started.push('training', () => training.stop())
     }

@@ -24,6 +24,8 @@ export interface RunJobDeps {
   cache: string
   /** A thread of its own for every run, so that a job's memory is given back with it. */
   spawnThread: () => TrainingThread
+  /** Makes a new model resident before it is announced, so that it answers at once. */
+  warm?: (project_id: string, model: string) => Promise<void>
   log: Logger
 }
 
@@ -142,6 +144,7 @@ class Run {
         case 'checkpoint':
           return this.#progress.checkpoint(job, event)
         case 'done':
+          await this.#warm(job)
           await this.#progress.succeeded(job, event)
           ended = true
           return
@@ -176,6 +179,15 @@ class Run {
     if (this.#signal.reason instanceof LeaseLost) throw this.#signal.reason
     await this.#progress.requeued()
     return { type: 'stopped' }
+  }
+
+  /** A model that cannot be made resident now is a model all the same. */
+  async #warm({ id, project_id, model_name }: FineTuningJob): Promise<void> {
+    try {
+      await this.#deps.warm?.(project_id, model_name)
+    } catch (err) {
+      this.#deps.log.warn({ job: id, err }, 'the new model is not resident yet')
+    }
   }
 
   #file(job: FineTuningJob, sha256: string): Promise<LocalFile> {
