@@ -102,6 +102,10 @@ class Run {
   ): Promise<boolean> {
     const { hyperparameters } = job.method.supervised
     const request = { type: 'inspect' as const, ...files, hyperparameters }
+    // Reading a large file is not worth waiting for; there is nothing to save yet either.
+    const quit = () => void thread[Symbol.asyncDispose]()
+    this.#signal.addEventListener('abort', quit)
+    using _ = { [Symbol.dispose]: () => this.#signal.removeEventListener('abort', quit) }
     for await (const event of thread.run(request, this.#signal)) {
       if (event.type !== 'inspected') continue
       const failure = fileFailure(event)

@@ -1,0 +1,202 @@
+import { cp, mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { startTraining } from '../../../src/service/scheduler/training.ts'
+import { objectKey } from '../../../src/service/storage/object-store.ts'
+import { openTestApi, type TestApi } from '../../support/api.ts'
+import { testLog } from '../../support/log.ts'
+import { shared } from '../../support/shared.ts'
+
+const stories = shared('models/stories260k')
+
+describe.skipIf(stories.missing)('fine-tuning jobs on a real model', () => {
+  let service: TestApi
+  let models = ''
+  beforeAll(async () => {
+    models = await mkdtemp(join(tmpdir(), 'luthier-models-'))
+    await cp(stories.path, join(models, 'stories260k'), { recursive: true })
+    service = await openTestApi({ models })
+  })
+  afterAll(async () => {
+    await service?.[Symbol.asyncDispose]()
+    await rm(models, { recursive: true, force: true })
+  })
+
+  const train = () =>
+    startTraining({
+      stores: service.stores,
+      models: service.models,
+      cache: join(service.folder, 'weights'),
+      log: testLog,
+      takeTurn: service.device.turns('training'),
+      lease_seconds: 2,
+      poll_seconds: 0.5,
+    })
+
+  const rows = (count: number) =>
+    Array.from({ length: count }, (_, i) =>
+      JSON.stringify({ prompt: `Cat ${i} said`, completion: ` hello ${i * 7}.` }),
+    ).join('\n')
+
+  async function create(hyperparameters: object, options: object = {}) {
+    const training_file = await service.upload(`${rows(12)}\n`)
+    const { status, body } = await service.post('/v1/fine_tuning/jobs', {
+      model: 'stories260k',
+      training_file,
+      seed: 11,
+      method: { type: 'supervised', supervised: { hyperparameters } },
+      ...options,
+    })
+    expect([status, body.error]).toEqual([200, null])
+    return body.id as string
+  }
+
+  const job = async (id: string) => (await service.get(`/v1/fine_tuning/jobs/${id}`)).body
+  const events = async (id: string) =>
+    (await service.get(`/v1/fine_tuning/jobs/${id}/events?limit=100`)).body.data
+
+  async function until(id: string, done: (job: { status: string }) => Promise<boolean> | boolean) {
+    for (let waited = 0; waited < 60_000; waited += 50) {
+      if (await done(await job(id))) return
+      await sleep(50)
+    }
+    throw new Error(`It did not come to that: ${JSON.stringify(await events(id), null, 1)}`)
+  }
+  const ended = (id: string) =>
+    until(id, ({ status }) => ['succeeded', 'failed', 'cancelled'].includes(status))
+  const steps = async (id: string): Promise<number[]> => {
+    const sql = 'select step from fine_tuning_steps where job_id = $1 order by step'
+    return (await service.db.query(sql, [id])).rows.map((row) => row.step)
+  }
+
+  async function adapterOf(id: string): Promise<Buffer> {
+    const { fine_tuned_model } = await job(id)
+    const { adapter } = await service.models.resolve(service.caller.project_id, fine_tuned_model)
+    const key = objectKey(service.caller.project_id, adapter?.sha256 ?? '')
+    const chunks: Buffer[] = []
+    for await (const chunk of await service.store.get(key)) chunks.push(chunk)
+    return Buffer.concat(chunks)
+  }
+
+  test('a job goes from its files to a model that lowers the loss', async () => {
+    await using _ = train()
+    const validation_file = await service.upload(`${rows(3)}\n`)
+    const id = await create({ n_epochs: 8, batch_size: 4 }, { validation_file, suffix: 'cats' })
+    await ended(id)
+    expect(await job(id)).toMatchObject({
+      status: 'succeeded',
+      error: null,
+      hyperparameters: {
+        n_epochs: 8,
+        batch_size: 4,
+        learning_rate_multiplier: expect.any(Number),
+      },
+    })
+    const { trained_tokens, fine_tuned_model } = await job(id)
+    expect(trained_tokens).toBeGreaterThan(8 * 12)
+    expect(trained_tokens % 8).toBe(0)
+    expect(fine_tuned_model).toMatch(/^ft:stories260k:luthier:cats:[0-9A-Za-z]{8}$/)
+    expect(await steps(id)).toEqual(Array.from({ length: 24 }, (_, i) => i + 1))
+
+    const told = (await events(id)).reverse()
+    const messages = told.map((event: { message: string }) => event.message)
+    expect(messages.slice(0, 3)).toEqual([
+      `Created fine-tuning job: ${id}`,
+      expect.stringMatching(/^Validating training file: file-\w+ and validation file: file-\w+$/),
+      'Files validated, moving job to queued state',
+    ])
+    expect(messages.at(-1)).toBe('The job has successfully completed')
+    const metrics = told.filter((event: { type: string }) => event.type === 'metrics')
+    expect(metrics).toHaveLength(24)
+    expect(metrics.at(-1).message).toMatch(
+      /^Step 24\/24: training loss=\d+\.\d\d, validation loss=\d+\.\d\d, full validation loss=\d+\.\d\d$/,
+    )
+    expect(metrics.at(-1).data.train_loss).toBeLessThan(metrics[0].data.train_loss)
+    const checkpoints = await service.get(`/v1/fine_tuning/jobs/${id}/checkpoints`)
+    expect(checkpoints.body.data.map((c: { step_number: number }) => c.step_number)).toEqual([
+      24, 21, 18,
+    ])
+  })
+
+  test('bad rows fail the job with all of them in its error event', async () => {
+    await using _ = train()
+    const training_file = await service.upload(`${rows(12)}\n{"prompt":"a"}\nno json\n`)
+    const id = await create({}, { training_file })
+    await ended(id)
+    expect(await job(id)).toMatchObject({
+      status: 'failed',
+      fine_tuned_model: null,
+      error: { code: 'invalid_training_file', param: 'training_file' },
+    })
+    const { error } = await job(id)
+    expect(error.message).toMatch(
+      /^The job failed due to an invalid training file\. Invalid file format\. Example 13 /,
+    )
+    const [failure] = await events(id)
+    expect(failure).toMatchObject({ level: 'error', message: error.message })
+    expect(failure.data.errors.map((e: { line: number }) => e.line)).toEqual([13, 14])
+  })
+
+  test.each([
+    ['seven examples', `${rows(7)}\n`, 'invalid_n_examples', 'Training file has 7 example(s)'],
+    ['no example', '', 'invalid_n_examples', 'Training file has 0 example(s)'],
+    ['another format', '{"x":1}\n'.repeat(12), 'invalid_training_file', 'unexpected file format'],
+    ['bytes that are no text', '\u0000\n'.repeat(12), 'invalid_training_file', 'Invalid file'],
+  ])('a file with %s fails the job', async (_name, content, code, message) => {
+    await using _ = train()
+    const id = await create({}, { training_file: await service.upload(content) })
+    await ended(id)
+    const { status, error } = await job(id)
+    expect([status, error.code, error.param]).toEqual(['failed', code, 'training_file'])
+    expect(error.message).toContain(message)
+  })
+
+  test('a cancel stops training within a step', async () => {
+    await using _ = train()
+    const id = await create({ n_epochs: 50, batch_size: 1 })
+    await until(id, async () => (await steps(id)).length > 5)
+    const { body } = await service.post(`/v1/fine_tuning/jobs/${id}/cancel`)
+    expect(body.status).toBe('cancelled')
+    const reached = await steps(id)
+    await sleep(1000)
+    expect(await steps(id)).toEqual(reached)
+    expect((await events(id))[0].message).toBe('Job cancelled')
+
+    const next = await create({ n_epochs: 1, batch_size: 4 })
+    await ended(next)
+    expect((await job(next)).status).toBe('succeeded')
+  })
+
+  test('a job that is stopped again and again ends with the bytes of an undisturbed one', async () => {
+    const hyperparameters = { n_epochs: 20, batch_size: 2 }
+    const undisturbed = await create(hyperparameters)
+    {
+      await using _ = train()
+      await ended(undisturbed)
+    }
+    const id = await create(hyperparameters)
+    for (const enough of [10, 40, 41, 90]) {
+      await using _ = train()
+      await until(id, async () => (await steps(id)).length >= enough)
+    }
+    expect(['queued', 'running']).toContain((await job(id)).status)
+    {
+      await using _ = train()
+      await ended(id)
+    }
+    expect((await job(id)).status).toBe('succeeded')
+    expect(await steps(id)).toEqual(await steps(undisturbed))
+    expect((await adapterOf(id)).equals(await adapterOf(undisturbed))).toBe(true)
+    expect((await job(id)).trained_tokens).toBe((await job(undisturbed)).trained_tokens)
+    const csv = async (job_id: string) => {
+      const [file] = (await job(job_id)).result_files
+      const { rows } = await service.db.query('select sha256 from files where id = $1', [file])
+      return rows[0].sha256
+    }
+    expect(await csv(id)).toBe(await csv(undisturbed))
+    const messages = (await events(id)).map((event: { message: string }) => event.message)
+    expect(new Set(messages).size).toBe(messages.length)
+  })
+})
