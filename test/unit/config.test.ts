@@ -1,0 +1,87 @@
+import { resolve } from 'node:path'
+import { expect, test } from 'vitest'
+import { readConfig } from '../../src/config.ts'
+
+test('an empty environment is enough', () => {
+  expect(readConfig({})).toEqual({
+    host: '127.0.0.1',
+    port: 8080,
+    home: resolve('.luthier'),
+    databaseUrl: undefined,
+    apiKey: undefined,
+    models: resolve('.luthier/models'),
+    modelAliases: {},
+    precision: 'auto',
+    devices: ['auto'],
+    role: 'all',
+    logLevel: 'info',
+  })
+})
+
+test('every setting is read, and none can be changed afterwards', () => {
+  const config = readConfig({
+    HOST: '0.0.0.0',
+    PORT: '0',
+    LUTHIER_HOME: '/srv/luthier',
+    DATABASE_URL: 'postgresql://u:p@db/x',
+    LUTHIER_API_KEY: 'sk-0123456789abcdef',
+    LUTHIER_MODEL_ALIASES: 'gpt-4o-mini=SmolLM2-135M-Instruct, gpt-4o = other',
+    LUTHIER_PRECISION: 'int8',
+    LUTHIER_DEVICE: 'cpu, cuda',
+    LUTHIER_ROLE: 'worker',
+    LOG_LEVEL: 'debug',
+  })
+  expect(config).toMatchObject({
+    host: '0.0.0.0',
+    port: 0,
+    home: '/srv/luthier',
+    models: '/srv/luthier/models',
+    modelAliases: { 'gpt-4o-mini': 'SmolLM2-135M-Instruct', 'gpt-4o': 'other' },
+    precision: 'int8',
+    devices: ['cpu', 'cuda'],
+    role: 'worker',
+  })
+  for (const value of [config, config.modelAliases, config.devices])
+    expect(Object.isFrozen(value)).toBe(true)
+})
+
+test('all mistakes stand in one message, and no secret does', () => {
+  const read = () =>
+    readConfig({
+      PORT: '99999',
+      DATABASE_URL: 'mysql://u:secret@db/x',
+      LUTHIER_API_KEY: 'short one',
+      LUTHIER_MODEL_ALIASES: 'a=b,a=c,d',
+      LUTHIER_PRECISION: 'fp64',
+      LUTHIER_DEVICE: 'tpu',
+      LUTHIER_ROLE: 'boss',
+      LOG_LEVEL: 'loud',
+      S3_BUCKET: 'bucket',
+    })
+  expect(read).toThrow()
+  try {
+    read()
+  } catch (error) {
+    const { message } = error as Error
+    for (const name of [
+      'PORT',
+      'DATABASE_URL',
+      'LUTHIER_API_KEY',
+      'LUTHIER_PRECISION',
+      'LUTHIER_DEVICE',
+      'LUTHIER_ROLE',
+      'LOG_LEVEL',
+      'S3_BUCKET',
+    ])
+      expect(message).toContain(`${name}: `)
+    expect(message).toContain("'a' stands twice")
+    expect(message).toContain("'d' is no alias=model")
+    expect(message).toContain("'fp64' is none of auto, fp32, int8, int4")
+    expect(message).not.toContain('secret')
+    expect(message).not.toContain('short one')
+  }
+})
+
+test('auto does not stand in a list of devices', () => {
+  expect(() => readConfig({ LUTHIER_DEVICE: 'auto,cpu' })).toThrow('stands alone')
+})
