@@ -18,15 +18,15 @@ export interface Sniffer {
 /** Holds no more of the file than its first row. */
 export const createSniffer = (): Sniffer => {
   let carry: Buffer<ArrayBufferLike> = Buffer.alloc(0) // the begin of a character that the next chunk ends
+  let valid = 0 // how many bytes are known to be text
   let isText = true
-  let position = 0
-  let line = 1
   const row = createRowReader()
 
   const checkText = (chunk: Buffer) => {
     const bytes = carry.length > 0 ? Buffer.concat([carry, chunk]) : chunk
     const cut = bytes.length - unfinished(bytes)
-    if (!isUtf8(bytes.subarray(0, cut))) isText = false
+    isText = isUtf8(bytes.subarray(0, cut))
+    valid += isText ? cut : validPart(bytes)
     carry = Buffer.from(bytes.subarray(cut))
   }
 
@@ -35,22 +35,31 @@ export const createSniffer = (): Sniffer => {
       if (!isText) return
       const chunk = Buffer.from(input.buffer, input.byteOffset, input.byteLength)
       checkText(chunk)
-      if (!isText) return
-      position += chunk.length
-      row.push(chunk)
-      line = row.line
+      if (isText) row.push(chunk)
     },
     verdict() {
       if (!isText || carry.length > 0)
-        return `The file is not UTF-8 text: there are invalid bytes after byte ${position - carry.length}.`
+        return `The file is not UTF-8 text: there are invalid bytes after byte ${valid}.`
       const text = row.text()
       if (text === undefined) return undefined
       if (text.trim() === '') return 'The file holds no rows.'
       return isJsonObject(text)
         ? undefined
-        : `The file is not JSONL: line ${line} is not a JSON object.`
+        : `The file is not JSONL: line ${row.line} is not a JSON object.`
     },
   }
+}
+
+/** How many bytes are text before those that are not. */
+const validPart = (bytes: Buffer): number => {
+  let [good, bad] = [0, bytes.length]
+  const endOf = (length: number) => length - unfinished(bytes.subarray(0, length))
+  while (bad - good > 1) {
+    const middle = (good + bad) >> 1
+    if (isUtf8(bytes.subarray(0, endOf(middle)))) good = middle
+    else bad = middle
+  }
+  return endOf(good)
 }
 
 /** How many bytes at the end begin a character that is not complete. */
