@@ -1,9 +1,13 @@
 // Messages → text, by the model's own Jinja template as transformers renders it. Knows no tokens.
-// A template is the model's code: it is interpreted, can neither reach a file nor the network, but can run long.
-// Call this in a worker thread only; whoever owns the thread ends it when it does not answer.
+// A template is the model's code: it is interpreted, can neither reach a file nor the network, and gets a time limit.
+// It blocks its thread so long: call this in a worker.
 
 import { Template } from '@huggingface/jinja'
 import { ApiError, invalidRequest } from '../../errors.ts'
+import { TimeLimit, withTimeLimit } from '../runtime/time-limit.ts'
+
+/** Honest templates take a few milliseconds. */
+const TIME_LIMIT = 2000
 
 export interface TextPart {
   readonly type: string
@@ -30,7 +34,7 @@ export interface RenderOptions {
 
 /**
  * Renders messages; 400 `chat_template_missing` (param `model`) without a template, 400 (param `messages`) when the
- * template refuses them. Blocks are trimmed as transformers sets Jinja up; the library does so by itself.
+ * template refuses them or does not come to an end. Blocks are trimmed as transformers sets Jinja up; the library does so by itself.
  */
 export function renderChat(
   chat_template: string | undefined,
@@ -40,15 +44,22 @@ export function renderChat(
   const template = parseTemplate(chat_template)
   const plain = messages.map(plainMessage)
   try {
-    return template.render({
-      messages: plain,
-      add_generation_prompt,
-      bos_token: bos_token ?? '',
-      eos_token: eos_token ?? '',
-      tools: tools && tools.length > 0 ? tools : null,
-      documents: null,
-    })
+    return withTimeLimit(TIME_LIMIT, () =>
+      template.render({
+        messages: plain,
+        add_generation_prompt,
+        bos_token: bos_token ?? '',
+        eos_token: eos_token ?? '',
+        tools: tools && tools.length > 0 ? tools : null,
+        documents: null,
+      }),
+    )
   } catch (cause) {
+    if (cause instanceof TimeLimit)
+      throw new ApiError(400, `The model's chat template was ${cause.message}.`, {
+        param: 'messages',
+        code: 'chat_template_timeout',
+      })
     // raise_exception() throws the template's own words; any other failure is one of these messages too.
     const reason = cause instanceof Error ? cause.message : String(cause)
     throw invalidRequest(`The model's chat template refuses these messages: ${reason}`, {

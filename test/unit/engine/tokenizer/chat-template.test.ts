@@ -56,3 +56,11 @@ test('a template reaches nothing of the program around it', () => {
       renderChat(`{{ ${path} is defined }}{{ messages.${path} is defined }}`, [user], options),
     ).toBe('falsefalse')
 })
+
+test('a template that does not end is stopped, and the next one runs', () => {
+  const endless = '{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}'
+  expect(() => renderChat(endless, [user], options)).toThrow(
+    expect.objectContaining({ status: 400, param: 'messages', code: 'chat_template_timeout' }),
+  )
+  expect(renderChat('{{ messages[0].content }}', [user], options)).toBe('Hi')
+})
