@@ -11,6 +11,7 @@ test('an empty environment is enough', () => {
     apiKey: undefined,
     models: resolve('.luthier/models'),
     modelAliases: {},
+    hub: { endpoint: 'https://huggingface.co', connect_timeout_ms: 5000 },
     precision: 'auto',
     devices: ['auto'],
     role: 'all',
@@ -26,9 +27,9 @@ test('every setting is read, and none can be changed afterwards', () => {
     DATABASE_URL: 'postgresql://u:p@db/x',
     LUTHIER_API_KEY: 'sk-0123456789abcdef',
     LUTHIER_MODEL_ALIASES: 'gpt-4o-mini=SmolLM2-135M-Instruct, gpt-4o = other',
-    LUTHIER_PRECISION: 'int8',
-    LUTHIER_DEVICE: 'cpu, cuda',
-    LUTHIER_ROLE: 'worker',
+    LUTHIER_PRECISION: 'fp32',
+    LUTHIER_DEVICE: 'cpu',
+    LUTHIER_ROLE: 'all',
     LOG_LEVEL: 'debug',
   })
   expect(config).toMatchObject({
@@ -37,9 +38,9 @@ test('every setting is read, and none can be changed afterwards', () => {
     home: '/srv/luthier',
     models: '/srv/luthier/models',
     modelAliases: { 'gpt-4o-mini': 'SmolLM2-135M-Instruct', 'gpt-4o': 'other' },
-    precision: 'int8',
-    devices: ['cpu', 'cuda'],
-    role: 'worker',
+    precision: 'fp32',
+    devices: ['cpu'],
+    role: 'all',
   })
   for (const value of [config, config.modelAliases, config.devices])
     expect(Object.isFrozen(value)).toBe(true)
@@ -84,4 +85,12 @@ test('all mistakes stand in one message, and no secret does', () => {
 
 test('auto does not stand in a list of devices', () => {
   expect(() => readConfig({ LUTHIER_DEVICE: 'auto,cpu' })).toThrow('stands alone')
+})
+
+test.each([
+  ['LUTHIER_PRECISION', 'int8'],
+  ['LUTHIER_DEVICE', 'cpu,cuda'],
+  ['LUTHIER_ROLE', 'worker'],
+])('%s=%s, which nothing honours yet, is refused and not ignored', (name, value) => {
+  expect(() => readConfig({ [name]: value })).toThrow(`${name}: `)
 })
