@@ -1,6 +1,6 @@
-// The logger: one JSON line a happening, on standard output.
+// The logger: one JSON line a happening, on standard output (the command line: on standard error).
 
-import { type Logger, pino, stdSerializers } from 'pino'
+import { destination, type Logger, pino, stdSerializers } from 'pino'
 
 export type { Logger } from 'pino'
 
@@ -9,10 +9,13 @@ export const logLevels = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 's
 export type LogLevel = (typeof logLevels)[number]
 
 /** Makes the process's logger; keys never reach a log line. */
-export const createLog = (level: LogLevel = 'info'): Logger =>
-  pino({
-    level,
-    base: null,
-    redact: ['req.headers.authorization', 'headers.authorization'],
-    serializers: { err: stdSerializers.err },
-  })
+export const createLog = (level: LogLevel = 'info', file_descriptor: 1 | 2 = 1): Logger =>
+  pino(
+    {
+      level,
+      base: null,
+      redact: ['req.headers.authorization', 'headers.authorization'],
+      serializers: { err: stdSerializers.err },
+    },
+    destination(file_descriptor),
+  )

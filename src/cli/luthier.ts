@@ -2,7 +2,9 @@
 
 import { Command } from 'commander'
 import { chatCommand } from './chat.ts'
+import { keysCommand } from './keys.ts'
 import { modelsCommand } from './models.ts'
+import { projectsCommand } from './projects.ts'
 import { pullCommand } from './pull.ts'
 import { trainCommand } from './train.ts'
 
@@ -13,6 +15,8 @@ const program = new Command('luthier')
   .addCommand(modelsCommand())
   .addCommand(trainCommand())
   .addCommand(chatCommand())
+  .addCommand(keysCommand())
+  .addCommand(projectsCommand())
 
 try {
   await program.parseAsync()

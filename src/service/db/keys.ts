@@ -12,8 +12,20 @@ export interface KeyRecord {
   readonly hash: Buffer
   readonly scope: Scope
   readonly project_id: string
+  /** An archived project refuses all requests. */
+  readonly project_archived: boolean
   readonly organization_id: string
   readonly organization_slug: string
+}
+
+/** What may be told of a key. */
+export interface ListedKey {
+  readonly id: string
+  readonly project_id: string
+  readonly name: string
+  readonly scope: Scope
+  readonly created_at: Date
+  readonly revoked_at: Date | null
 }
 
 export interface NewKey {
@@ -28,7 +40,7 @@ export interface NewKey {
 export const findKeyByHash = async (db: Db, hash: Buffer): Promise<KeyRecord | undefined> => {
   const { rows } = await db.query<KeyRecord>(
     `select k.id as key_id, k.hash, k.scope, k.project_id,
-            o.id as organization_id, o.slug as organization_slug
+            p.archived_at is not null as project_archived, o.id as organization_id, o.slug as organization_slug
        from api_keys k
        join projects p on p.id = k.project_id
        join organizations o on o.id = p.organization_id
@@ -57,6 +69,23 @@ export const revokeKey = async (db: Db, project_id: string, id: string): Promise
     [project_id, id],
   )
   return rowCount === 1
+}
+
+/** Keys of an organization, or of one of its projects; the oldest first, those that were revoked too. */
+export const listKeys = async (
+  db: Db,
+  organization_id: string,
+  project_id?: string,
+): Promise<ListedKey[]> => {
+  const { rows } = await db.query<ListedKey>(
+    `select k.id, k.project_id, k.name, k.scope, k.created_at, k.revoked_at
+       from api_keys k
+       join projects p on p.id = k.project_id
+      where p.organization_id = $1 and ($2::text is null or k.project_id = $2)
+      order by k.created_at, k.id`,
+    [organization_id, project_id ?? null],
+  )
+  return rows
 }
 
 /** Ends the keys of this name but the one of this hash: the setting that named them has changed. */

@@ -17,14 +17,16 @@ declare module 'fastify' {
 }
 
 /**
- * Requires a key for every route of this instance. The key alone says organization and project; the headers
- * OpenAI-Organization and OpenAI-Project are not held against it, for clients go on sending those of OpenAI.
+ * Requires a key for every route of this instance. The key alone says organization and project; where a client
+ * names them too, by OpenAI-Organization (id or slug) and OpenAI-Project, they must be the key's own.
  */
 export const requireKey = (app: FastifyInstance, db: Db): void => {
   app.decorateRequest('caller', null as unknown as Caller)
   app.addHook('onRequest', async (request, reply) => {
     const caller = await findCaller(db, readKey(request))
     if (!caller) throw wrongKey(readKey(request))
+    refuseMismatch(request, caller)
+    if (caller.project_archived) throw archivedProject()
     request.caller = caller
     reply.header('openai-organization', caller.organization_slug)
 
@@ -32,6 +34,31 @@ export const requireKey = (app: FastifyInstance, db: Db): void => {
     if (!allows(caller.scope, needed)) throw missingScope(needed)
   })
 }
+
+const refuseMismatch = ({ headers }: FastifyRequest, caller: Caller): void => {
+  const organization = headers['openai-organization']
+  if (
+    organization &&
+    ![caller.organization_id, caller.organization_slug].includes(`${organization}`)
+  )
+    throw mismatch('organization')
+  const project = headers['openai-project']
+  if (project && project !== caller.project_id) throw mismatch('project')
+}
+
+const mismatch = (what: 'organization' | 'project'): ApiError =>
+  new ApiError(
+    401,
+    `OpenAI-${what[0]!.toUpperCase()}${what.slice(1)} header should match ${what} for API key`,
+    { code: `mismatched_${what}` },
+  )
+
+const archivedProject = (): ApiError =>
+  new ApiError(
+    401,
+    'The project you are requesting has been archived and is no longer accessible.',
+    { code: 'not_authorized_invalid_project' },
+  )
 
 const defaultScope = (method: string): Scope =>
   method === 'GET' || method === 'HEAD' ? 'read' : 'member'

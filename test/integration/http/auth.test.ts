@@ -64,6 +64,23 @@ test('a key that may only read changes nothing', async () => {
   expect(reply.json().error).toMatchObject({ code: 'insufficient_permissions' })
 })
 
+test.each([
+  ['OpenAI-Organization', 'org-of-another', 401, 'mismatched_organization'],
+  ['OpenAI-Organization', 'luthier', 200, undefined],
+  ['OpenAI-Project', 'proj_other', 401, 'mismatched_project'],
+  ['OpenAI-Project', '', 200, undefined],
+])('%s: %s is answered with %i', async (header, value, status, code) => {
+  const reply = await list({ ...bearer(service.key), [header]: value })
+  expect(reply.statusCode).toBe(status)
+  expect(reply.json().error?.code).toBe(code)
+})
+
+test('the headers may name what the key belongs to', async () => {
+  const { organization_id, project_id } = service.caller
+  const own = { 'OpenAI-Organization': organization_id, 'OpenAI-Project': project_id }
+  expect((await list({ ...bearer(service.key), ...own })).statusCode).toBe(200)
+})
+
 test('no key is kept as it is', async () => {
   const { rows } = await service.db.query('select k::text as row from api_keys k')
   for (const { row } of rows) expect(row).not.toContain(service.key)
