@@ -1,0 +1,183 @@
+// Every route of the API's description × everyone who may not see a project's rows.
+
+import type { InjectOptions } from 'fastify'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import description from '../../../openapi/openapi.json' with { type: 'json' }
+import { newKey } from '../../../src/service/auth/keys.ts'
+import { insertCheckpoint } from '../../../src/service/db/fine-tuning-checkpoints.ts'
+import { listKeys, revokeKey } from '../../../src/service/db/keys.ts'
+import { insertModel } from '../../../src/service/db/models.ts'
+import { upsertObject } from '../../../src/service/db/objects.ts'
+import { openTestApi, type TestApi } from '../../support/api.ts'
+import { bearer } from '../../support/service.ts'
+
+interface Operation {
+  operationId: string
+  method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
+  path: string
+  takesBody: boolean
+}
+
+const operations: Operation[] = Object.entries(description.paths)
+  .filter(([path]) => path.startsWith('/v1/'))
+  .flatMap(([path, methods]) =>
+    Object.entries(methods as Record<string, { operationId: string; requestBody?: object }>).map(
+      ([method, { operationId, requestBody }]) => ({
+        operationId,
+        method: method.toUpperCase() as Operation['method'],
+        path,
+        takesBody: requestBody !== undefined,
+      }),
+    ),
+  )
+
+/** What the owner has: its ids are what nobody else may ever read. */
+const owned = { file: '', job: '', model: '', checkpoint: '', checkpoint_model: '', event: '' }
+
+/** A value of each parameter that stands in a path; a new one is added here. */
+const parameters: Record<string, () => string> = {
+  file_id: () => owned.file,
+  fine_tuning_job_id: () => owned.job,
+  model: () => owned.model,
+}
+
+/** A body for each operation that takes one, naming the owner's rows where it can. */
+const bodies: Record<string, () => Pick<InjectOptions, 'payload' | 'headers'>> = {
+  createFile: () => ({
+    headers: { 'content-type': 'multipart/form-data; boundary=cut' },
+    payload: [
+      ...['--cut', 'content-disposition: form-data; name="purpose"', '', 'fine-tune'],
+      ...['--cut', 'content-disposition: form-data; name="file"; filename="a.jsonl"', ''],
+      ...['{"prompt":"a","completion":"b"}', '--cut--', ''],
+    ].join('\r\n'),
+  }),
+  createFineTuningJob: () => ({ payload: { model: 'tiny', training_file: owned.file } }),
+  createChatCompletion: () => ({
+    payload: { model: owned.model, messages: [{ role: 'user', content: 'x' }] },
+  }),
+  createCompletion: () => ({ payload: { model: owned.checkpoint_model, prompt: 'x' } }),
+}
+
+let service: TestApi
+const callers: Record<string, () => Promise<Record<string, string>>> = {
+  'no key': async () => ({}),
+  'a wrong key': async () => bearer(newKey()),
+  'the key of another project': async () =>
+    bearer(await service.keyOf('admin', await service.anotherProject())),
+  'a revoked key': async () => {
+    const key = await service.keyOf('admin')
+    const newest = (await listKeys(service.db, service.caller.organization_id)).at(-1)!
+    await revokeKey(service.db, service.project_id, newest.id)
+    return bearer(key)
+  },
+}
+
+beforeAll(async () => {
+  service = await openTestApi()
+  const { db, project_id } = service
+  owned.file = await service.upload('{"prompt":"a","completion":"b"}\n'.repeat(10))
+  const { body: job } = await service.post('/v1/fine_tuning/jobs', {
+    model: 'tiny',
+    training_file: owned.file,
+    metadata: { secret: 'of the owner' },
+  })
+  owned.job = job.id
+  const { body: events } = await service.get(`/v1/fine_tuning/jobs/${job.id}/events`)
+  owned.event = events.data[0].id
+  const adapter = { sha256: 'a'.repeat(64), config_sha256: 'b'.repeat(64) }
+  for (const sha256 of Object.values(adapter))
+    await upsertObject(db, { project_id, sha256, bytes: 1 })
+  owned.model = 'ft:tiny:luthier:owned:AAAAAAAA'
+  owned.checkpoint_model = `${owned.model}:ckpt-step-1`
+  owned.checkpoint = 'ftckpt_owned'
+  await insertCheckpoint(db, {
+    id: owned.checkpoint,
+    project_id,
+    job_id: job.id,
+    step_number: 1,
+    fine_tuned_model_checkpoint: owned.checkpoint_model,
+    metrics: { step: 1 },
+    adapter,
+  })
+  await insertModel(db, {
+    id: owned.model,
+    project_id,
+    job_id: job.id,
+    parent: 'tiny',
+    root: 'tiny',
+    adapter_sha256: adapter.sha256,
+    adapter_config_sha256: adapter.config_sha256,
+  })
+})
+afterAll(() => service?.[Symbol.asyncDispose]())
+
+const ask = async (operation: Operation, headers: Record<string, string>) => {
+  const url = operation.path.replace(/\{(\w+)\}/g, (_, name: string) => {
+    const value = parameters[name]
+    if (!value)
+      throw new Error(`The parameter ${name} of ${operation.path} is missing in this test.`)
+    return encodeURIComponent(value())
+  })
+  const body = bodies[operation.operationId]?.()
+  if (operation.takesBody && !body)
+    throw new Error(`The body of ${operation.operationId} is missing in this test.`)
+  const reply = await service.app.inject({
+    method: operation.method,
+    url,
+    ...body,
+    headers: { ...headers, ...body?.headers },
+  })
+  return { url, sent: `${url}${JSON.stringify(body?.payload) ?? ''}`, reply }
+}
+
+/** All rows of the owner's project, in every table that has projects. */
+const rowsOfOwner = async () => {
+  const { rows: tables } = await service.db.query<{ name: string }>(
+    `select table_name as name from information_schema.columns
+      where table_schema = 'public' and column_name = 'project_id' and table_name <> 'api_keys'
+      order by 1`,
+  )
+  const found: Record<string, unknown[]> = {}
+  for (const { name } of tables) {
+    const { rows } = await service.db.query(
+      `select to_jsonb(t) as row from ${name} t where project_id = $1 order by t::text`,
+      [service.project_id],
+    )
+    found[name] = rows
+  }
+  return found
+}
+
+test('the committed description has every route of the server', () => {
+  const routes = (paths: object) =>
+    Object.entries(paths).flatMap(([path, methods]) =>
+      Object.keys(methods).map((m) => `${m} ${path}`),
+    )
+  const live = (service.app.swagger() as { paths: object }).paths
+  expect(routes(live).sort()).toEqual(routes(description.paths).sort())
+})
+
+for (const [who, headersOf] of Object.entries(callers))
+  test.each(operations)(`${who}: $method $path shows and changes nothing`, async (operation) => {
+    const before = await rowsOfOwner()
+    const { sent, reply } = await ask(operation, await headersOf())
+    if (who !== 'the key of another project') {
+      expect(reply.statusCode).toBe(401)
+      expect(reply.json().error.code).toBe('invalid_api_key')
+    } else if (sent.includes(encodeURIComponent(owned.file)) || /owned|ftjob-/.test(sent))
+      expect([400, 404]).toContain(reply.statusCode)
+    // What the caller sent may be said back; anything else of the owner may not.
+    for (const id of Object.values(owned))
+      if (!decodeURIComponent(sent).includes(id)) expect(reply.payload).not.toContain(id)
+    expect(reply.payload).not.toContain('of the owner')
+    expect(await rowsOfOwner()).toEqual(before)
+  })
+
+// Without this the tests above could pass because their requests are wrong. What deletes comes last.
+const byHarm = operations.toSorted(
+  (a, b) => Number(a.method === 'DELETE') - Number(b.method === 'DELETE'),
+)
+test.each(byHarm)('the owner: $method $path is let in', async (operation) => {
+  const { reply } = await ask(operation, bearer(service.key))
+  expect([401, 403, 404]).not.toContain(reply.statusCode)
+})
