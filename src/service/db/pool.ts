@@ -35,6 +35,10 @@ export const openPool = (url: string, log: Logger, max = 10): Pool => {
     types: { getTypeParser },
   })
   pool.on('error', (err) => log.warn({ err }, 'idle database connection lost'))
+  // One that dies in a holder's hands fails the holder's next query; the event alone must not end the process.
+  pool.on('connect', (client) => {
+    client.on('error', (err) => log.debug({ err }, 'database connection lost'))
+  })
   return pool
 }
 
