@@ -17,6 +17,11 @@ import { Hopeless, patiently } from '../work/patience.ts'
 
 export type TrainingThread = Thread<TrainThreadRequest, TrainEvent>
 
+/** Training itself failed: what it says names files, tensors and numbers, and may be told. */
+export class TrainingFault extends Error {
+  override readonly name = 'TrainingFault'
+}
+
 export interface RunJobDeps {
   stores: Stores
   models: Pick<ModelRegistry, 'resolveBase'>
@@ -106,7 +111,7 @@ class Run {
     const quit = () => void thread[Symbol.asyncDispose]()
     this.#signal.addEventListener('abort', quit)
     using _ = { [Symbol.dispose]: () => this.#signal.removeEventListener('abort', quit) }
-    for await (const event of thread.run(request, this.#signal)) {
+    for await (const event of ask(thread, request, this.#signal)) {
       if (event.type !== 'inspected') continue
       const failure = fileFailure(event)
       if (failure) {
@@ -164,7 +169,11 @@ class Run {
 
     // Once the lease is lost the thread is let run to its own end: it stops within a step, and nothing is kept.
     try {
-      for await (const event of thread.run({ ...request, ...(state && { state }) }, this.#signal)) {
+      for await (const event of ask(
+        thread,
+        { ...request, ...(state && { state }) },
+        this.#signal,
+      )) {
         if (lost) continue
         try {
           await keep(event)
@@ -205,5 +214,30 @@ class Run {
       for await (const chunk of await this.#deps.stores.store.get(key)) chunks.push(chunk)
       return Buffer.concat(chunks)
     })
+  }
+}
+
+/** What the thread yields; what it throws is told apart from our own errors. */
+async function* ask(
+  thread: TrainingThread,
+  request: TrainThreadRequest,
+  signal: AbortSignal,
+): AsyncGenerator<TrainEvent, void, undefined> {
+  const events = thread.run(request, signal)
+  try {
+    while (true) {
+      let next: IteratorResult<TrainEvent, void>
+      try {
+        next = await events.next()
+      } catch (cause) {
+        if (cause instanceof ApiError || signal.aborted) throw cause
+        const message = cause instanceof Error ? cause.message : String(cause)
+        throw new TrainingFault(message, { cause })
+      }
+      if (next.done) return
+      yield next.value
+    }
+  } finally {
+    await events.return()
   }
 }

@@ -8,7 +8,7 @@ import { FINE_TUNING_JOB } from '../jobs/jobs.ts'
 import { Progress } from '../jobs/progress.ts'
 import type { WorkKind } from '../work/kind.ts'
 import { startWorker, type Worker, type WorkerOptions } from '../work/worker.ts'
-import { type RunJobDeps, runJob } from './run-job.ts'
+import { type RunJobDeps, runJob, TrainingFault } from './run-job.ts'
 
 export interface TrainingOptions
   extends Omit<RunJobDeps, 'spawnThread'>,
@@ -41,23 +41,19 @@ const fineTuning = (deps: RunJobDeps): WorkKind => ({
   fail: (lease, cause) => new Progress(deps.stores, lease).failed(failureOf(cause)),
 })
 
-/** What the job's owner is told: their own mistakes in full, of ours only that the log has them. */
-const failureOf = (cause: unknown): JobFailure =>
-  cause instanceof ApiError
-    ? {
-        error: {
-          code: cause.code ?? 'invalid_request',
-          message: cause.message,
-          param: cause.param,
-        },
-        errors: [],
-      }
-    : {
-        error: {
-          code: 'server_error',
-          message:
-            'The job failed due to an internal error. The log of the server has the details under the id of the job.',
-          param: null,
-        },
-        errors: [],
-      }
+/** What the job's owner is told: their own mistakes and training's in full, of ours only that the log has them. */
+function failureOf(cause: unknown): JobFailure {
+  if (cause instanceof ApiError) {
+    const { code, message, param } = cause
+    return { error: { code: code ?? 'invalid_request', message, param }, errors: [] }
+  }
+  const message =
+    cause instanceof TrainingFault
+      ? `The job failed during training. ${withoutFolders(cause.message)}`
+      : 'The job failed due to an internal error. The log of the server has the details under the id of the job.'
+  return { error: { code: 'server_error', message, param: null }, errors: [] }
+}
+
+/** No path of this machine leaves it: of `/srv/models/a.gguf` only `a.gguf` does. */
+const withoutFolders = (message: string) =>
+  message.replace(/(?:\/[^\s/:'"]+)+\/([^\s/:'"]+)/g, '$1')

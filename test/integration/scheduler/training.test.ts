@@ -1,4 +1,4 @@
-import { cp, mkdtemp, rm } from 'node:fs/promises'
+import { cp, mkdtemp, rm, truncate } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -17,6 +17,8 @@ describe.skipIf(stories.missing)('fine-tuning jobs on a real model', () => {
   beforeAll(async () => {
     models = await mkdtemp(join(tmpdir(), 'luthier-models-'))
     await cp(stories.path, join(models, 'stories260k'), { recursive: true })
+    await cp(stories.path, join(models, 'cut'), { recursive: true })
+    await truncate(join(models, 'cut', 'model.safetensors'), 500_000)
     service = await openTestApi({ models })
   })
   afterAll(async () => {
@@ -167,6 +169,53 @@ describe.skipIf(stories.missing)('fine-tuning jobs on a real model', () => {
     const next = await create({ n_epochs: 1, batch_size: 4 })
     await ended(next)
     expect((await job(next)).status).toBe('succeeded')
+  })
+
+  test('inference answers while a job trains, and the job goes on meanwhile', async () => {
+    await using _ = train()
+    const id = await create({ n_epochs: 50, batch_size: 1 })
+    await until(id, async () => (await steps(id)).length > 2)
+    const ask = () =>
+      service.post('/v1/completions', {
+        model: 'stories260k',
+        prompt: 'Once upon a time',
+        max_tokens: 40,
+        temperature: 0,
+      })
+    const before = (await steps(id)).length
+    for (let i = 0; i < 5; i++) {
+      const { status, body } = await ask()
+      expect([status, body.usage?.completion_tokens]).toEqual([200, 40])
+    }
+    await until(id, async () => (await steps(id)).length > before)
+    expect((await job(id)).status).toBe('running')
+    await service.post(`/v1/fine_tuning/jobs/${id}/cancel`)
+  })
+
+  test('a model whose file is cut fails the job and names it, but no folder', async () => {
+    await using _ = train()
+    const id = await create({}, { model: 'cut' })
+    await ended(id)
+    const { status, error } = await job(id)
+    expect([status, error.code]).toEqual(['failed', 'server_error'])
+    expect(error.message).toMatch(/^The job failed during training\. .*model\.safetensors/)
+    expect(error.message).not.toContain(models)
+  })
+
+  test('connections that the database drops cost nothing', async () => {
+    await using _ = train()
+    const id = await create({ n_epochs: 10, batch_size: 2 })
+    for (const enough of [1, 10, 20]) {
+      await until(id, async () => (await steps(id)).length >= enough)
+      await service.db.query(
+        `select pg_terminate_backend(pid) from pg_stat_activity
+          where datname = current_database() and pid <> pg_backend_pid()`,
+      )
+      await sleep(300)
+    }
+    await ended(id)
+    expect(await job(id)).toMatchObject({ status: 'succeeded', error: null })
+    expect(await steps(id)).toEqual(Array.from({ length: 60 }, (_, i) => i + 1))
   })
 
   test('a job that is stopped again and again ends with the bytes of an undisturbed one', async () => {
