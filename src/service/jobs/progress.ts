@@ -36,6 +36,8 @@ import { tell } from './tell.ts'
 /** As OpenAI keeps: the last three epoch ends. */
 const KEPT_CHECKPOINTS = 3
 
+const PIECE = 256 * 1024
+
 type Saved<Type> = Extract<TrainEvent, { type: Type }>
 
 /** The books of one claim of one job. */
@@ -120,7 +122,7 @@ export class Progress {
   async state({ step, state }: Saved<'state'>): Promise<void> {
     const { id, project_id } = this.#lease
     await patiently(async () => {
-      const staged = await this.#stores.store.stage(once(state))
+      const staged = await this.#stores.store.stage(pieces(state))
       await keepObject(this.#stores, project_id, staged, async (tx) => {
         await holdLease(tx, this.#lease)
         await setState(tx, id, { sha256: staged.sha256, step })
@@ -136,8 +138,8 @@ export class Progress {
     const { step, total_steps } = event.metrics
     const name = step === total_steps ? job.model_name : checkpointName(job.model_name, step)
     await patiently(async () => {
-      const adapter = await this.#stores.store.stage(once(event.adapter))
-      const config = await this.#stores.store.stage(once(Buffer.from(event.adapter_config)))
+      const adapter = await this.#stores.store.stage(pieces(event.adapter))
+      const config = await this.#stores.store.stage(pieces(Buffer.from(event.adapter_config)))
       await keepObjects(this.#stores, project_id, [adapter, config], async (tx) => {
         await holdLease(tx, this.#lease)
         await insertCheckpoint(tx, {
@@ -167,7 +169,7 @@ export class Progress {
     await patiently(async () => {
       const steps = await listSteps(this.#stores.db, id)
       const csv = Buffer.from(resultCsv(steps))
-      const staged = await this.#stores.store.stage(once(csv))
+      const staged = await this.#stores.store.stage(pieces(csv))
       await keepObject(this.#stores, project_id, staged, async (tx) => {
         await holdLease(tx, this.#lease)
         const final = await findCheckpointAt(tx, id, step)
@@ -245,8 +247,9 @@ export class Progress {
   }
 }
 
-async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
-  yield bytes
+/** In pieces: hashing a large state in one go would keep the thread from answering requests. */
+async function* pieces(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  for (let from = 0; from < bytes.length; from += PIECE) yield bytes.subarray(from, from + PIECE)
 }
 
 const isString = (value: string | null): value is string => value !== null
