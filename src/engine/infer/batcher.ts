@@ -10,7 +10,8 @@ export interface Batcher<S> {
 
 interface Group<S> {
   readonly target: string
-  waiting: S[]
+  /** By owner, the one whose turn it is first; none is empty. */
+  waiting: { readonly owner: unknown; sequences: S[] }[]
   active: S[]
   /** A prompt was admitted last: those that decode go first now. */
   admitted: boolean
@@ -24,30 +25,36 @@ export type Step<S> =
 /** A batcher without work. */
 export const createBatcher = <S>({ width = 8 } = {}): Batcher<S> => ({ width, groups: [] })
 
-/** Queues a sequence behind the others of its target. */
-export function add<S>(batcher: Batcher<S>, target: string, sequence: S): void {
-  const group = batcher.groups.find((group) => group.target === target)
-  if (group) group.waiting.push(sequence)
-  else batcher.groups.push({ target, waiting: [sequence], active: [], admitted: false })
+/** Queues a sequence behind the others of its owner, a request; owners take turns. */
+export function add<S>(batcher: Batcher<S>, target: string, sequence: S, owner: unknown): void {
+  let group = batcher.groups.find((group) => group.target === target)
+  if (!group) {
+    group = { target, waiting: [], active: [], admitted: false }
+    batcher.groups.push(group)
+  }
+  const queue = group.waiting.find((queue) => queue.owner === owner)
+  if (queue) queue.sequences.push(sequence)
+  else group.waiting.push({ owner, sequences: [sequence] })
 }
 
 /** Takes a sequence out, finished or aborted; false when it was not there. */
 export function remove<S>(batcher: Batcher<S>, sequence: S): boolean {
+  const others = (list: S[]) => list.filter((other) => other !== sequence)
   for (const [i, group] of batcher.groups.entries()) {
-    const before = group.waiting.length + group.active.length
-    group.waiting = group.waiting.filter((other) => other !== sequence)
-    group.active = group.active.filter((other) => other !== sequence)
-    const after = group.waiting.length + group.active.length
-    if (after === before) continue
-    if (after === 0) batcher.groups.splice(i, 1)
+    const queue = group.waiting.find(({ sequences }) => sequences.includes(sequence))
+    if (queue) queue.sequences = others(queue.sequences)
+    else if (group.active.includes(sequence)) group.active = others(group.active)
+    else continue
+    group.waiting = group.waiting.filter(({ sequences }) => sequences.length > 0)
+    if (group.waiting.length + group.active.length === 0) batcher.groups.splice(i, 1)
     return true
   }
   return false
 }
 
 /**
- * The next step, or none. Targets take turns; within a target prompts and decoding take turns, so that
- * neither a long queue nor a long answer holds up the other. A sequence in a `prefill` is active from then on.
+ * The next step, or none. Targets take turns; within a target prompts and decoding take turns, and so do
+ * owners, so that neither a long queue nor a long answer nor many choices hold up the others. A sequence in a `prefill` is active from then on.
  */
 export function nextStep<S>(batcher: Batcher<S>): Step<S> | undefined {
   const group = batcher.groups.shift()
@@ -55,9 +62,16 @@ export function nextStep<S>(batcher: Batcher<S>): Step<S> | undefined {
   batcher.groups.push(group)
   const { target, waiting, active } = group
   const admit = active.length < batcher.width && !(group.admitted && active.length > 0)
-  const sequence = admit ? waiting.shift() : undefined
+  const sequence = admit ? take(waiting) : undefined
   group.admitted = sequence !== undefined
   if (sequence === undefined) return { type: 'decode', target, sequences: [...active] }
   active.push(sequence)
   return { type: 'prefill', target, sequence }
+}
+
+function take<S>(waiting: Group<S>['waiting']): S | undefined {
+  const queue = waiting.shift()
+  const sequence = queue?.sequences.shift()
+  if (queue && queue.sequences.length > 0) waiting.push(queue)
+  return sequence
 }

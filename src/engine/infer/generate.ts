@@ -108,7 +108,7 @@ export class Generator {
     try {
       for (const r of running) {
         if (r.sequence.finish_reason) emit(finishOf(r.sequence))
-        else add(this.#batcher, target.key, r)
+        else add(this.#batcher, target.key, r, shared)
       }
       void this.#pump()
       let open = running.length
