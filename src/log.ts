@@ -17,5 +17,6 @@ export const createLog = (level: LogLevel = 'info', file_descriptor: 1 | 2 = 1):
       redact: ['req.headers.authorization', 'headers.authorization'],
       serializers: { err: stdSerializers.err },
     },
-    destination(file_descriptor),
+    // Written at once: buffered lines come out of order, or not at all, when the process ends.
+    destination({ dest: file_descriptor, sync: true }),
   )
