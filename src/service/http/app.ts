@@ -16,12 +16,13 @@ import {
   type RouteOptions,
 } from 'fastify'
 import { Type } from 'typebox'
+import { ApiError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import type { Db } from '../db/pool.ts'
 import type { Files } from '../files/files.ts'
 import type { Inference } from './answer.ts'
 import { requireKey } from './auth.ts'
-import { ErrorBody, handleErrors, sendError } from './errors.ts'
+import { ErrorBody, errorBody, handleErrors, sendError } from './errors.ts'
 import { chatRoutes } from './routes/chat.ts'
 import { completionRoutes } from './routes/completions.ts'
 import { filesRoutes } from './routes/files.ts'
@@ -60,6 +61,7 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
     // What still comes while we drain is answered as long as its connection lives.
     return503OnClosing: false,
     forceCloseConnections: 'idle',
+    clientErrorHandler: refuseBrokenHttp,
     // A URL that cannot be read comes before all hooks.
     frameworkErrors: (error, request, reply) => {
       reply.header('x-request-id', request.id)
@@ -92,6 +94,21 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
     { prefix: '/v1' },
   )
   return app
+}
+
+/** What is no HTTP at all is answered by hand: there is no request yet. */
+const refuseBrokenHttp = (error: NodeJS.ErrnoException, socket: Socket): void => {
+  if (error.code === 'ECONNRESET' || !socket.writable) return void socket.destroy()
+  const [status, reason] =
+    error.code === 'HPE_HEADER_OVERFLOW'
+      ? [431, 'Request Header Fields Too Large']
+      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+        ? [408, 'Request Timeout']
+        : [400, 'Bad Request']
+  const body = JSON.stringify(errorBody(new ApiError(status, `${reason}.`)))
+  socket.end(
+    `HTTP/1.1 ${status} ${reason}\r\ncontent-type: application/json; charset=utf-8\r\ncontent-length: ${body.length}\r\nconnection: close\r\n\r\n${body}`,
+  )
 }
 
 const setCompilers = (app: FastifyInstance): void => {

@@ -1,5 +1,6 @@
 import type { AddressInfo } from 'node:net'
 import { connect } from 'node:net'
+import { text } from 'node:stream/consumers'
 import { Type } from 'typebox'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { invalidRequest, unavailable } from '../../../src/errors.ts'
@@ -196,4 +197,13 @@ test('ready and alive need no key, the root leads to the description', async () 
   expect((await send('GET', '/readyz')).json()).toEqual({ status: 'ready' })
   expect((await send('GET', '/')).headers.location).toBe('/docs')
   expect((await send('GET', '/openapi.json')).json().openapi).toBe('3.1.0')
+})
+
+test('what is no HTTP gets the shape of an error too', async () => {
+  const { port } = service.app.server.address() as AddressInfo
+  const socket = connect(port, '127.0.0.1')
+  socket.write('NONSENSE\r\n\r\n')
+  const reply = await text(socket)
+  expect(reply).toMatch(/^HTTP\/1.1 400 Bad Request\r\n/)
+  expect(JSON.parse(reply.split('\r\n\r\n')[1]!).error).toMatchObject({ message: 'Bad Request.' })
 })
