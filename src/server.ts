@@ -47,7 +47,8 @@ export const startServer = async (
 ): Promise<RunningServer> => {
   const started = createStack(log)
   try {
-    await mkdir(config.home, { recursive: true })
+    // Others may pass through, for the database may run as another user; they read nothing.
+    await mkdir(config.home, { recursive: true, mode: 0o711 })
 
     // State: Postgres, then objects.
     const databaseUrl = config.databaseUrl ?? (await startDatabase(config, log, started))
@@ -71,6 +72,7 @@ export const startServer = async (
     // Who computes: serving and training take turns on the device.
     const device = new Device()
     const cache = join(config.home, 'cache')
+    await mkdir(cache, { recursive: true, mode: 0o700 })
     const adapterFile = adapterFiles({
       folder: join(cache, 'adapters'),
       read: (project_id, sha256) => store.get(objectKey(project_id, sha256)),

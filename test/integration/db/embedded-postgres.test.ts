@@ -156,6 +156,26 @@ test("a lock whose number is another program's now does not keep it from startin
   await second.stop()
 })
 
+test('a lock of a zombie, which nobody reaps, does not keep it from starting', async () => {
+  const first = await start()
+  const path = join(home, 'postgres', 'data', 'postmaster.pid')
+  const lock = await readFile(path, 'utf8')
+  await first.stop()
+  // exec: sleep takes the shell's place and waits for no child of it.
+  const careless = spawn('sh', ['-c', 'sleep 0 & echo $!; exec sleep 60'])
+  children.push(careless)
+  const [line] = await once(createInterface({ input: careless.stdout }), 'line')
+  const zombie = Number(line)
+  await expect
+    .poll(() => readFile(`/proc/${zombie}/stat`, 'utf8'), { timeout: 5000 })
+    .toContain(') Z ')
+  expect(await isRunning(zombie)).toBe(false)
+  await writeFile(path, lock.replace(/^\d+/, String(zombie)))
+  const second = await start()
+  expect(second.adopted).toBe(false)
+  await second.stop()
+})
+
 test('processes that start at once share one server, and the last one stops it', async () => {
   // From nothing: making the cluster is part of the race.
   await rm(join(home, 'postgres'), { recursive: true })
