@@ -6,6 +6,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import OpenAI, { toFile } from 'openai'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { createFiles } from '../../../src/service/files/files.ts'
+import { testLog } from '../../support/log.ts'
+import { checkedFetch } from '../../support/replies.ts'
 import { bearer, startService, type TestService } from '../../support/service.ts'
 
 const LIMIT = 1_000_000
@@ -24,7 +27,7 @@ const origin = () => {
   return `http://127.0.0.1:${port}`
 }
 const clientOf = (apiKey: string) =>
-  new OpenAI({ apiKey, baseURL: `${origin()}/v1`, maxRetries: 0 })
+  new OpenAI({ apiKey, baseURL: `${origin()}/v1`, maxRetries: 0, fetch: checkedFetch(service.app) })
 
 const ROW = '{"prompt":"a","completion":"b"}\n'
 const upload = (
@@ -110,7 +113,11 @@ const form = (fields: [string, string | Blob, string?][]) => {
   return data
 }
 const post = (data: FormData) =>
-  fetch(`${origin()}/v1/files`, { method: 'POST', headers: bearer(service.key), body: data })
+  checkedFetch(service.app)(`${origin()}/v1/files`, {
+    method: 'POST',
+    headers: bearer(service.key),
+    body: data,
+  })
 const blob = new Blob([ROW])
 
 test.each<[string, [string, string | Blob, string?][], number, object]>([
@@ -216,6 +223,17 @@ test('a file may expire, and is gone then', async () => {
     [file.id],
   )
   await expect(client.files.retrieve(file.id)).rejects.toMatchObject({ status: 404 })
+})
+
+test('what has expired is swept with its bytes', async () => {
+  const text = `{"text":"${randomBytes(8).toString('hex')}"}`
+  const sha256 = createHash('sha256').update(text).digest('hex')
+  const { id } = await upload(text)
+  await service.db.query(`update files set expires_at = now() where id = $1`, [id])
+  await createFiles({ db: service.db, store: service.store, log: testLog })[Symbol.asyncDispose]()
+  expect(await stored()).not.toContain(sha256)
+  const { rowCount } = await service.db.query('select from objects where sha256 = $1', [sha256])
+  expect(rowCount).toBe(0)
 })
 
 test.each([
