@@ -22,6 +22,14 @@ export interface FilesRoutesDeps {
 }
 
 const tags = ['Files']
+const rawBytes = {
+  'application/octet-stream': {
+    schema: Type.Unsafe<unknown>({
+      type: 'string',
+      contentMediaType: 'application/octet-stream',
+    }),
+  },
+}
 
 export const filesRoutes: FastifyPluginAsyncTypebox<FilesRoutesDeps> = async (app, { files }) => {
   await app.register(multipart, { limits: { fileSize: Number.POSITIVE_INFINITY } })
@@ -116,13 +124,7 @@ export const filesRoutes: FastifyPluginAsyncTypebox<FilesRoutesDeps> = async (ap
         tags,
         summary: 'Download the bytes of a file',
         params: FileParams,
-        produces: ['application/octet-stream'],
-        response: {
-          200: Type.Unsafe<unknown>({
-            type: 'string',
-            contentMediaType: 'application/octet-stream',
-          }),
-        },
+        response: { 200: { description: 'The bytes as they were uploaded.', content: rawBytes } },
       },
     },
     async ({ caller, params }, reply) => {
