@@ -19,6 +19,17 @@ export interface Hub {
   readonly connect_timeout_ms: number
 }
 
+export interface S3 {
+  readonly bucket: string
+  /** Undefined: AWS itself. */
+  readonly endpoint: string | undefined
+  /** Undefined: the SDK finds it, in AWS_REGION or its profile. */
+  readonly region: string | undefined
+  readonly forcePathStyle: boolean
+  /** What copies of objects may take on this machine's disk. */
+  readonly cacheLimit: number
+}
+
 export interface Config {
   readonly host: string
   /** 0 takes a free one. */
@@ -27,6 +38,10 @@ export interface Config {
   readonly home: string
   /** Undefined: the embedded Postgres under `home`. */
   readonly databaseUrl: string | undefined
+  /** Undefined: objects lie in a folder under `home`. The SDK finds the credentials in its own variables. */
+  readonly s3: S3 | undefined
+  /** Bytes that one project's objects may take; undefined: as many as there is room for. */
+  readonly projectDiskLimit: number | undefined
   /** Undefined: one is made at first start and kept in `home`/api-key. */
   readonly apiKey: string | undefined
   /** The folder of base models, absolute. */
@@ -42,8 +57,6 @@ export interface Config {
 }
 
 type Environment = Readonly<Record<string, string | undefined>>
-
-const S3_SETTINGS = ['S3_BUCKET', 'S3_ENDPOINT', 'S3_REGION', 'S3_FORCE_PATH_STYLE'] as const
 
 /** Reads the settings; whatever is wrong with any of them is said in one message. */
 export const readConfig = (env: Environment): Config => {
@@ -62,6 +75,8 @@ export const readConfig = (env: Environment): Config => {
     port: readPort(read('PORT'), mistakes),
     home,
     databaseUrl: readDatabaseUrl(read('DATABASE_URL'), mistakes),
+    s3: readS3(read, mistakes),
+    projectDiskLimit: readBytes('LUTHIER_PROJECT_DISK_LIMIT', read, mistakes),
     apiKey: readApiKey(read('LUTHIER_API_KEY'), mistakes),
     models: resolve(read('LUTHIER_MODELS') ?? resolve(home, 'models')),
     modelAliases: Object.freeze(readAliases(read('LUTHIER_MODEL_ALIASES'), mistakes)),
@@ -77,11 +92,6 @@ export const readConfig = (env: Environment): Config => {
     mistakes.push(`LUTHIER_DEVICE: only auto and cpu are supported yet, not '${config.devices}'`)
   if (config.role !== 'all')
     mistakes.push(`LUTHIER_ROLE: '${config.role}' is not supported yet; use all`)
-  const s3 = S3_SETTINGS.filter((name) => read(name) !== undefined)
-  if (s3.length > 0)
-    mistakes.push(
-      `${s3.join(', ')}: storage in S3 is not supported yet; unset it, and objects are kept under LUTHIER_HOME`,
-    )
   if (mistakes.length > 0)
     throw new Error(`The settings are wrong:\n${mistakes.map((text) => `  ${text}`).join('\n')}`)
   return Object.freeze(config)
@@ -103,6 +113,41 @@ const readDatabaseUrl = (text: string | undefined, mistakes: string[]): string |
   if (text !== undefined && !/^postgres(ql)?:\/\//.test(text))
     mistakes.push('DATABASE_URL: it does not begin with postgres:// or postgresql://')
   return text
+}
+
+type Read = (name: string) => string | undefined
+
+const readS3 = (read: Read, mistakes: string[]): S3 | undefined => {
+  const bucket = read('S3_BUCKET')
+  const endpoint = read('S3_ENDPOINT')
+  if (endpoint !== undefined && !/^https?:\/\/[^/]/.test(endpoint))
+    mistakes.push(`S3_ENDPOINT: '${endpoint}' does not begin with http:// or https://`)
+  const style = read('S3_FORCE_PATH_STYLE')
+  if (style !== undefined && style !== 'true' && style !== 'false')
+    mistakes.push(`S3_FORCE_PATH_STYLE: '${style}' is none of true, false`)
+  const cacheLimit = readBytes('S3_CACHE_LIMIT', read, mistakes) ?? 20 * 1024 ** 3
+  if (bucket === undefined) {
+    const others = ['S3_ENDPOINT', 'S3_REGION', 'S3_FORCE_PATH_STYLE', 'S3_CACHE_LIMIT']
+    const set = others.filter((name) => read(name) !== undefined)
+    if (set.length > 0) mistakes.push(`${set.join(', ')}: without S3_BUCKET this means nothing`)
+    return undefined
+  }
+  if (!/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/.test(bucket))
+    mistakes.push(`S3_BUCKET: '${bucket}' is no name of a bucket`)
+  // What is not AWS seldom has a host name for every bucket.
+  const forcePathStyle = style === undefined ? endpoint !== undefined : style === 'true'
+  return Object.freeze({ bucket, endpoint, region: read('S3_REGION'), forcePathStyle, cacheLimit })
+}
+
+/** `500MB`, `20 GB`, `1TB`, or plain bytes; a MB has 1024 × 1024 of them, as in the limits of the API. */
+const readBytes = (name: string, read: Read, mistakes: string[]): number | undefined => {
+  const text = read(name)
+  if (text === undefined) return undefined
+  const [, number, unit] = /^(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?$/i.exec(text) ?? []
+  const bytes = Math.round(Number(number) * 1024 ** ' KMGT'.indexOf(unit?.toUpperCase() || ' '))
+  if (number !== undefined && Number.isSafeInteger(bytes) && bytes > 0) return bytes
+  mistakes.push(`${name}: '${text}' is no number of bytes, such as 20GB`)
+  return undefined
 }
 
 const readApiKey = (text: string | undefined, mistakes: string[]): string | undefined => {

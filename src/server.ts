@@ -24,7 +24,7 @@ import { Device } from './service/scheduler/devices.ts'
 import { Serving } from './service/scheduler/serving.ts'
 import { startTraining } from './service/scheduler/training.ts'
 import { openFolderStore } from './service/storage/folder.ts'
-import { objectKey } from './service/storage/object-store.ts'
+import { type ObjectStore, objectKey } from './service/storage/object-store.ts'
 
 export interface RunningServer extends AsyncDisposable {
   /** Without a path: `http://127.0.0.1:8080`; the API is under `/v1`. */
@@ -55,7 +55,7 @@ export const startServer = async (
     await migrate(databaseUrl, log)
     const db = openPool(databaseUrl, log)
     started.push('database pool', () => db.end())
-    const store = await openFolderStore(join(config.home, 'objects'))
+    const store = await openStore(config)
     const key = await settleKey(config, db)
 
     // What the API is about.
@@ -120,6 +120,14 @@ export const startServer = async (
     await started.close()
     throw error
   }
+}
+
+/** The SDK is loaded only where it is used. */
+const openStore = async ({ home, s3 }: Config): Promise<ObjectStore> => {
+  if (!s3) return openFolderStore(join(home, 'objects'))
+  const { openS3Store } = await import('./service/storage/s3.ts')
+  const cache = { folder: join(home, 'cache', 'objects'), limit_bytes: s3.cacheLimit }
+  return openS3Store({ ...s3, cache })
 }
 
 const startDatabase = async (config: Config, log: Logger, started: Stack): Promise<string> => {

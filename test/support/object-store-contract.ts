@@ -50,6 +50,17 @@ export const objectStoreContract = (name: string, open: () => Promise<StoreUnder
       expect((await read(key)).equals(bytes)).toBe(true)
     })
 
+    test('a large body in small pieces is got back whole', async () => {
+      const bytes = randomBytes(17_000_000)
+      async function* pieces() {
+        for (let i = 0; i < bytes.length; i += 65_000) yield bytes.subarray(i, i + 65_000)
+      }
+      const { sha256: sum } = await putObject(store, P, pieces())
+      expect(sum).toBe(sha256(bytes))
+      expect((await read(objectKey(P, sum))).equals(bytes)).toBe(true)
+      expect(await made.countIncoming()).toBe(0)
+    })
+
     test('an object may be empty', async () => {
       const { sha256: sum, bytes } = await put(Buffer.alloc(0))
       expect(bytes).toBe(0)
@@ -105,9 +116,9 @@ export const objectStoreContract = (name: string, open: () => Promise<StoreUnder
       expect((await readFile(file.path)).equals(bytes)).toBe(true)
     })
 
-    test('a body that breaks leaves nothing behind', async () => {
+    test.each([1, 30])('a body that breaks after %d pieces leaves nothing behind', async (n) => {
       async function* broken() {
-        yield Buffer.alloc(100_000)
+        for (let i = 0; i < n; i++) yield Buffer.alloc(600_000)
         throw new Error('cut')
       }
       await expect(store.stage(broken())).rejects.toThrow('cut')
@@ -124,6 +135,11 @@ export const objectStoreContract = (name: string, open: () => Promise<StoreUnder
       const key = await kept.keep(P)
       await kept.discard()
       expect((await read(key)).toString()).toBe('cd')
+      expect(await made.countIncoming()).toBe(0)
+
+      const large = await store.stage(bodyOf(randomBytes(9_000_000)))
+      expect(await made.countIncoming()).toBe(1)
+      await large.discard()
       expect(await made.countIncoming()).toBe(0)
     })
 

@@ -57,7 +57,11 @@ test('all mistakes stand in one message, and no secret does', () => {
       LUTHIER_DEVICE: 'tpu',
       LUTHIER_ROLE: 'boss',
       LOG_LEVEL: 'loud',
-      S3_BUCKET: 'bucket',
+      S3_BUCKET: 'Bucket',
+      S3_ENDPOINT: 'store:9000',
+      S3_FORCE_PATH_STYLE: 'yes',
+      S3_CACHE_LIMIT: '-1',
+      LUTHIER_PROJECT_DISK_LIMIT: 'much',
     })
   expect(read).toThrow()
   try {
@@ -73,6 +77,10 @@ test('all mistakes stand in one message, and no secret does', () => {
       'LUTHIER_ROLE',
       'LOG_LEVEL',
       'S3_BUCKET',
+      'S3_ENDPOINT',
+      'S3_FORCE_PATH_STYLE',
+      'S3_CACHE_LIMIT',
+      'LUTHIER_PROJECT_DISK_LIMIT',
     ])
       expect(message).toContain(`${name}: `)
     expect(message).toContain("'a' stands twice")
@@ -81,6 +89,29 @@ test('all mistakes stand in one message, and no secret does', () => {
     expect(message).not.toContain('secret')
     expect(message).not.toContain('short one')
   }
+})
+
+test('S3 needs a bucket; what is not AWS is asked by path and not by host', () => {
+  expect(readConfig({ S3_BUCKET: 'luthier' }).s3).toEqual({
+    bucket: 'luthier',
+    endpoint: undefined,
+    region: undefined,
+    forcePathStyle: false,
+    cacheLimit: 20 * 1024 ** 3,
+  })
+  const own = { S3_BUCKET: 'luthier', S3_ENDPOINT: 'http://s3:9000', S3_CACHE_LIMIT: '1.5 GB' }
+  expect(readConfig(own).s3).toMatchObject({ forcePathStyle: true, cacheLimit: 1.5 * 1024 ** 3 })
+  expect(readConfig({ ...own, S3_FORCE_PATH_STYLE: 'false' }).s3?.forcePathStyle).toBe(false)
+  expect(() => readConfig({ S3_REGION: 'eu' })).toThrow('S3_REGION: without S3_BUCKET')
+})
+
+test.each([
+  ['1000', 1000],
+  ['5kb', 5120],
+  ['20 GB', 20 * 1024 ** 3],
+  ['2TiB', 2 * 1024 ** 4],
+])('a limit of %s is %d bytes', (text, bytes) => {
+  expect(readConfig({ LUTHIER_PROJECT_DISK_LIMIT: text }).projectDiskLimit).toBe(bytes)
 })
 
 test('auto does not stand in a list of devices', () => {

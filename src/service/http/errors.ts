@@ -2,7 +2,8 @@
 
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
-import { ApiError, invalidRequest } from '../../errors.ts'
+import { ApiError, invalidRequest, unavailable } from '../../errors.ts'
+import { StoreUnavailable } from '../storage/object-store.ts'
 
 /** What every failed request is answered with. */
 export const ErrorBody = Type.Object(
@@ -32,6 +33,8 @@ export const errorBody = ({ message, type, param, code }: ApiError): ErrorBody =
 /** What the caller is told: its own words for what they can mend, nothing of anything else. */
 export const toApiError = (error: unknown): ApiError => {
   if (error instanceof ApiError) return error
+  if (error instanceof StoreUnavailable)
+    return unavailable('The object store cannot be reached. Please retry shortly.', 5)
   const { code, statusCode } = error as Partial<FastifyError>
   switch (code) {
     case 'FST_ERR_CTP_BODY_TOO_LARGE':

@@ -1,14 +1,13 @@
 // Objects as files: written under a temporary name, synced, then renamed, so that a crash leaves all or nothing.
 
-import { createHash, randomUUID } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
-import { hostname } from 'node:os'
 import { join } from 'node:path'
-import { Readable } from 'node:stream'
+import type { Readable } from 'node:stream'
+import { checkedStream } from './checked-stream.ts'
 import {
   type ByteRange,
-  ObjectCorrupt,
   type ObjectInfo,
   type ObjectKey,
   ObjectMissing,
@@ -17,9 +16,9 @@ import {
   parseKey,
   type Staged,
 } from './object-store.ts'
+import { clearStale, ownName, unlessMissing } from './temporary-names.ts'
 
 const PAGE = 1000
-const STALE_MS = 24 * 60 * 60 * 1000
 const CHUNK = 256 * 1024
 
 /** Opens the store in this folder, and clears what dead processes left half written. */
@@ -35,7 +34,7 @@ export const openFolderStore = async (folder: string): Promise<ObjectStore> => {
   }
 
   const stage = async (body: AsyncIterable<Uint8Array>): Promise<Staged> => {
-    const path = join(incoming, `${hostname()}.${process.pid}.${randomUUID()}`)
+    const path = join(incoming, ownName())
     try {
       const { sha256, bytes } = await write(path, body)
       return {
@@ -62,7 +61,7 @@ export const openFolderStore = async (folder: string): Promise<ObjectStore> => {
       ...(range && { start: range.start }),
       ...(range?.end !== undefined && { end: range.end }),
     })
-    return range ? stream : Readable.from(checked(key, stream), { objectMode: false })
+    return range ? stream : checkedStream(key, stream)
   }
 
   const head = async (key: ObjectKey): Promise<ObjectInfo | undefined> => {
@@ -92,12 +91,13 @@ export const openFolderStore = async (folder: string): Promise<ObjectStore> => {
     head,
     list,
     delete: (key) => rm(pathOf(key), { force: true }),
-    localPath: async (key) => {
+    localFile: async (key) => {
       for await (const _ of await get(key)) {
         // Reading to the end is what checks the sum.
       }
-      return pathOf(key)
+      return { path: pathOf(key), [Symbol.asyncDispose]: async () => {} }
     },
+    clearStale: (age_ms) => clearStale(incoming, age_ms),
   }
 }
 
@@ -137,47 +137,5 @@ const openObject = (path: string, key: ObjectKey): Promise<FileHandle> =>
     throw cause.code === 'ENOENT' ? new ObjectMissing(key, { cause }) : cause
   })
 
-/**
- * Passes the bytes on, and fails where they are not what the key says. The last chunk waits for the verdict, so
- * that who was told a length never takes a corrupt object for a whole one.
- */
-async function* checked(key: ObjectKey, stream: AsyncIterable<Buffer>) {
-  const hash = createHash('sha256')
-  let last: Buffer | undefined
-  for await (const chunk of stream) {
-    hash.update(chunk)
-    if (last) yield last
-    last = chunk
-  }
-  const found = hash.digest('hex')
-  if (found !== parseKey(key).sha256) throw new ObjectCorrupt(key, found)
-  if (last) yield last
-}
-
 const namesIn = async (folder: string): Promise<string[]> =>
   ((await readdir(folder).catch(unlessMissing)) ?? []).sort()
-
-const unlessMissing = (error: NodeJS.ErrnoException): undefined => {
-  if (error.code !== 'ENOENT') throw error
-}
-
-/** What was being written by a process of this machine that is gone, or by any, a day ago. */
-const clearStale = async (incoming: string): Promise<void> => {
-  for (const name of await namesIn(incoming)) {
-    const path = join(incoming, name)
-    const pid = Number(name.split('.').at(-2))
-    const isOfTheDead = name.startsWith(`${hostname()}.`) && pid !== process.pid && !isAlive(pid)
-    const found = await stat(path).catch(unlessMissing)
-    if (isOfTheDead || (found && Date.now() - found.mtimeMs > STALE_MS))
-      await rm(path, { force: true })
-  }
-}
-
-const isAlive = (pid: number): boolean => {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM'
-  }
-}

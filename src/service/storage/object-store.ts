@@ -1,4 +1,4 @@
-// What a store of bytes can do, whatever is behind it: a folder now, S3 with the same interface.
+// What a store of bytes can do, whatever is behind it: a folder or a bucket in S3.
 // Objects are immutable and named by project and SHA-256; the sum is our own and is checked on reading.
 
 import type { Readable } from 'node:stream'
@@ -27,6 +27,11 @@ export interface ByteRange {
   readonly end?: number
 }
 
+export interface LocalFile extends AsyncDisposable {
+  /** To be read only: it may be the object itself. */
+  readonly path: string
+}
+
 export interface ObjectStore {
   /** Takes the bytes in, counting and hashing; when `body` fails nothing is left behind. */
   stage(body: AsyncIterable<Uint8Array>): Promise<Staged>
@@ -40,8 +45,10 @@ export interface ObjectStore {
   list(project_id: string, cursor?: string): Promise<{ objects: ObjectInfo[]; cursor?: string }>
   /** Removes the object; one that is not there is as good as removed. */
   delete(key: ObjectKey): Promise<void>
-  /** The object's own file, checked, where the store has files; absent where it has none. */
-  readonly localPath?: (key: ObjectKey) => Promise<string>
+  /** The object as a file that an engine thread may open; its sum is checked before. */
+  localFile(key: ObjectKey): Promise<LocalFile>
+  /** Removes what was half received that long ago, by a process that is gone or was cut off. */
+  clearStale(age_ms: number): Promise<void>
 }
 
 /** Asked for an object that is not there: rows name only objects that are, so this is no caller's mistake. */
@@ -64,6 +71,11 @@ export class ObjectCorrupt extends Error {
     super(`The object ${key} is corrupt: its bytes have the SHA-256 ${found}.`)
     this.key = key
   }
+}
+
+/** The store cannot be reached or does not answer; later it may. */
+export class StoreUnavailable extends Error {
+  override readonly name = 'StoreUnavailable'
 }
 
 export const objectKey = (project_id: string, sha256: string): ObjectKey =>
