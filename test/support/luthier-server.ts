@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { objectSettings } from './objects.ts'
 
 export interface LuthierServer extends AsyncDisposable {
   /** Ends in /v1. */
@@ -47,6 +48,7 @@ export async function startLuthier(
 ): Promise<LuthierServer> {
   const port = await freePort()
   const apiKey = 'sk-end-to-end-tests-only'
+  const objects = await objectSettings()
   let child: ChildProcess | undefined
   let output = ''
 
@@ -72,6 +74,7 @@ export async function startLuthier(
           LUTHIER_HOME: home,
           LUTHIER_API_KEY: apiKey,
           LUTHIER_PRECISION: 'fp32',
+          ...objects.env,
           ...settings,
         },
         stdio: ['ignore', 'pipe', 'pipe'],
@@ -103,6 +106,7 @@ export async function startLuthier(
     },
     async [Symbol.asyncDispose]() {
       await server.stop()
+      await objects.remove()
       rmSync(home, { recursive: true, force: true })
     },
   }

@@ -1,4 +1,4 @@
-// The service's parts over a fresh database and a fresh folder of objects, for tests of routes.
+// The service's parts over a fresh database and a fresh store of objects, for tests of routes.
 
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -19,10 +19,10 @@ import { type ModelRegistry, openModels } from '../../src/service/models/registr
 import { adapterFiles } from '../../src/service/scheduler/adapter-files.ts'
 import { Device } from '../../src/service/scheduler/devices.ts'
 import { Serving } from '../../src/service/scheduler/serving.ts'
-import { openFolderStore } from '../../src/service/storage/folder.ts'
 import { type ObjectStore, objectKey } from '../../src/service/storage/object-store.ts'
 import type { Stores } from '../../src/service/storage/objects.ts'
 import { testLog } from './log.ts'
+import { openObjects } from './objects.ts'
 import { freshDatabase } from './postgres.ts'
 
 export interface TestService extends AsyncDisposable {
@@ -35,8 +35,10 @@ export interface TestService extends AsyncDisposable {
   readonly device: Device
   /** Who the admin key is. */
   readonly caller: Caller
-  /** Where the objects lie. */
+  /** For caches, gone at the end. */
   readonly folder: string
+  /** The names of all that lies in the store. */
+  stored(): Promise<string[]>
   readonly project_id: string
   /** The admin key. */
   readonly key: string
@@ -58,8 +60,9 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
   const { fileLimit, modelFolder, aliases, ...deps } = options
   const database = await freshDatabase()
   const { db } = database
-  const folder = await mkdtemp(join(tmpdir(), 'luthier-objects-'))
-  const store = await openFolderStore(folder)
+  const folder = await mkdtemp(join(tmpdir(), 'luthier-service-'))
+  const objects = await openObjects()
+  const { store } = objects
   const files = createFiles({ db, store, log: testLog }, fileLimit)
   const key = newKey()
   const caller = await ensureBootstrapKey(db, key, { replacesOthers: false })
@@ -103,6 +106,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     device,
     caller,
     folder,
+    stored: objects.stored,
     project_id,
     key,
     keyOf: async (scope, project = project_id) =>
@@ -120,6 +124,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
       await serving[Symbol.asyncDispose]()
       await files[Symbol.asyncDispose]()
       await database[Symbol.asyncDispose]()
+      await objects[Symbol.asyncDispose]()
       await rm(folder, { recursive: true })
     },
   }

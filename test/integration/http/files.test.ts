@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { type AddressInfo, connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -8,6 +8,7 @@ import OpenAI, { toFile } from 'openai'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createFiles } from '../../../src/service/files/files.ts'
 import { testLog } from '../../support/log.ts'
+import { onS3 } from '../../support/objects.ts'
 import { checkedFetch } from '../../support/replies.ts'
 import { bearer, startService, type TestService } from '../../support/service.ts'
 
@@ -36,11 +37,7 @@ const upload = (
   purpose: OpenAI.FilePurpose = 'fine-tune',
 ) => toFile(Buffer.from(text), name).then((file) => client.files.create({ file, purpose }))
 
-/** All that lies in the store: objects and what is half received. */
-const stored = async () => {
-  const found = await readdir(service.folder, { recursive: true, withFileTypes: true })
-  return found.filter((entry) => entry.isFile()).map((entry) => entry.name)
-}
+const stored = () => service.stored()
 const countRows = async () =>
   (
     await service.db.query(
@@ -98,11 +95,11 @@ test('equal bytes are two files and one object, which stays until the last of th
   const [a, b] = await Promise.all([upload(text), upload(text)])
   const sha256 = createHash('sha256').update(text).digest('hex')
   expect(a.id).not.toBe(b.id)
-  expect((await stored()).filter((name) => name === sha256)).toHaveLength(1)
+  expect((await stored()).filter((name) => name.endsWith(sha256))).toHaveLength(1)
   await client.files.delete(a.id)
   expect(await (await client.files.content(b.id)).text()).toBe(text)
   await client.files.delete(b.id)
-  expect(await stored()).not.toContain(sha256)
+  expect((await stored()).join()).not.toContain(sha256)
 })
 
 const form = (fields: [string, string | Blob, string?][]) => {
@@ -256,9 +253,11 @@ test.each([
   const { port } = service.app.server.address() as AddressInfo
   const socket = connect(port, '127.0.0.1')
   socket.write(`${head}\r\n\r\n${cut(body)}`)
-  await expect
-    .poll(async () => (await stored()).length, { timeout: 5000 })
-    .toBe(before[0]!.length + 1)
+  // What is small waits in memory where there is no folder.
+  if (!onS3)
+    await expect
+      .poll(async () => (await stored()).length, { timeout: 5000 })
+      .toBe(before[0]!.length + 1)
   socket.destroy()
   await expect.poll(stored, { timeout: 5000 }).toEqual(before[0])
   expect(await countRows()).toEqual(before[1])

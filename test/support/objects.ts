@@ -1,0 +1,66 @@
+// Where a test's objects lie: a folder of its own, or with TEST_OBJECTS=s3 a bucket of its own.
+
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { openFolderStore } from '../../src/service/storage/folder.ts'
+import type { ObjectStore } from '../../src/service/storage/object-store.ts'
+import { makeBucket, s3Server } from './s3.ts'
+
+export const onS3 = process.env.TEST_OBJECTS === 's3'
+
+export interface TestObjects extends AsyncDisposable {
+  readonly store: ObjectStore
+  /** `<project id>/<sha256>` of all objects, and the names of what is half received. */
+  stored(): Promise<string[]>
+}
+
+export const openObjects = async (): Promise<TestObjects> => {
+  if (onS3) {
+    const bucket = await makeBucket()
+    return {
+      store: await bucket.open(),
+      stored: async () => {
+        const names = [...(await bucket.names()), ...(await bucket.unfinished())]
+        return names.map((name) => name.replace(/^projects\//, '')).sort()
+      },
+      [Symbol.asyncDispose]: () => bucket[Symbol.asyncDispose](),
+    }
+  }
+  const folder = await mkdtemp(join(tmpdir(), 'luthier-objects-'))
+  return {
+    store: await openFolderStore(folder),
+    stored: async () => {
+      const found = await readdir(folder, { recursive: true, withFileTypes: true })
+      return found
+        .filter((entry) => entry.isFile())
+        .map(({ parentPath, name }) => {
+          const path = join(parentPath, name).slice(folder.length + 1)
+          return path.replace(/^projects\/([^/]+)\/..\//, '$1/')
+        })
+        .sort()
+    },
+    [Symbol.asyncDispose]: () => rm(folder, { recursive: true }),
+  }
+}
+
+/** The settings of a server in a process of its own, and what removes its bucket. */
+export const objectSettings = async (): Promise<{
+  env: Record<string, string>
+  remove: () => Promise<void>
+}> => {
+  if (!onS3) return { env: {}, remove: async () => {} }
+  const { endpoint, region, credentials } = s3Server()!
+  const bucket = await makeBucket()
+  return {
+    env: {
+      S3_BUCKET: bucket.bucket,
+      S3_ENDPOINT: endpoint,
+      S3_REGION: region,
+      S3_FORCE_PATH_STYLE: 'true',
+      AWS_ACCESS_KEY_ID: credentials.accessKeyId,
+      AWS_SECRET_ACCESS_KEY: credentials.secretAccessKey,
+    },
+    remove: async () => bucket[Symbol.asyncDispose](),
+  }
+}
