@@ -28,6 +28,8 @@ const JOB = `${JOBS}/:fine_tuning_job_id`
 const DEFAULT_LIMIT = 20
 const DEFAULT_CHECKPOINTS = 10
 const MAX_LIMIT = 100
+/** All that one job tells fits into a page. */
+const MAX_EVENTS = 1000
 
 export const fineTuningRoutes: FastifyPluginAsyncTypebox<FineTuningDeps> = async (
   app,
@@ -108,7 +110,7 @@ export const fineTuningRoutes: FastifyPluginAsyncTypebox<FineTuningDeps> = async
         summary: 'Lists what happened to a job, newest first.',
         tags,
         params: JobParams,
-        querystring: cursorQuery({ default: DEFAULT_LIMIT, maximum: MAX_LIMIT }),
+        querystring: cursorQuery({ default: DEFAULT_LIMIT, maximum: MAX_EVENTS }),
         response: { 200: listOf('FineTuningJobEvent#') },
       },
     },
