@@ -1,13 +1,10 @@
 // The command line as a user starts it: the launcher under node, in a process of its own.
 
-import { execFile } from 'node:child_process'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-
-const LAUNCHER = fileURLToPath(new URL('../../../bin/luthier.js', import.meta.url))
+import { luthier as run } from '../../support/command.ts'
 
 let root: string
 beforeEach(async () => {
@@ -15,26 +12,20 @@ beforeEach(async () => {
 })
 afterEach(() => rm(root, { recursive: true, force: true }))
 
-const luthier = (...args: string[]) =>
-  new Promise<{ code: number; stdout: string; stderr: string }>((done) => {
-    const env = { ...process.env, LUTHIER_HOME: join(root, 'home') }
-    execFile(process.execPath, [LAUNCHER, ...args], { cwd: root, env }, (error, stdout, stderr) =>
-      done({ code: error ? Number(error.code) : 0, stdout, stderr }),
-    )
-  })
+const luthier = (...args: string[]) => run({ LUTHIER_HOME: join(root, 'home') }, ...args)
 
 test('a pulled model is listed under its own name, and a second one of that name is refused', async () => {
   await writeFile(join(root, 'Small-1B.Q4_1.gguf'), 'GGUF')
   const path = join(root, 'home/models/Small-1B.gguf')
 
   expect(await luthier('models')).toMatchObject({ code: 0, stdout: '' })
-  expect(await luthier('pull', 'file:Small-1B.Q4_1.gguf')).toMatchObject({
+  expect(await luthier('pull', `file:${join(root, 'Small-1B.Q4_1.gguf')}`)).toMatchObject({
     code: 0,
     stdout: `Small-1B is at ${path}\n`,
   })
   expect(await luthier('models')).toMatchObject({ code: 0, stdout: `Small-1B\t${path}\n` })
 
-  const again = await luthier('pull', 'file:Small-1B.Q4_1.gguf')
+  const again = await luthier('pull', `file:${join(root, 'Small-1B.Q4_1.gguf')}`)
   expect(again.code).toBe(1)
   expect(again.stderr).toContain('--as NAME')
 })

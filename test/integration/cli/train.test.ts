@@ -1,0 +1,95 @@
+// train and chat: the engine alone from the command line, with no server and no database.
+
+import { spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { luthier } from '../../support/command.ts'
+import { makeHome } from '../../support/luthier-server.ts'
+import { shared } from '../../support/shared.ts'
+
+const LAUNCHER = fileURLToPath(new URL('../../../bin/luthier.js', import.meta.url))
+const stories = shared('models/stories260k')
+
+let folder: string
+let home: string
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'luthier-train-'))
+  home = makeHome({ stories260k: stories.path })
+})
+afterEach(async () => {
+  await rm(folder, { recursive: true, force: true })
+  await rm(home, { recursive: true, force: true })
+})
+
+const rows = (count: number) =>
+  Array.from({ length: count }, (_, i) => ({
+    messages: [
+      { role: 'user', content: `Cat ${i}` },
+      { role: 'assistant', content: 'says miaow' },
+    ],
+  }))
+
+const write = (name: string, content: unknown[]) =>
+  writeFile(join(folder, name), content.map((row) => `${JSON.stringify(row)}\n`).join(''))
+
+const train = (...options: string[]) =>
+  luthier({ LUTHIER_HOME: home }, 'train', folder, '--model', 'stories260k', ...options)
+
+function chat(line: string, ...options: string[]): Promise<string> {
+  return new Promise((done) => {
+    const env = { ...process.env, LUTHIER_HOME: home }
+    const child = spawn(process.execPath, [LAUNCHER, 'chat', 'stories260k', ...options], { env })
+    let said = ''
+    child.stdout.on('data', (chunk: Buffer) => {
+      said += chunk.toString()
+    })
+    child.on('close', () => done(said))
+    child.stdin.end(`${line}\n`)
+  })
+}
+
+describe.skipIf(stories.missing)('luthier train', () => {
+  test('writes a PEFT adapter folder, and chat answers with it as it was taught', async () => {
+    await write('train.jsonl', rows(12))
+    await write('valid.jsonl', rows(3))
+    const out = join(folder, 'adapter')
+    const ended = await train('--out', out, '--epochs', '20', '--rank', '4')
+    expect(ended.code, ended.stderr).toBe(0)
+    expect(ended.stdout).toContain(`The adapter is in ${out}`)
+    expect(ended.stderr).toMatch(/step \d+\/60, loss \d+\.\d+, validation \d+\.\d+/)
+    expect((await readdir(out)).sort()).toEqual([
+      'adapter_config.json',
+      'adapter_model.safetensors',
+    ])
+    const config = JSON.parse(await readFile(join(out, 'adapter_config.json'), 'utf8'))
+    expect(config).toMatchObject({ peft_type: 'LORA', r: 4 })
+    expect(existsSync(join(home, 'postgres'))).toBe(false)
+
+    expect(await chat('Cat 3', '--adapter', out, '--max-tokens', '16')).toContain('says miaow')
+    expect(await chat('Cat 3', '--max-tokens', '16')).not.toContain('miaow')
+  })
+
+  test('names every bad row and writes nothing', async () => {
+    await write('train.jsonl', [
+      ...rows(12),
+      { messages: [{ role: 'user', content: 'x' }] },
+      { a: 1 },
+    ])
+    const out = join(folder, 'adapter')
+    const ended = await train('--out', out)
+    expect(ended.code).toBe(1)
+    expect(ended.stderr).toContain('train.jsonl, line 13')
+    expect(ended.stderr).toContain('train.jsonl, line 14')
+    expect(existsSync(out)).toBe(false)
+  })
+
+  test('says when there is no training file', async () => {
+    const ended = await train()
+    expect(ended.code).toBe(1)
+    expect(ended.stderr).toBe(`luthier: There is no ${join(folder, 'train.jsonl')}.\n`)
+  })
+})
