@@ -2,7 +2,13 @@
 
 import type { Hyperparameters, Plan } from '../../engine/train/request.ts'
 import type { JobError } from '../jobs/file-errors.ts'
-import { type JobChange, type JobStatus, statesBefore, statusAfter } from '../jobs/states.ts'
+import {
+  isTerminal,
+  type JobChange,
+  type JobStatus,
+  statesBefore,
+  statusAfter,
+} from '../jobs/states.ts'
 import type { Db } from './pool.ts'
 
 /** As the client sent it, `auto` filled in for what it left out. */
@@ -68,8 +74,9 @@ export async function insertJob(tx: Db, job: NewFineTuningJob): Promise<FineTuni
   const { rows } = await tx.query<FineTuningJob>(
     `insert into fine_tuning_jobs
        (id, project_id, organization_id, model, root, user_provided_suffix, seed, status, method,
-        training_file, validation_file, training_sha256, validation_sha256, metadata, model_name)
-     values ($1, $2, $3, $4, $5, $6, $7, 'validating_files', $8, $9, $10, $11, $12, $13, $14)
+        training_file, validation_file, training_sha256, validation_sha256, metadata, model_name,
+        training_pin, validation_pin)
+     values ($1, $2, $3, $4, $5, $6, $7, 'validating_files', $8, $9, $10, $11, $12, $13, $14, $11, $12)
      returning *`,
     [
       job.id,
@@ -137,7 +144,10 @@ export async function listJobs(
   return rows
 }
 
-/** Moves a job along one arrow; undefined where its status has no such arrow. */
+/**
+ * Moves a job along one arrow; undefined where its status has no such arrow. With its end it lets go of its files'
+ * bytes, which become superseded.
+ */
 export async function changeJob(
   tx: Db,
   id: string,
@@ -145,11 +155,18 @@ export async function changeJob(
 ): Promise<FineTuningJob | undefined> {
   const status = statusAfter(change)
   const { rows } = await tx.query<FineTuningJob>(
-    `update fine_tuning_jobs
-        set status = $2, estimated_finish = null,
-            finished_at = case when $2 in ('succeeded', 'failed', 'cancelled') then now() end
-      where id = $1 and status = any ($3)
-      returning *`,
+    isTerminal(status)
+      ? `update fine_tuning_jobs
+            set status = $2, estimated_finish = null, finished_at = now(),
+                superseded = superseded
+                  || array_remove(array[training_pin, validation_pin, state_sha256], null),
+                training_pin = null, validation_pin = null, state_sha256 = null, state_step = null
+          where id = $1 and status = any ($3)
+          returning *`
+      : `update fine_tuning_jobs
+            set status = $2, estimated_finish = null
+          where id = $1 and status = any ($3)
+          returning *`,
     [id, status, statesBefore(change)],
   )
   return rows[0]
@@ -167,11 +184,11 @@ export async function setEstimatedFinish(tx: Db, id: string, at: Date): Promise<
   await tx.query('update fine_tuning_jobs set estimated_finish = $2 where id = $1', [id, at])
 }
 
-/** Names the state to resume from, stored already, or none; the one before becomes superseded. */
+/** Names the state to resume from, stored already; the one before becomes superseded. */
 export async function setState(
   tx: Db,
   id: string,
-  state: { sha256: string; step: number } | null,
+  state: { sha256: string; step: number },
 ): Promise<void> {
   await tx.query(
     `update fine_tuning_jobs
@@ -179,7 +196,7 @@ export async function setState(
             superseded = case when state_sha256 is null or state_sha256 = $2 then superseded
                               else superseded || state_sha256 end
       where id = $1`,
-    [id, state?.sha256 ?? null, state?.step ?? null],
+    [id, state.sha256, state.step],
   )
 }
 

@@ -15,7 +15,6 @@ import {
   insertJob,
   listJobs,
   type MetadataFilter,
-  setState,
 } from '../db/fine-tuning-jobs.ts'
 import { transaction } from '../db/pool.ts'
 import { cancelWork, insertWork } from '../db/work.ts'
@@ -184,7 +183,6 @@ export function createJobs({ stores, models }: JobsOptions): Jobs {
         await cancelWork(tx, job.id)
         const changed = await changeJob(tx, job.id, 'cancelled')
         if (!changed) throw alreadyEnded(job.id)
-        await setState(tx, job.id, null)
         await tell(tx, id, 'cancelled', eventText.cancelled())
         return changed
       })

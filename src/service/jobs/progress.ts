@@ -202,7 +202,6 @@ export class Progress {
           result_files: [result_file],
           trained_tokens,
         })
-        await setState(tx, id, null)
         if (!(await changeJob(tx, id, 'succeeded')))
           throw new Hopeless(`The job ${id} is not running and cannot succeed.`)
         await tell(tx, id, 'model', eventText.modelCreated(job.model_name))
@@ -219,7 +218,6 @@ export class Progress {
     await this.#write(async (tx) => {
       await changeJob(tx, id, 'failed')
       await setError(tx, id, error)
-      await setState(tx, id, null)
       await insertWorkEvent(tx, {
         id: newId('ftevent-'),
         work_id: id,

@@ -346,17 +346,20 @@ test('a key that may only read cannot create', async () => {
   expect(await reader.post('/v1/fine_tuning/jobs', valid())).toMatchObject({ status: 403 })
 })
 
-test('deleting its file leaves a job what it needs', async () => {
+test('deleting its file leaves a job what it needs, until it has ended', async () => {
   const file = await service.upload('{"prompt":"only here","completion":"b"}\n'.repeat(10))
   const { body: job } = await create({ ...valid(), training_file: file })
   expect(await service.delete(`/v1/files/${file}`)).toMatchObject({ status: 200 })
   const { rows } = await service.db.query(
     `select o.sha256 from objects o join fine_tuning_jobs j
-        on j.project_id = o.project_id and j.training_sha256 = o.sha256 where j.id = $1`,
+        on j.project_id = o.project_id and j.training_pin = o.sha256 where j.id = $1`,
     [job.id],
   )
   expect(rows).toHaveLength(1)
   expect(await service.store.head(`${service.caller.project_id}/${rows[0].sha256}`)).toBeDefined()
+  await service.post(`/v1/fine_tuning/jobs/${job.id}/cancel`)
+  expect(await service.store.head(`${service.caller.project_id}/${rows[0].sha256}`)).toBeUndefined()
+  expect((await service.get(`/v1/fine_tuning/jobs/${job.id}`)).body.training_file).toBe(file)
 })
 
 test('two base models of one id end the start', async () => {
