@@ -1,0 +1,84 @@
+// One device, two uses: answers come while a job trains, the job is none the worse for it, and a cancel ends it within a step.
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import type OpenAI from 'openai'
+import { toFile } from 'openai'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { type InferenceServer, startInferenceServer } from '../../support/inference-server.ts'
+import { shared } from '../../support/shared.ts'
+import { suiteFolder } from '../../support/temporary.ts'
+
+const stories = shared('models/stories260k')
+const folder = suiteFolder()
+
+describe.skipIf(stories.missing)('while a job trains', () => {
+  let server: InferenceServer
+  let client: OpenAI
+  beforeAll(async () => {
+    server = await startInferenceServer(stories.path, folder)
+    client = server.client
+  })
+  afterAll(() => server?.[Symbol.asyncDispose]())
+
+  async function startJob() {
+    const rows = Array.from({ length: 40 }, (_, i) =>
+      JSON.stringify({
+        prompt: `Once upon a time ${i}`,
+        completion: ' Tom had a red car. '.repeat(5),
+      }),
+    )
+    const file = await client.files.create({
+      file: await toFile(Buffer.from(rows.join('\n')), 'rows.jsonl'),
+      purpose: 'fine-tune',
+    })
+    const { id } = await client.fineTuning.jobs.create({
+      model: 'stories260k',
+      training_file: file.id,
+      seed: 3,
+      method: {
+        type: 'supervised',
+        supervised: { hyperparameters: { n_epochs: 50, batch_size: 8 } },
+      },
+    })
+    while ((await steps(id)) === 0) await sleep(100)
+    return id
+  }
+
+  /** The last step that the job has told of. */
+  async function steps(id: string): Promise<number> {
+    const { data } = await client.fineTuning.jobs.listEvents(id, { limit: 1 })
+    const told = data[0]?.data as { step?: number } | undefined
+    return data[0]?.type === 'metrics' ? (told?.step ?? 0) : 0
+  }
+
+  test('answers come, equal to those of a quiet server, and the job goes on', async () => {
+    const ask = () =>
+      client.completions.create({
+        model: 'stories260k',
+        prompt: 'Once upon a time',
+        max_tokens: 60,
+        temperature: 0,
+      })
+    const quiet = await ask()
+    const id = await startJob()
+    const before = await steps(id)
+    for (let i = 0; i < 5; i++) expect((await ask()).choices).toEqual(quiet.choices)
+    expect((await client.fineTuning.jobs.retrieve(id)).status).toBe('running')
+    while ((await steps(id)) <= before + 1) await sleep(100)
+    await client.fineTuning.jobs.cancel(id)
+  })
+
+  test('a cancel answers at once, and no step comes after the one under way', async () => {
+    const id = await startJob()
+    const { status } = await client.fineTuning.jobs.cancel(id)
+    expect(status).toBe('cancelled')
+    const count = async () =>
+      (await client.fineTuning.jobs.listEvents(id, { limit: 100 })).data.filter(
+        (e) => e.type === 'metrics',
+      ).length
+    const told = await count()
+    await sleep(1500)
+    expect((await count()) - told).toBeLessThanOrEqual(1)
+    await expect(client.fineTuning.jobs.cancel(id)).rejects.toMatchObject({ status: 400 })
+  })
+})
