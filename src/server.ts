@@ -23,8 +23,9 @@ import { adapterFiles } from './service/scheduler/adapter-files.ts'
 import { Device } from './service/scheduler/devices.ts'
 import { Serving } from './service/scheduler/serving.ts'
 import { startTraining } from './service/scheduler/training.ts'
-import { openFolderStore } from './service/storage/folder.ts'
-import { type ObjectStore, objectKey } from './service/storage/object-store.ts'
+import { objectKey } from './service/storage/object-store.ts'
+import { openStore } from './service/storage/open.ts'
+import { createShutdown, type Shutdown } from './shutdown.ts'
 
 export interface RunningServer extends AsyncDisposable {
   /** Without a path: `http://127.0.0.1:8080`; the API is under `/v1`. */
@@ -33,7 +34,7 @@ export interface RunningServer extends AsyncDisposable {
   readonly apiKey: string
   /** Where a key that was made by this very start is kept: the moment to show it. */
   readonly newKeyPath: string | undefined
-  /** Drains and stops everything; the embedded Postgres last. */
+  /** Drains and stops everything, phase by phase; the embedded Postgres last. */
   close(): Promise<void>
 }
 
@@ -45,23 +46,23 @@ export const startServer = async (
   config: Config,
   log: Logger = createLog(config.logLevel),
 ): Promise<RunningServer> => {
-  const started = createStack(log)
+  const shutdown = createShutdown(log)
   try {
     // Others may pass through, for the database may run as another user; they read nothing.
     await mkdir(config.home, { recursive: true, mode: 0o711 })
 
     // State: Postgres, then objects.
-    const databaseUrl = config.databaseUrl ?? (await startDatabase(config, log, started))
+    const databaseUrl = config.databaseUrl ?? (await startDatabase(config, log, shutdown))
     await migrate(databaseUrl, log)
     const db = openPool(databaseUrl, log)
-    started.push('database pool', () => db.end())
+    shutdown.add('close pools', () => db.end())
     const store = await openStore(config)
     const key = await settleKey(config, db)
 
     // What the API is about.
     const stores = { db, store }
     const files = createFiles({ ...stores, log })
-    started.push('files', () => files[Symbol.asyncDispose]())
+    shutdown.add('stop computing', () => files[Symbol.asyncDispose]())
     const models = await openModels({
       stores,
       folder: config.models,
@@ -83,7 +84,7 @@ export const startServer = async (
       adapterFile,
       log,
     })
-    started.push('serving', () => serving[Symbol.asyncDispose]())
+    shutdown.add('stop computing', () => serving[Symbol.asyncDispose]())
     if (config.role !== 'api') {
       const training = startTraining({
         stores,
@@ -93,7 +94,8 @@ export const startServer = async (
         takeTurn: device.turns('training'),
         warm: async (project_id, model) => serving.warm(await models.resolve(project_id, model)),
       })
-      started.push('training', () => training.stop())
+      shutdown.add('stop listening', async () => void training.stop())
+      shutdown.add('checkpoint running work', () => training.stop())
     }
 
     // The door.
@@ -107,32 +109,28 @@ export const startServer = async (
       inference: { models, serving },
       health: { whyNotReady: async () => (isDraining ? 'shutting down' : whyNoDatabase(db)) },
     })
-    started.push('http', () => drain(app, log))
+    let drained: Promise<void> | undefined
+    shutdown.add('stop listening', async () => {
+      drained = drain(app, log)
+    })
+    shutdown.add('finish requests', async () => drained)
     const url = await listen(app, config)
     log.info({ url, home: config.home, role: config.role }, 'ready')
 
     const close = () => {
       isDraining = true
-      return started.close()
+      return shutdown.run()
     }
     return { ...key, url, close, [Symbol.asyncDispose]: close }
   } catch (error) {
-    await started.close()
+    await shutdown.run()
     throw error
   }
 }
 
-/** The SDK is loaded only where it is used. */
-const openStore = async ({ home, s3 }: Config): Promise<ObjectStore> => {
-  if (!s3) return openFolderStore(join(home, 'objects'))
-  const { openS3Store } = await import('./service/storage/s3.ts')
-  const cache = { folder: join(home, 'cache', 'objects'), limit_bytes: s3.cacheLimit }
-  return openS3Store({ ...s3, cache })
-}
-
-const startDatabase = async (config: Config, log: Logger, started: Stack): Promise<string> => {
+const startDatabase = async (config: Config, log: Logger, shutdown: Shutdown): Promise<string> => {
   const postgres = await startEmbeddedPostgres({ home: config.home, log })
-  started.push('embedded Postgres', () => postgres.stop())
+  shutdown.add('stop embedded Postgres', () => postgres.stop())
   return postgres.url
 }
 
@@ -175,42 +173,23 @@ const drain = async (app: FastifyInstance, log: Logger): Promise<void> => {
   await late
 }
 
-interface Stack {
-  push(name: string, stop: () => PromiseLike<unknown>): void
-  close(): Promise<void>
-}
-
-/** What was started last is stopped first; one that fails to stop does not keep the others from it. */
-const createStack = (log: Logger): Stack => {
-  const parts: { name: string; stop: () => PromiseLike<unknown> }[] = []
-  let closing: Promise<void> | undefined
-  const closeAll = async () => {
-    for (let part = parts.pop(); part; part = parts.pop())
-      try {
-        await part.stop()
-      } catch (err) {
-        log.error({ err, part: part.name }, 'a part did not stop cleanly')
-      }
-  }
-  return {
-    push: (name, stop) => void parts.push({ name, stop }),
-    close: () => (closing ??= closeAll()),
-  }
-}
-
 /** `npm start`: the server alone, until a signal ends it. */
 const main = async (): Promise<void> => {
   const config = readConfig(process.env)
   const log = createLog(config.logLevel)
   const starting = startServer(config, log)
   // From here on, for a stop while all is still starting must not leave the database behind either.
-  closeWithGrace({ delay: 3 * DRAIN_MS, logger: false }, async ({ signal, err }) => {
-    if (err) log.fatal({ err }, 'stopping after an error that nobody handled')
-    else log.info({ signal }, 'stopping')
-    const server = await starting.catch(() => undefined)
-    await server?.close()
-    log.info('stopped')
-  })
+  const onSecondSignal = (signal: string) => log.warn({ signal }, 'second signal: ending at once')
+  closeWithGrace(
+    { delay: 3 * DRAIN_MS, logger: false, onSecondSignal },
+    async ({ signal, err }) => {
+      if (err) log.fatal({ err }, 'stopping after an error that nobody handled')
+      else log.info({ signal }, 'stopping')
+      const server = await starting.catch(() => undefined)
+      await server?.close()
+      log.info('stopped')
+    },
+  )
   const server = await starting
   if (server.newKeyPath !== undefined)
     process.stderr.write(

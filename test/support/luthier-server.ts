@@ -18,6 +18,12 @@ export interface LuthierServer extends AsyncDisposable {
   kill(): Promise<void>
   /** SIGTERM, and waits for the end. */
   stop(): Promise<number | null>
+  /** Sends a signal and does not wait. */
+  signal(name: 'SIGTERM' | 'SIGINT'): void
+  /** The exit code, once it has ended. */
+  exited(): Promise<number | null>
+  /** The lines of the log since the last start, the newest 20,000 characters of them. */
+  log(): Record<string, unknown>[]
   /** Starts again on the same home and port, and waits until it is ready. */
   start(): Promise<void>
 }
@@ -94,6 +100,10 @@ export async function startLuthier(
         await sleep(100)
       }
     },
+    signal: (name) => void child?.kill(name),
+    exited,
+    log: () =>
+      output.split('\n').flatMap((line) => (/^\{.*\}$/.test(line) ? [JSON.parse(line)] : [])),
     async kill() {
       const gone = exited()
       child?.kill('SIGKILL')
