@@ -218,6 +218,15 @@ export async function listSuperseded(db: Db, id: string): Promise<string[]> {
   return [...new Set(rows[0]?.superseded)]
 }
 
+/** Jobs that have ended and still have something to be released. */
+export async function listUnreleased(db: Db): Promise<Array<{ id: string; project_id: string }>> {
+  const { rows } = await db.query<{ id: string; project_id: string }>(
+    `select id, project_id from fine_tuning_jobs
+      where superseded <> '{}' and finished_at is not null`,
+  )
+  return rows
+}
+
 /** It is released. */
 export async function removeSuperseded(db: Db, id: string, sha256: string): Promise<void> {
   await db.query(

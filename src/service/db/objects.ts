@@ -17,6 +17,19 @@ export const upsertObject = async (db: Db, object: ObjectRecord): Promise<void> 
   )
 }
 
+/** Those of them that the project has a row for. */
+export const knownObjects = async (
+  db: Db,
+  project_id: string,
+  sha256s: readonly string[],
+): Promise<string[]> => {
+  const { rows } = await db.query<{ sha256: string }>(
+    'select sha256 from objects where project_id = $1 and sha256 = any ($2)',
+    [project_id, sha256s],
+  )
+  return rows.map((row) => row.sha256)
+}
+
 /** Forgets the object, unless a row of any table still refers to it: the foreign keys know them all. */
 export const deleteObjectIfUnused = async (
   tx: Db,

@@ -15,6 +15,8 @@ export interface Lease {
   /** Errors of the work itself since something was last committed. */
   faults: number
   lease_token: number
+  /** The holder before did not give it back: it died, or was taken for dead. */
+  interrupted: boolean
 }
 
 /** The work was given to another, cancelled or ended: what the old holder knows counts no more. */
@@ -62,7 +64,7 @@ export const claimWork = (
           where state = 'running' and lease_until > clock_timestamp()
           group by project_id
        ), next as (
-         select work.id from work left join busy using (project_id)
+         select work.id, state = 'running' as interrupted from work left join busy using (project_id)
           where kind = any ($2)
             and (state = 'ready' and not_before <= clock_timestamp()
                  or state = 'running' and lease_until <= clock_timestamp())
@@ -75,7 +77,7 @@ export const claimWork = (
               lease_until = clock_timestamp() + make_interval(secs => $3), attempt = attempt + 1
          from next
         where work.id = next.id
-        returning work.id, kind, project_id, attempt, faults, lease_token`,
+        returning work.id, kind, project_id, attempt, faults, lease_token, interrupted`,
       [owner, kinds, lease_seconds],
     )
     return rows[0]

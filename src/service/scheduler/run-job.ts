@@ -11,7 +11,7 @@ import { Progress } from '../jobs/progress.ts'
 import type { ModelRegistry } from '../models/registry.ts'
 import { type LocalFile, localFile } from '../storage/local-file.ts'
 import { objectKey } from '../storage/object-store.ts'
-import type { Stores } from '../storage/objects.ts'
+import { type Stores, sweepUnknown } from '../storage/objects.ts'
 import type { Outcome } from '../work/kind.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
 
@@ -41,6 +41,7 @@ export async function runJob(
   signal: AbortSignal,
 ): Promise<Outcome> {
   const run = new Run(deps, lease, signal)
+  const sweeping = lease.interrupted ? sweep(deps, lease) : undefined
   try {
     return await run.toEnd()
   } catch (error) {
@@ -49,6 +50,18 @@ export async function runJob(
     if (error instanceof LeaseLost) throw error
     deps.log.warn({ job: lease.id, err: error }, 'job stopped without a last state')
     return { type: 'stopped' }
+  } finally {
+    await sweeping
+  }
+}
+
+/** What a dead holder may have stored without getting to name it. */
+async function sweep({ stores, log }: RunJobDeps, { id, project_id }: Lease): Promise<void> {
+  try {
+    const removed = await sweepUnknown(stores, project_id)
+    if (removed > 0) log.info({ job: id, removed }, 'rest of an interrupted run removed')
+  } catch (err) {
+    log.warn({ job: id, err }, 'rest of an interrupted run could not be removed')
   }
 }
 

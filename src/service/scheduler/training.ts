@@ -6,6 +6,7 @@ import { ApiError } from '../../errors.ts'
 import type { JobFailure } from '../jobs/file-errors.ts'
 import { FINE_TUNING_JOB } from '../jobs/jobs.ts'
 import { Progress } from '../jobs/progress.ts'
+import { releaseEnded } from '../jobs/superseded.ts'
 import type { WorkKind } from '../work/kind.ts'
 import { startWorker, type Worker, type WorkerOptions } from '../work/worker.ts'
 import { type RunJobDeps, runJob, TrainingFault } from './run-job.ts'
@@ -26,13 +27,21 @@ export function startTraining(options: TrainingOptions): Worker {
     ...rest,
     spawnThread: () => spawn<TrainThreadRequest, TrainEvent>(WORKER, takeTurn),
   }
-  return startWorker({
+  const releasing = releaseEnded(deps.stores).catch((err) =>
+    deps.log.warn({ err }, 'what ended jobs left behind could not be released'),
+  )
+  const worker = startWorker({
     db: deps.stores.db,
     log: deps.log,
     kinds: [fineTuning(deps)],
     ...(lease_seconds !== undefined && { lease_seconds }),
     ...(poll_seconds !== undefined && { poll_seconds }),
   })
+  const stop = async () => {
+    await worker.stop()
+    await releasing
+  }
+  return { stop, [Symbol.asyncDispose]: stop }
 }
 
 const fineTuning = (deps: RunJobDeps): WorkKind => ({

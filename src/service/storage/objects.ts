@@ -3,13 +3,14 @@
 
 import {
   deleteObjectIfUnused,
+  knownObjects,
   lockObject,
   lockObjectForSession,
   unlockObject,
   upsertObject,
 } from '../db/objects.ts'
 import { type Pool, type PoolClient, transaction } from '../db/pool.ts'
-import { type ObjectStore, objectKey, type Staged } from './object-store.ts'
+import { type ObjectStore, objectKey, parseKey, type Staged } from './object-store.ts'
 
 export interface Stores {
   readonly db: Pool
@@ -68,6 +69,25 @@ export const releaseObject = (
       throw error
     }
   })
+
+/** Removes the bytes of a project that no row names: a process died between storing them and its commit. */
+export const sweepUnknown = async (stores: Stores, project_id: string): Promise<number> => {
+  let removed = 0
+  let cursor: string | undefined
+  do {
+    const page = await stores.store.list(project_id, cursor)
+    const found = page.objects.map(({ key }) => parseKey(key).sha256)
+    const known = new Set(await knownObjects(stores.db, project_id, found))
+    for (const sha256 of found)
+      if (!known.has(sha256)) {
+        // Looked at again under its lock: it may be somebody's who has not committed yet.
+        await removeIfUnknown(stores, { project_id, sha256 })
+        removed++
+      }
+    cursor = page.cursor
+  } while (cursor !== undefined)
+  return removed
+}
 
 const removeIfUnknown = (
   { db, store }: Stores,

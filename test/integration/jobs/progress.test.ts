@@ -1,11 +1,20 @@
+import { Readable } from 'node:stream'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Plan, StepMetrics } from '../../../src/engine/train/request.ts'
-import { type FineTuningJob, findJob } from '../../../src/service/db/fine-tuning-jobs.ts'
+import { changeJob, type FineTuningJob, findJob } from '../../../src/service/db/fine-tuning-jobs.ts'
 import { transaction } from '../../../src/service/db/pool.ts'
-import { claimWork, insertWork, type Lease, LeaseLost } from '../../../src/service/db/work.ts'
+import {
+  cancelWork,
+  claimWork,
+  insertWork,
+  type Lease,
+  LeaseLost,
+} from '../../../src/service/db/work.ts'
 import { FINE_TUNING_JOB } from '../../../src/service/jobs/jobs.ts'
 import { Progress } from '../../../src/service/jobs/progress.ts'
+import { releaseEnded } from '../../../src/service/jobs/superseded.ts'
 import { objectKey } from '../../../src/service/storage/object-store.ts'
+import { sweepUnknown } from '../../../src/service/storage/objects.ts'
 import { openTestApi, type TestApi } from '../../support/api.ts'
 import { bearer } from '../../support/service.ts'
 
@@ -377,6 +386,34 @@ test('a crash between naming a new state and releasing the old one leaves nothin
   expect(await service.store.head(key)).toBeUndefined()
   expect((await job()).superseded).toEqual([])
   await progress.failed({ error: { code: 'x', message: 'x', param: null }, errors: [] })
+})
+
+test('what a job left behind when its process died at its very end is released by the next start', async () => {
+  const { id, lease, job } = await claimedJob()
+  const progress = new Progress(service.stores, lease)
+  await progress.planned(plan, [])
+  await progress.started()
+  await progress.state(state(1))
+  const key = objectKey(service.caller.project_id, (await job()).state_sha256 ?? '')
+  // What `cancel` has committed when the process dies before it releases.
+  await transaction(service.db, async (tx) => {
+    await cancelWork(tx, id)
+    await changeJob(tx, id, 'cancelled')
+  })
+  expect(await service.store.head(key)).toBeDefined()
+  await releaseEnded(service.stores)
+  expect(await service.store.head(key)).toBeUndefined()
+  expect((await job()).superseded).toEqual([])
+})
+
+test('bytes that a dead process stored but did not name are swept, all others stay', async () => {
+  const { project_id } = service.caller
+  const before = await stored()
+  const staged = await service.store.stage(Readable.from([Buffer.from('nobody names me')]))
+  await staged.keep(project_id)
+  expect(await stored()).toHaveLength(before.length + 1)
+  expect(await sweepUnknown(service.stores, project_id)).toBe(1)
+  expect(await stored()).toEqual(before)
 })
 
 test('work without its job is an error that names it', async () => {

@@ -87,7 +87,13 @@ test('an expired lease is claimed anew, and its stale owner can write nothing', 
   expect(await claimWork(database.db, 'me', [KIND], 30)).toBeUndefined()
   await sleep(100)
   const fresh = await claim()
-  expect(fresh).toMatchObject({ id: 'w', attempt: 2, lease_token: stale.lease_token + 1 })
+  expect(stale.interrupted).toBe(false)
+  expect(fresh).toMatchObject({
+    id: 'w',
+    attempt: 2,
+    interrupted: true,
+    lease_token: stale.lease_token + 1,
+  })
   expect(await renewLease(database.db, stale, 30)).toBe(false)
   for (const write of [holdLease, endWork, releaseLease])
     await expect(transaction(database.db, (tx) => write(tx, stale))).rejects.toThrow(LeaseLost)
