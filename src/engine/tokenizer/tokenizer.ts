@@ -48,6 +48,9 @@ export interface Tokenizer {
 
   /** Whether the id is a special token: parsed as one and left out of text. */
   isSpecial(id: number): boolean
+
+  /** A special token as it is written. */
+  nameOf(id: number): string | undefined
 }
 
 /** The tokenizer that lies beside a model's weights, or inside its GGUF. */
@@ -65,7 +68,9 @@ export function buildTokenizer(vocabulary: Vocabulary): Tokenizer {
   const parsing = new HuggingFaceTokenizer(json, { clean_up_tokenization_spaces: false })
   const variants = new Map<string, HuggingFaceTokenizer>()
   const { bytes, strips_leading_space } = tokenBytes(json)
-  const specialIds = new Set(json.added_tokens.filter(({ special }) => special).map(({ id }) => id))
+  const names = new Map(
+    json.added_tokens.filter(({ special }) => special).map(({ id, content }) => [id, content]),
+  )
 
   const idOf = (token: string | undefined) =>
     token === undefined ? undefined : parsing.token_to_id(token)
@@ -112,19 +117,20 @@ export function buildTokenizer(vocabulary: Vocabulary): Tokenizer {
       let first = true
       const parts = ids.map((id) => {
         const part = tokenizer.bytes(id, first)
-        if (!specialIds.has(id)) first = false
+        if (!names.has(id)) first = false
         return part
       })
       return Buffer.concat(parts).toString('utf8')
     },
 
     bytes(id, first = false) {
-      if (specialIds.has(id)) return none
+      if (names.has(id)) return none
       const found = bytes[id] ?? none
       return first && strips_leading_space && found[0] === 0x20 ? found.subarray(1) : found
     },
 
-    isSpecial: (id) => specialIds.has(id),
+    isSpecial: (id) => names.has(id),
+    nameOf: (id) => names.get(id),
   }
   return tokenizer
 }

@@ -46,3 +46,18 @@ test('however bytes are cut, the text is that of all bytes at once, in whole cod
     { numRuns: 1000, seed: 1 },
   )
 })
+
+test.each([
+  [[[0x61]], false],
+  [[[0xc3]], true],
+  [[[0xc3], []], true],
+  [[[0xc3], [0xa9]], false],
+  [[[0xf0, 0x9f], [0x98]], true],
+  [[[0xf0], [0x9f], [0x98], [0x80]], false],
+  [[[0xc3], [0x61]], false],
+  [[[0xff, 0x80, 0x80, 0x80]], false],
+])('%j within a code point: %s', (pieces, half) => {
+  const stream = createTextStream()
+  for (const piece of pieces) stream.push(Uint8Array.from(piece))
+  expect(stream.half()).toBe(half)
+})
