@@ -45,6 +45,12 @@ export class Decoder {
     return logits!
   }
 
+  /** Appends tokens to one slot and returns the logits [V] after each of them: many megabytes for a long piece. */
+  async score(slot: number, tokens: readonly number[]): Promise<Float32Array[]> {
+    this.cache.reserve(this.cache.length(slot) + tokens.length)
+    return this.#run(slot, [tokens], { everywhere: true })
+  }
+
   /** Appends one token to each of the slots 0 … n−1 and returns each one's logits [V]. */
   async decode(tokens: readonly number[]): Promise<Float32Array[]> {
     const longest = Math.max(...tokens.map((_, slot) => this.cache.length(slot)))
@@ -55,9 +61,14 @@ export class Decoder {
     )
   }
 
-  async #run(from: number, rows: readonly (readonly number[])[]): Promise<Float32Array[]> {
+  async #run(
+    from: number,
+    rows: readonly (readonly number[])[],
+    { everywhere = false } = {},
+  ): Promise<Float32Array[]> {
     const B = rows.length
     const S = rows[0]!.length
+    const places = everywhere ? B * S : B
     const lengths = rows.map((_, b) => this.cache.length(from + b) + S)
     const feeds: Record<string, HostTensor> = {
       ...this.#adapter,
@@ -72,8 +83,8 @@ export class Decoder {
       ),
       total: int32([], [Math.max(...lengths)]),
       index: int64(
-        [B],
-        rows.map((_, b) => b * S + S - 1),
+        [places],
+        Array.from({ length: places }, (_, i) => (everywhere ? i : i * S + S - 1)),
       ),
     }
     const into: Record<string, HostTensor> = {}
@@ -88,6 +99,6 @@ export class Decoder {
     for (const [b, length] of lengths.entries()) this.cache.setLength(from + b, length)
     const all = logits!.data as Float32Array
     const V = this.#vocabulary
-    return rows.map((_, b) => all.subarray(b * V, (b + 1) * V))
+    return Array.from({ length: places }, (_, i) => all.subarray(i * V, (i + 1) * V))
   }
 }

@@ -1,17 +1,27 @@
 // Requests in, text out: keeps models resident, turns prompts into sequences, decodes them together.
 // One step at a time, each in its own turn on the device.
 
-import { invalidRequest } from '../../errors.ts'
 import type { HandlerContext, TakeTurn } from '../runtime/thread.ts'
-import { encodeChatPrompt } from '../tokenizer/assistant-mask.ts'
 import { add, type Batcher, createBatcher, nextStep, remove, type Step } from './batcher.ts'
-import type { GenerateRequest, InferEvent, InferThreadRequest } from './request.ts'
+import { describeToken, type EchoedPrompt, echoOf } from './describe.ts'
+import { checkBias, newTokens, promptTokens } from './prompt.ts'
+import type { GenerateRequest, InferEvent, InferThreadRequest, ListedToken } from './request.ts'
 import { Residents, type ResidentTarget } from './residents.ts'
-import { sample } from './sampler.ts'
-import { accept, createSequence, position, type Sequence } from './sequence.ts'
+import { penalise, sample } from './sampler.ts'
+import {
+  accept,
+  createSequence,
+  nextOffset,
+  position,
+  type Sequence,
+  takeListed,
+} from './sequence.ts'
 
 /** Longer prompts are read in pieces, so that no turn on the device gets long. */
 const PREFILL_TOKENS = 512
+
+/** Shorter pieces where the logits of every place are wanted: 128 rows of 49,152 are 25 MB. */
+const SCORED_TOKENS = 128
 
 /** A sequence under way: where it lies in its target's cache, and who waits for its text. */
 interface Running {
@@ -22,6 +32,9 @@ interface Running {
   readonly shared: SharedPrompt
   /** The prompt has no text, so that the first token begins one. */
   readonly bare: boolean
+  /** The sum over the answer so far, and the token that ended it; where log-probabilities are told. */
+  logprob: number
+  end_token: ListedToken | undefined
   /** Finished, failed or aborted: it gets no more tokens. */
   gone: boolean
   readonly emit: (event: InferEvent | { error: unknown }) => void
@@ -32,6 +45,10 @@ interface SharedPrompt {
   readonly choices: Running[]
   /** The logits after it. */
   logits: Float32Array | undefined
+  /** How many alternatives each token is told with; absent: no log-probabilities. */
+  readonly top: number | undefined
+  /** Told before the first token; its log-probabilities come with the first choice's prefill. */
+  echo: EchoedPrompt | undefined
 }
 
 /** The inference thread's life: `handle` answers requests, as many at once as come. */
@@ -75,6 +92,7 @@ export class Generator {
     const target = await this.#residents.get(request.target)
     const prompt = promptTokens(request, target)
     const max_tokens = newTokens(request, prompt.length, target)
+    checkBias(request, target)
     yield { type: 'prompt', prompt_tokens: prompt.length }
 
     const events: (InferEvent | { error: unknown })[] = []
@@ -86,7 +104,14 @@ export class Generator {
     const onAbort = () => wake()
     signal.addEventListener('abort', onAbort)
 
-    const shared: SharedPrompt = { choices: [], logits: undefined }
+    const { logprobs: top, echo } = request
+    const shared: SharedPrompt = {
+      choices: [],
+      logits: undefined,
+      top,
+      echo: echo ? echoOf(request.prompt, prompt, target.tokenizer) : undefined,
+    }
+    const scored = shared.echo !== undefined && top !== undefined
     const running: Running[] = Array.from({ length: request.n }, (_, index) => ({
       sequence: createSequence({
         index,
@@ -100,15 +125,19 @@ export class Generator {
       slot: undefined,
       shared,
       bare: prompt.every((id) => target.tokenizer.isSpecial(id)),
+      logprob: 0,
+      end_token: undefined,
       gone: false,
       emit,
     }))
     shared.choices.push(...running)
     target.users++
     try {
+      if (shared.echo && !scored) tellEcho(shared)
       for (const r of running) {
-        if (r.sequence.finish_reason) emit(finishOf(r.sequence))
-        else add(this.#batcher, target.key, r, shared)
+        if (!r.sequence.finish_reason) add(this.#batcher, target.key, r, shared)
+        else if (!scored) emit(finishOf(r))
+        else if (r === running[0]) add(this.#batcher, target.key, r, shared) // it ends them all
       }
       void this.#pump()
       let open = running.length
@@ -170,14 +199,36 @@ export class Generator {
       this.#accept(r, logits)
       return
     }
+    if (shared.echo && shared.top !== undefined) return this.#score(r)
     for (let read = 0; read < prompt.length && !r.gone; read += PREFILL_TOKENS) {
       const piece = prompt.slice(read, read + PREFILL_TOKENS)
       using _turn = await this.#turn!()
       const logits = await decoder.prefill(r.slot, piece)
-      if (read + piece.length < prompt.length) continue
-      if (shared.choices.length > 1) shared.logits = logits
-      this.#accept(r, logits)
+      if (read + piece.length === prompt.length) this.#begin(r, logits)
     }
+  }
+
+  /** Reads a prompt whose log-probabilities are wanted, and tells them. */
+  async #score(r: Running): Promise<void> {
+    const { decoder, tokenizer } = r.target
+    const { shared } = r
+    const { prompt } = r.sequence
+    for (let read = 0; read < prompt.length && !r.gone; read += SCORED_TOKENS) {
+      const piece = prompt.slice(read, read + SCORED_TOKENS)
+      using _turn = await this.#turn!()
+      const rows = await decoder.score(r.slot!, piece)
+      shared.echo?.score(read + 1, rows, { top: shared.top ?? 0, tokenizer })
+      if (read + piece.length < prompt.length) continue
+      if (shared.echo) tellEcho(shared)
+      if (r.sequence.finish_reason) for (const choice of shared.choices) this.#finish(choice)
+      else this.#begin(r, rows.at(-1)!.slice()) // the other rows need not stay
+    }
+  }
+
+  /** The prompt was read. */
+  #begin(r: Running, logits: Float32Array): void {
+    if (r.shared.choices.length > 1) r.shared.logits = logits
+    this.#accept(r, logits)
   }
 
   async #decode(sequences: readonly Running[]): Promise<void> {
@@ -189,15 +240,34 @@ export class Generator {
   }
 
   #accept(r: Running, logits: Float32Array): void {
-    const { sequence, target } = r
-    const { token } = sample(logits, sequence.sampling, sequence.index, position(sequence))
-    const { tokenizer } = target
+    const { sequence, shared } = r
+    const { tokenizer } = r.target
+    const { index, sampling } = sequence
+    const { token } = sample(
+      penalise(logits, sampling, sequence),
+      sampling,
+      index,
+      position(sequence),
+    )
     const first = r.bare && sequence.tokens.every((id) => tokenizer.isSpecial(id))
-    const text = accept(sequence, token, tokenizer.bytes(token, first))
-    if (text !== '') r.emit({ type: 'delta', index: sequence.index, text })
-    if (!sequence.finish_reason) return
+    const described =
+      shared.top === undefined
+        ? undefined
+        : describeToken(logits, token, { top: shared.top, tokenizer, first })
+    r.logprob += described?.logprob ?? 0
+    if (described && sequence.eos_token_ids.includes(token))
+      r.end_token = { ...described, offset: nextOffset(sequence) }
+
+    const text = accept(sequence, token, tokenizer.bytes(token, first), described)
+    const tokens = takeListed(sequence)
+    if (text !== '' || tokens.length > 0)
+      r.emit({ type: 'delta', index, text, ...(tokens.length > 0 && { tokens }) })
+    if (sequence.finish_reason) this.#finish(r)
+  }
+
+  #finish(r: Running): void {
     this.#leave(r)
-    r.emit(finishOf(sequence))
+    r.emit(finishOf(r))
   }
 
   /** Takes a sequence out, finished, failed or aborted; at once, or after the step that may be using its slot. */
@@ -223,51 +293,27 @@ export class Generator {
   }
 }
 
-const finishOf = ({ index, finish_reason, tokens }: Sequence): InferEvent => ({
-  type: 'finish',
-  index,
-  finish_reason: finish_reason!,
-  completion_tokens: tokens.length,
-})
-
-/** Messages by the model's own template; a plain text gets what the tokenizer puts before every text. */
-function promptTokens({ prompt }: GenerateRequest, target: ResidentTarget): number[] {
-  const { checkpoint, tokenizer } = target
-  if ('tokens' in prompt) return knownTokens(prompt.tokens, checkpoint.config.vocab_size)
-  if ('text' in prompt) return tokenizer.encode(prompt.text, { special: true })
-  return encodeChatPrompt({ tokenizer, chat_template: checkpoint.chat_template }, prompt)
+/** Gives every choice the prompt, once; before any of them has a token. */
+function tellEcho(shared: SharedPrompt): void {
+  const { text, tokens } = shared.echo!
+  shared.echo = undefined
+  for (const { sequence, emit } of shared.choices)
+    emit({
+      type: 'echo',
+      index: sequence.index,
+      text,
+      ...(shared.top !== undefined && { tokens }),
+    })
 }
 
-function knownTokens(tokens: number[], vocab_size: number): number[] {
-  const unknown = tokens.find((token) => token < 0 || token >= vocab_size)
-  if (unknown === undefined) return tokens
-  throw invalidRequest(`The model has ${vocab_size} tokens; there is no token ${unknown}.`, {
-    param: 'prompt',
-    code: 'invalid_value',
-  })
-}
-
-/** How many new tokens fit. Throws where the prompt, or the prompt with what was asked for, does not. */
-function newTokens(
-  request: GenerateRequest,
-  promptLength: number,
-  { checkpoint }: ResidentTarget,
-): number {
-  const context = checkpoint.config.max_position_embeddings
-  const { prompt, max_tokens } = request
-  const where = 'messages' in prompt ? 'messages' : 'prompt'
-  const code = 'context_length_exceeded'
-  const limit = `This model's maximum context length is ${context} tokens.`
-  if (promptLength === 0) throw invalidRequest('The prompt is empty.', { param: where })
-  if (promptLength >= context)
-    throw invalidRequest(
-      `${limit} However, your ${where} resulted in ${promptLength} tokens. Please reduce the length of the ${where}.`,
-      { param: where, code },
-    )
-  if (max_tokens !== undefined && promptLength + max_tokens > context)
-    throw invalidRequest(
-      `${limit} However, you requested ${promptLength + max_tokens} tokens (${promptLength} in the ${where}, ${max_tokens} in the completion). Please reduce the length of the ${where} or the completion.`,
-      { param: 'max_tokens', code },
-    )
-  return max_tokens ?? context - promptLength
+function finishOf({ sequence, shared, logprob, end_token }: Running): InferEvent {
+  const { index, finish_reason, tokens } = sequence
+  return {
+    type: 'finish',
+    index,
+    finish_reason: finish_reason!,
+    completion_tokens: tokens.length,
+    ...(shared.top !== undefined && tokens.length > 0 && { mean_logprob: logprob / tokens.length }),
+    ...(end_token && { end_token }),
+  }
 }

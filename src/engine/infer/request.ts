@@ -22,6 +22,17 @@ export interface Sampling {
   top_p: number
   /** Sampling draws from a counter of (seed, choice, position), whatever the batch. */
   seed: number
+  /** Only the k most probable; absent or below 1: all. */
+  top_k?: number
+  /** Only tokens at least this many times as probable as the most probable one. */
+  min_p?: number
+  /** What each token that was generated loses, once, and once for every time. */
+  presence_penalty?: number
+  frequency_penalty?: number
+  /** Divides positive logits and multiplies negative ones of tokens in the prompt or the answer. */
+  repetition_penalty?: number
+  /** Added to the logits of tokens, by id. */
+  logit_bias?: Readonly<Record<string, number>>
 }
 
 export interface GenerateRequest {
@@ -33,6 +44,29 @@ export interface GenerateRequest {
   stop: string[]
   n: number
   sampling: Sampling
+  /** Tells the log-probability of each token, and of this many of the most probable ones at its place. */
+  logprobs?: number
+  /** Gives the prompt back as `echo` events, with log-probabilities if those are told. */
+  echo?: boolean
+}
+
+/** A token at a place, and how probable the model found it there: before penalties, bias, temperature and truncation. */
+export interface TokenLogprob {
+  /** Its text; the name of a special token; `\\xf0\\x9f` for bytes that are no text by themselves. */
+  token: string
+  /** What it adds to the text; null for a special token, which adds nothing. */
+  bytes: number[] | null
+  logprob: number
+}
+
+/** A token of an answer or a prompt. The first of a prompt has no probability. */
+export interface ListedToken<P extends number | null = number>
+  extends Omit<TokenLogprob, 'logprob'> {
+  logprob: P
+  /** Where it begins in the text of the answer or of the prompt, in code points. */
+  offset: number
+  /** The most probable tokens at its place, the most probable first. */
+  top: TokenLogprob[]
 }
 
 /** Makes the target resident, so that the first request does not wait. */
@@ -52,10 +86,24 @@ export type InferEvent =
   | { type: 'ready' }
   /** Once, before any text. */
   | { type: 'prompt'; prompt_tokens: number }
-  /** Whole code points only, nothing that may still become a stop text. */
-  | { type: 'delta'; index: number; text: string }
-  | { type: 'finish'; index: number; finish_reason: 'stop' | 'length'; completion_tokens: number }
+  /** Once a choice, before its text, where the request wants it. */
+  | { type: 'echo'; index: number; text: string; tokens?: ListedToken<number | null>[] }
+  /**
+   * Whole code points only, nothing that may still become a stop text. `tokens` are those whose text is now
+   * given: not the one that ends the answer, none that a stop text took away wholly.
+   */
+  | { type: 'delta'; index: number; text: string; tokens?: ListedToken[] }
+  | {
+      type: 'finish'
+      index: number
+      finish_reason: 'stop' | 'length'
+      completion_tokens: number
+      /** Of all completion tokens, where log-probabilities are told. */
+      mean_logprob?: number
+      /** The end token, where it ended the answer and log-probabilities are told. */
+      end_token?: ListedToken
+    }
 
 // A request that cannot be answered throws ApiError: `context_length_exceeded` (param `messages` or
-// `prompt`, or `max_tokens`), `chat_template_missing` (param `model`), a template that refuses the
+// `prompt`, or `max_tokens`), no token of the model (param `prompt` or `logit_bias`), `chat_template_missing` (param `model`), a template that refuses the
 // messages (param `messages`).

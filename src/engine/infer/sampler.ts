@@ -1,7 +1,37 @@
 // Logits of one position → the next token. Knows numbers only; no text, no batch, no state.
+// Order, as in vLLM: penalties and bias, temperature, min_p, top_k, top_p, each within what the one before left.
 
 import { uniform } from '../random.ts'
 import type { Sampling } from './request.ts'
+
+/** What has been read and written before this position. */
+export interface Before {
+  readonly prompt: readonly number[]
+  readonly tokens: readonly number[]
+}
+
+/**
+ * The logits after repetition, frequency and presence penalty and bias, in that order. The repetition penalty is
+ * that of CTRL (arXiv 1909.05858) over prompt and answer, the others OpenAI's, over the answer alone:
+ * x[j] − count[j] · frequency − (count[j] > 0) · presence.
+ */
+export function penalise(logits: Float32Array, sampling: Sampling, before: Before): Float32Array {
+  const { presence_penalty = 0, frequency_penalty = 0, repetition_penalty = 1 } = sampling
+  const bias = Object.entries(sampling.logit_bias ?? {})
+  const counted = presence_penalty !== 0 || frequency_penalty !== 0
+  if (repetition_penalty === 1 && !counted && bias.length === 0) return logits
+
+  const x = logits.slice()
+  if (repetition_penalty !== 1)
+    for (const id of new Set([...before.prompt, ...before.tokens]))
+      x[id] = x[id]! > 0 ? x[id]! / repetition_penalty : x[id]! * repetition_penalty
+  if (counted) {
+    for (const id of before.tokens) x[id]! -= frequency_penalty
+    for (const id of new Set(before.tokens)) x[id]! -= presence_penalty
+  }
+  for (const [id, value] of bias) x[Number(id)]! += value
+  return x
+}
 
 /**
  * Chooses a token. Temperature 0 takes the highest logit, the lowest id among equals; otherwise the
@@ -13,32 +43,29 @@ export function sample(
   choice: number,
   position: number,
 ): { token: number } {
-  const { temperature, top_p, seed } = sampling
+  const { temperature, top_p, top_k = 0, min_p = 0, seed } = sampling
   const best = argmax(logits)
   if (temperature === 0 || top_p === 0) return { token: best }
 
   // Not normalised: p[i] = exp((x[i] - max) / temperature), so the best has 1.
   const max = logits[best]!
   const p = new Float64Array(logits.length)
-  let total = 0
   for (let i = 0; i < logits.length; i++) {
     const value = Math.exp((logits[i]! - max) / temperature)
-    p[i] = Number.isNaN(value) ? 0 : value // a NaN logit is an impossible token
-    total += p[i]!
+    p[i] = value >= min_p ? value : 0 // a NaN logit is an impossible token
   }
+  if (top_k > 0 && top_k < p.length) keep(p, lastOf(possible(p), p, { wanted: top_k, count: true }))
 
-  const draw = uniform(seed, choice, position)
-  if (top_p >= 1) return { token: pick(p, draw * total, best) }
-
-  // Walking in id order, not in order of probability, keeps a draw stable when two
-  // probabilities change places by a rounding error.
-  const last = nucleusEnd(p, top_p * total)
-  let kept = 0
-  for (let i = 0; i < p.length; i++) {
-    if (before(p, last, i)) p[i] = 0
-    kept += p[i]!
+  let total = 0
+  for (let i = 0; i < p.length; i++) total += p[i]!
+  if (top_p < 1) {
+    const mass = top_p * total
+    // Even all tokens below this share together cannot hold what lies outside the nucleus.
+    keep(p, lastOf(possible(p, (total - mass) / p.length), p, { wanted: mass }))
+    total = 0
+    for (let i = 0; i < p.length; i++) total += p[i]!
   }
-  return { token: pick(p, draw * kept, best) }
+  return { token: pick(p, uniform(seed, choice, position) * total, best) }
 }
 
 /** The lowest id with the highest logit. */
@@ -74,20 +101,32 @@ function pick(p: Float64Array, mass: number, otherwise: number): number {
 const before = (p: Float64Array, a: number, b: number) => p[a]! > p[b]! || (p[a] === p[b] && a < b)
 
 /**
- * The last token of the smallest set of most probable tokens that together have `mass`:
- * quickselect by mass, so that no vocabulary is ever sorted.
+ * Makes impossible what comes after `last` in order of probability. Draws walk in id order, so that
+ * one stays the same when two probabilities change places by a rounding error.
  */
-function nucleusEnd(p: Float64Array, mass: number): number {
-  // Even all tokens below this share together cannot hold what lies outside the nucleus.
-  let total = 0
-  for (let i = 0; i < p.length; i++) total += p[i]!
-  const floor = (total - mass) / p.length
-  const ids = new Int32Array(p.length)
-  let to = 0
-  for (let i = 0; i < p.length; i++) if (p[i]! > 0 && p[i]! >= floor) ids[to++] = i
+function keep(p: Float64Array, last: number): void {
+  for (let i = 0; i < p.length; i++) if (before(p, last, i)) p[i] = 0
+}
 
+/** Ids of tokens that are possible and have at least this much. */
+function possible(p: Float64Array, floor = 0): Int32Array {
+  const ids = new Int32Array(p.length)
+  let count = 0
+  for (let i = 0; i < p.length; i++) if (p[i]! > 0 && p[i]! >= floor) ids[count++] = i
+  return ids.subarray(0, count)
+}
+
+/**
+ * The last of the fewest most probable of `ids` that together have the mass, or the count, that is wanted:
+ * quickselect by mass, so that no vocabulary is ever sorted. Reorders `ids`.
+ */
+function lastOf(
+  ids: Int32Array,
+  p: Float64Array,
+  { wanted, count = false }: { wanted: number; count?: boolean },
+): number {
   let from = 0
-  let wanted = mass
+  let to = ids.length
   while (to - from > 1) {
     // Everything before the pivot goes to the front, the pivot right behind it.
     const middle = (from + to) >> 1
@@ -100,15 +139,16 @@ function nucleusEnd(p: Float64Array, mass: number): number {
       if (!before(p, id, pivot)) continue
       ids[i] = ids[split]!
       ids[split++] = id
-      front += p[id]!
+      front += count ? 1 : p[id]!
     }
     ids[to - 1] = ids[split]!
     ids[split] = pivot
 
+    const own = count ? 1 : p[pivot]!
     if (front >= wanted) to = split
-    else if (front + p[pivot]! >= wanted || split + 1 === to) return pivot
+    else if (front + own >= wanted || split + 1 === to) return pivot
     else {
-      wanted -= front + p[pivot]!
+      wanted -= front + own
       from = split + 1
     }
   }

@@ -1,6 +1,6 @@
 // Several prompts answered as one request, and events gathered into whole answers. Knows no HTTP.
 
-import type { InferEvent } from '../../engine/infer/request.ts'
+import type { InferEvent, ListedToken } from '../../engine/infer/request.ts'
 import type { ResolvedModel } from '../models/model.ts'
 import type { Generation, Serving } from './serving.ts'
 
@@ -16,6 +16,12 @@ export interface Answers {
 export interface Answer {
   text: string
   finish_reason: 'stop' | 'length'
+  /** The prompt, where it was asked for. */
+  echo?: Omit<InferEvent & { type: 'echo' }, 'type' | 'index'>
+  /** Where log-probabilities were asked for. */
+  tokens?: ListedToken[]
+  end_token?: ListedToken
+  mean_logprob?: number
 }
 
 /**
@@ -53,17 +59,59 @@ export async function generateAll(
 /** Reads all events and gives each choice its text. */
 export async function gather(events: AsyncIterable<InferEvent>): Promise<Answers> {
   const answers: Answers = { prompt_tokens: 0, completion_tokens: 0, choices: [] }
-  const texts: string[] = []
+  const parts = new Map<number, Omit<Answer, 'finish_reason'>>()
+  const part = (index: number) => {
+    const known = parts.get(index)
+    if (known) return known
+    const made: Omit<Answer, 'finish_reason'> = { text: '' }
+    parts.set(index, made)
+    return made
+  }
   for await (const event of events) {
-    if (event.type === 'prompt') answers.prompt_tokens += event.prompt_tokens
-    else if (event.type === 'delta') texts[event.index] = (texts[event.index] ?? '') + event.text
-    else if (event.type === 'finish') {
-      const { index, finish_reason } = event
-      answers.choices[index] = { text: texts[index] ?? '', finish_reason }
-      answers.completion_tokens += event.completion_tokens
+    switch (event.type) {
+      case 'ready':
+        break
+      case 'prompt':
+        answers.prompt_tokens += event.prompt_tokens
+        break
+      case 'echo': {
+        const { text, tokens } = event
+        part(event.index).echo = { text, ...(tokens && { tokens }) }
+        break
+      }
+      case 'delta': {
+        const answer = part(event.index)
+        answer.text += event.text
+        if (event.tokens) answer.tokens = [...(answer.tokens ?? []), ...event.tokens]
+        break
+      }
+      case 'finish': {
+        const { type: _, index, completion_tokens, ...end } = event
+        answers.completion_tokens += completion_tokens
+        answers.choices[index] = { ...part(index), ...end }
+        break
+      }
+      default:
+        event satisfies never
     }
   }
   return answers
+}
+
+/**
+ * Of every `from` choices the `n` with the highest mean log-probability, the best first, the earlier one
+ * among equals. An answer without tokens has none and comes last.
+ */
+export function best(answers: Answers, n: number, from: number): Answers {
+  if (from === n) return answers
+  const { choices, ...counts } = answers
+  const mean = ({ mean_logprob }: Answer) => mean_logprob ?? Number.NEGATIVE_INFINITY
+  const kept: Answer[] = []
+  for (let at = 0; at < choices.length; at += from) {
+    const group = choices.slice(at, at + from)
+    kept.push(...group.sort((a, b) => mean(b) - mean(a) || 0).slice(0, n))
+  }
+  return { ...counts, choices: kept }
 }
 
 async function* follow(first: InferEvent, rest: Events, failed: AbortController): Events {

@@ -201,6 +201,191 @@ describe.skipIf(stories.missing)('inference', () => {
     expect(KNOWN).toContain(choices[0]?.text)
   })
 
+  /** The bytes of listed tokens, joined. */
+  const joined = (tokens: OpenAI.ChatCompletionTokenLogprob[]) =>
+    Buffer.from(tokens.flatMap(({ bytes }) => bytes ?? [])).toString()
+
+  test('log-probabilities: tokens join to the text, whole and streamed, and are those of the model', async () => {
+    const body = {
+      model: chat,
+      messages: messages('One day'),
+      max_tokens: 20,
+      seed: 4,
+      logprobs: true,
+      top_logprobs: 3,
+    }
+    const { choices } = await client.chat.completions.create(body)
+    const content = choices[0]?.logprobs?.content ?? []
+    expect(content).toHaveLength(20)
+    expect(joined(content)).toBe(choices[0]?.message.content)
+    for (const { logprob, top_logprobs } of content) {
+      const [first, second, third] = top_logprobs.map(({ logprob }) => logprob)
+      expect(top_logprobs).toHaveLength(3)
+      expect(first! >= second! && second! >= third! && first! >= logprob).toBe(true)
+      expect(Math.exp(first!) + Math.exp(second!) + Math.exp(third!)).toBeLessThanOrEqual(1)
+    }
+
+    const streamed: OpenAI.ChatCompletionTokenLogprob[] = []
+    for await (const chunk of await client.chat.completions.create({ ...body, stream: true })) {
+      const { delta, logprobs } = chunk.choices[0]!
+      if (logprobs?.content) {
+        streamed.push(...logprobs.content)
+        expect(joined(logprobs.content)).toBe(delta.content)
+      }
+    }
+    expect(streamed).toEqual(content)
+
+    // The same tokens, made likely by other means, are as probable as before.
+    const flat = await client.chat.completions.create({ ...body, temperature: 0, top_logprobs: 0 })
+    const token = flat.choices[0]?.logprobs?.content?.[0]
+    expect(token).toEqual({ ...content[0]?.top_logprobs[0], top_logprobs: [] })
+  })
+
+  test('what a stop text cut away, and the bytes of half a code point, are in no answer', async () => {
+    const body = { model, prompt: '', max_tokens: 100, temperature: 0, logprobs: 0 }
+    const stopped = async (stop: string) => {
+      const { choices } = await client.completions.create({ ...body, stop })
+      return { text: choices[0]!.text, joined: choices[0]!.logprobs?.tokens?.join('') }
+    }
+    const whole = await stopped(' girl named')
+    expect(whole).toEqual({ text: whole.text, joined: whole.text })
+    // The token ` p` is half shown: it is listed as the token it is.
+    const within = await stopped('park. One')
+    expect(within.joined).toBe(`${within.text}p`)
+    // ` named` and ` Lily` are C3 and A9: cut behind the first.
+    const cut = { ...body, model: 'stories-bytes', max_tokens: 13 }
+    const half = await client.completions.create(cut)
+    const before = KNOWN.slice(0, KNOWN.indexOf(' named'))
+    expect(half.choices[0]).toMatchObject({ text: before, finish_reason: 'length' })
+    expect(half.choices[0]?.logprobs?.tokens?.at(-1)).toBe('bytes:\\xc3')
+    let streamed = ''
+    for await (const chunk of await client.completions.create({ ...cut, stream: true }))
+      streamed += chunk.choices[0]?.text ?? ''
+    expect(streamed).toBe(before)
+  })
+
+  test('echo tells the prompt by tokens, with max_tokens 0 and nothing else too', async () => {
+    const prompt = 'Once upon a time, there was a little girl'
+    const ask = (change: object) =>
+      client.completions.create({ model, prompt, echo: true, logprobs: 2, ...change })
+    const read = (await ask({ max_tokens: 0 })).choices[0]!
+    expect(read).toMatchObject({ text: prompt, finish_reason: 'length' })
+    const { tokens = [], token_logprobs = [], top_logprobs = [], text_offset } = read.logprobs!
+    expect(tokens[0]).toBe('<s>')
+    expect(tokens.slice(1).join('')).toBe(prompt)
+    expect(token_logprobs[0]).toBeNull()
+    expect(token_logprobs.slice(1).every((value) => value <= 0)).toBe(true)
+    expect(text_offset).toEqual(tokens.map((_, i) => tokens.slice(1, i).join('').length))
+    for (const [i, row] of top_logprobs.entries())
+      if (i > 0) expect(row[tokens[i]!]).toBe(token_logprobs[i])
+
+    // The story is known: its own greedy tokens are what the prompt's last ones were.
+    const told = await client.completions.create({
+      model,
+      prompt: '',
+      temperature: 0,
+      logprobs: 2,
+      max_tokens: tokens.length - 1,
+    })
+    expect(told.choices[0]?.text).toBe(prompt)
+    for (const [i, value] of (told.choices[0]?.logprobs?.token_logprobs ?? []).entries())
+      expect(Math.abs(value - token_logprobs[i + 1]!)).toBeLessThan(1e-4)
+
+    const on = (await ask({ max_tokens: 3, n: 2, temperature: 0 })).choices
+    expect(on.map(({ text }) => text)).toEqual([KNOWN.slice(0, on[0]!.text.length), on[0]!.text])
+    expect(on[1]?.logprobs?.tokens).toHaveLength(tokens.length + 3)
+    expect(on[1]?.logprobs?.tokens?.slice(1).join('')).toBe(on[1]?.text)
+
+    const chunks = { text: '', tokens: [] as string[], offsets: [] as number[] }
+    const stream = await client.completions.create({
+      model,
+      prompt,
+      echo: true,
+      logprobs: 2,
+      max_tokens: 3,
+      temperature: 0,
+      stream: true,
+    })
+    for await (const { choices } of stream) {
+      chunks.text += choices[0]?.text ?? ''
+      chunks.tokens.push(...(choices[0]?.logprobs?.tokens ?? []))
+      chunks.offsets.push(...(choices[0]?.logprobs?.text_offset ?? []))
+    }
+    expect(chunks).toEqual({
+      text: on[0]?.text,
+      tokens: on[0]?.logprobs?.tokens,
+      offsets: on[0]?.logprobs?.text_offset,
+    })
+  })
+
+  test('echo of token ids, and of several prompts, keeps each to its own', async () => {
+    const { choices } = await client.completions.create({
+      model,
+      prompt: [
+        [1, 403, 407],
+        [1, 403],
+      ],
+      echo: true,
+      logprobs: 0,
+      max_tokens: 1,
+      temperature: 0,
+    })
+    expect(choices.map(({ logprobs }) => logprobs?.tokens?.length)).toEqual([4, 3])
+    for (const { text } of choices) expect(KNOWN.startsWith(text)).toBe(true)
+  })
+
+  test('best_of gives the most probable by token, and counts all that were made', async () => {
+    const body = {
+      model,
+      prompt: 'One day',
+      max_tokens: 12,
+      seed: 11,
+      temperature: 1.2,
+      logprobs: 0,
+    }
+    const all = await client.completions.create({ ...body, n: 5 })
+    const mean = (choice: OpenAI.CompletionChoice) => {
+      const values = choice.logprobs?.token_logprobs ?? []
+      return values.reduce((a, b) => a + b, 0) / values.length
+    }
+    const sorted = all.choices.toSorted((a, b) => mean(b) - mean(a)).map(({ text }) => text)
+    expect(new Set(sorted).size).toBe(5)
+    const { logprobs: _, ...plain } = body
+    const two = await client.completions.create({ ...plain, n: 2, best_of: 5 })
+    expect(two.choices.map(({ text }) => text)).toEqual(sorted.slice(0, 2))
+    expect(two.choices.map(({ index, logprobs }) => [index, logprobs])).toEqual([
+      [0, null],
+      [1, null],
+    ])
+    expect(two.usage?.completion_tokens).toBe(60)
+    expect(await failure(client.completions.create({ ...body, n: 2, best_of: 1 }))).toMatchObject({
+      status: 400,
+      param: 'best_of',
+    })
+  })
+
+  test('penalties, bias and truncation change the answer as they say', async () => {
+    const body = { model, prompt: '', max_tokens: 60, temperature: 0, logprobs: 0 }
+    const ask = async (change: object) =>
+      (await client.completions.create({ ...body, ...change })).choices[0]!
+    const repeats = (tokens: string[] = []) => tokens.length - new Set(tokens).size
+    const plain = repeats((await ask({})).logprobs?.tokens)
+    for (const change of [
+      { frequency_penalty: 2 },
+      { presence_penalty: 2 },
+      { repetition_penalty: 1.5 },
+    ])
+      expect(repeats((await ask(change)).logprobs?.tokens)).toBeLessThan(plain)
+    // 403 is ` Once`.
+    expect((await ask({ logit_bias: { 403: -100 } })).text).not.toContain('Once')
+    expect((await ask({ logit_bias: { 403: 100 }, max_tokens: 3 })).text).toBe('Once Once Once')
+    for (const change of [{ top_k: 1 }, { min_p: 1 }])
+      expect((await ask({ ...change, temperature: 2 })).text).toBe((await ask({})).text)
+    expect(
+      await failure(client.completions.create({ ...body, logit_bias: { 512: 1 } })),
+    ).toMatchObject({ status: 400, param: 'logit_bias' })
+  })
+
   test('an alias answers under the name that the client used', async () => {
     const answer = await client.chat.completions.create({
       model: 'gpt-4o-mini',

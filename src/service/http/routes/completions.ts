@@ -1,10 +1,13 @@
 // POST /completions: text goes on, whole or as a stream of chunks.
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { best } from '../../scheduler/generations.ts'
 import { answer, type Inference, randomSeed } from '../answer.ts'
 import {
   Completion,
   CompletionRequest,
+  keptOf,
+  madeOf,
   presentCompletion,
   presentCompletionChunks,
   toGenerations,
@@ -26,7 +29,8 @@ export const completionRoutes: FastifyPluginAsyncTypebox<Inference> = async (app
     async (request, reply) => {
       const { body } = request
       const generations = toGenerations(body, randomSeed())
-      const options = { include_usage: includeUsage(body) }
+      const wanted = { logprobs: typeof body.logprobs === 'number' }
+      const options = { ...wanted, include_usage: includeUsage(body) }
       return answer(
         inference,
         request,
@@ -39,7 +43,8 @@ export const completionRoutes: FastifyPluginAsyncTypebox<Inference> = async (app
           max_tokens_param: 'max_tokens',
         },
         {
-          whole: presentCompletion,
+          whole: (head, answers) =>
+            presentCompletion(head, best(answers, keptOf(body), madeOf(body)), wanted),
           chunks: (head, events) => presentCompletionChunks(head, events, options),
         },
       )

@@ -1,13 +1,14 @@
 // Chat completions on the wire: the request's shape and what it means, answers and chunks.
 
 import { type Static, Type } from 'typebox'
-import type { ChatMessage, InferEvent } from '../../../engine/infer/request.ts'
+import type { ChatMessage, InferEvent, ListedToken } from '../../../engine/infer/request.ts'
 import { invalidRequest } from '../../../errors.ts'
 import type { Answers } from '../../scheduler/generations.ts'
 import type { Generation } from '../../scheduler/serving.ts'
 import {
   type AnswerHead,
   accepted,
+  boolean,
   FinishReason,
   generationFields,
   integer,
@@ -62,8 +63,8 @@ export const ChatCompletionRequest = Type.Object(
     messages: Type.Array(Message, { minItems: 1 }),
     max_completion_tokens: integer(1, MAX_TOKENS, 'New tokens at most.'),
     max_tokens: integer(1, MAX_TOKENS, 'The older name of `max_completion_tokens`.'),
-    logprobs: neutral('false'),
-    top_logprobs: neutral('0'),
+    logprobs: boolean("Tell each token's log-probability, before penalties and sampling."),
+    top_logprobs: integer(0, 20, 'Tell this many of the most probable tokens at each place.'),
     response_format: neutral('{"type": "text"}'),
     tools: neutral('[]'),
     tool_choice: neutral('"none"'),
@@ -90,11 +91,6 @@ export const ChatCompletionRequest = Type.Object(
 export type ChatCompletionRequest = Static<typeof ChatCompletionRequest>
 
 const NEUTRAL = {
-  logprobs: [false],
-  top_logprobs: [0],
-  frequency_penalty: [0],
-  presence_penalty: [0],
-  logit_bias: [{}],
   response_format: [{ type: 'text' }],
   tools: [[]],
   tool_choice: ['none'],
@@ -110,9 +106,11 @@ const NEUTRAL = {
 export function toGeneration(body: ChatCompletionRequest, seed: number): Generation {
   refuse(body, NEUTRAL)
   const max_tokens = maxTokens(body)
+  const logprobs = topLogprobs(body)
   return {
     prompt: { messages: body.messages.map(toMessage) },
     ...(max_tokens === undefined ? {} : { max_tokens }),
+    ...(logprobs === undefined ? {} : { logprobs }),
     ...samplingOf(body, seed),
   }
 }
@@ -129,6 +127,15 @@ function maxTokens({ max_tokens, max_completion_tokens }: ChatCompletionRequest)
       { param: 'max_tokens', code: 'invalid_value' },
     )
   return current ?? old
+}
+
+function topLogprobs({ logprobs, top_logprobs }: ChatCompletionRequest) {
+  if (logprobs) return top_logprobs ?? 0
+  if (!top_logprobs) return undefined
+  throw invalidRequest("The 'logprobs' parameter must be true for 'top_logprobs' to be used.", {
+    param: 'top_logprobs',
+    code: 'invalid_value',
+  })
 }
 
 function toMessage(message: Static<typeof Message>, at: number): ChatMessage {
@@ -184,6 +191,31 @@ const head = {
   service_tier: Type.Optional(Type.Literal('default')),
 }
 
+const tokenLogprob = {
+  token: Type.String(),
+  logprob: Type.Number(),
+  bytes: Type.Union([Type.Array(Type.Integer()), Type.Null()]),
+}
+
+const Logprobs = Type.Union(
+  [
+    Type.Object({
+      content: Type.Array(
+        Type.Object({
+          ...tokenLogprob,
+          top_logprobs: Type.Array(Type.Object(tokenLogprob)),
+        }),
+      ),
+      refusal: Type.Null(),
+    }),
+    Type.Null(),
+  ],
+  {
+    description:
+      'Natural log-probabilities by the model, before penalties, bias, temperature and truncation. The token that ends the answer is not listed. A special token has no bytes.',
+  },
+)
+
 export const ChatCompletion = Type.Object(
   {
     ...head,
@@ -196,7 +228,7 @@ export const ChatCompletion = Type.Object(
           content: Type.String(),
           refusal: Type.Null(),
         }),
-        logprobs: Type.Null(),
+        logprobs: Logprobs,
         finish_reason: FinishReason,
       }),
     ),
@@ -217,7 +249,7 @@ export const ChatCompletionChunk = Type.Object(
           content: Type.Optional(Type.String()),
           refusal: Type.Optional(Type.Null()),
         }),
-        logprobs: Type.Null(),
+        logprobs: Logprobs,
         finish_reason: Type.Union([FinishReason, Type.Null()]),
       }),
     ),
@@ -235,13 +267,23 @@ export interface ChatHead extends AnswerHead {
 export const presentChat = (head: ChatHead, answers: Answers): Static<typeof ChatCompletion> => ({
   ...head,
   object: 'chat.completion',
-  choices: answers.choices.map(({ text, finish_reason }, index) => ({
+  choices: answers.choices.map(({ text, tokens, finish_reason, mean_logprob }, index) => ({
     index,
     message: { role: 'assistant', content: text, refusal: null },
-    logprobs: null,
+    logprobs: mean_logprob === undefined ? null : presentLogprobs(tokens),
     finish_reason,
   })),
   usage: presentUsage(answers),
+})
+
+const presentLogprobs = (tokens: readonly ListedToken[] = []) => ({
+  content: tokens.map(({ token, logprob, bytes, top }) => ({
+    token,
+    logprob,
+    bytes,
+    top_logprobs: top,
+  })),
+  refusal: null,
 })
 
 /** The chunks of a stream: each choice's role, its text, its end; at last the usage if it was asked for. */
@@ -255,11 +297,18 @@ export async function* presentChatChunks(
   const chunk = (
     index: number,
     delta: Chunk['choices'][number]['delta'],
-    finish_reason: 'stop' | 'length' | null = null,
+    { finish_reason, tokens }: { finish_reason?: 'stop' | 'length'; tokens?: ListedToken[] } = {},
   ): Chunk => ({
     ...head,
     object,
-    choices: [{ index, delta, logprobs: null, finish_reason }],
+    choices: [
+      {
+        index,
+        delta,
+        logprobs: tokens ? presentLogprobs(tokens) : null,
+        finish_reason: finish_reason ?? null,
+      },
+    ],
     ...usage,
   })
 
@@ -267,6 +316,7 @@ export async function* presentChatChunks(
   for await (const event of events) {
     switch (event.type) {
       case 'ready':
+      case 'echo':
         break
       case 'prompt':
         tokens.prompt_tokens += event.prompt_tokens
@@ -274,11 +324,12 @@ export async function* presentChatChunks(
           yield chunk(index, { role: 'assistant', content: '', refusal: null })
         break
       case 'delta':
-        if (event.text !== '') yield chunk(event.index, { content: event.text })
+        if (event.text !== '' || event.tokens)
+          yield chunk(event.index, { content: event.text }, event)
         break
       case 'finish':
         tokens.completion_tokens += event.completion_tokens
-        yield chunk(event.index, {}, event.finish_reason)
+        yield chunk(event.index, {}, event)
         break
       default:
         event satisfies never

@@ -25,6 +25,8 @@ export const integer = (minimum: number, maximum: number, description: string) =
 
 export const boolean = (description: string) => orNull<boolean>({ type: 'boolean', description })
 
+export const MAX_TOKENS = 2 ** 31 - 1
+
 /** Fields of both requests. */
 export const generationFields = {
   model: Type.String({ description: 'A base model, a tuned model, a checkpoint or an alias.' }),
@@ -45,13 +47,23 @@ export const generationFields = {
       include_usage: { type: ['boolean', 'null'], description: 'One more chunk with `usage`.' },
     },
   }),
-  frequency_penalty: neutral('0'),
-  presence_penalty: neutral('0'),
-  logit_bias: neutral('{}'),
+  frequency_penalty: number(-2, 2, 'What a token of the answer loses for every time it was there.'),
+  presence_penalty: number(-2, 2, 'What a token of the answer loses for having been there.'),
+  logit_bias: orNull<Record<string, number>>({
+    type: 'object',
+    additionalProperties: { type: 'number', minimum: -100, maximum: 100 },
+    description: "Added to tokens' logits, by id, after the penalties.",
+  }),
+  top_k: integer(-1, MAX_TOKENS, 'Only the k most probable tokens, before `top_p`. 0 or -1: all.'),
+  min_p: number(0, 1, 'Only tokens at least this many times as probable as the most probable one.'),
+  repetition_penalty: orNull<number>({
+    type: 'number',
+    exclusiveMinimum: 0,
+    maximum: 100,
+    description: 'Divides positive logits of tokens in prompt or answer, multiplies negative ones.',
+  }),
   user: accepted(),
 }
-
-export const MAX_TOKENS = 2 ** 31 - 1
 
 type GenerationFields = Static<ReturnType<typeof Type.Object<typeof generationFields>>>
 
@@ -63,8 +75,19 @@ export const samplingOf = (body: GenerationFields, seed: number) => ({
     temperature: body.temperature ?? 1,
     top_p: body.top_p ?? 1,
     seed: body.seed ?? seed,
+    ...sent(body, 'top_k', 'min_p', 'repetition_penalty'),
+    ...sent(body, 'presence_penalty', 'frequency_penalty', 'logit_bias'),
   },
 })
+
+/** Those of the fields that the client gave a value. */
+function sent<Body extends object, Name extends keyof Body>(body: Body, ...names: Name[]) {
+  const fields = names.flatMap((name) => {
+    const value = body[name] ?? undefined
+    return value === undefined ? [] : [[name, value]]
+  })
+  return Object.fromEntries(fields) as { [N in Name]?: NonNullable<Body[N]> }
+}
 
 function stopTexts(stop: string | string[]): string[] {
   const texts = [stop].flat()

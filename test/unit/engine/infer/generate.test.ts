@@ -109,3 +109,95 @@ test('a model that is not there is an error of that request alone', async () => 
   await expect(answer({ target: missing })).rejects.toThrow()
   expect((await answer({})).texts).toHaveLength(1)
 })
+
+/** What an answer's bytes come to, and what was listed. */
+const listed = (events: InferEvent[], index = 0) =>
+  events.flatMap((e) => (e.type === 'delta' && e.index === index ? (e.tokens ?? []) : []))
+
+test('log-probabilities are of the model, whatever shapes the draw', async () => {
+  const ask = { logprobs: 3, sampling: { temperature: 0, top_p: 1, seed: 0 } }
+  const plain = listed((await answer(ask)).events)
+  expect(plain).toHaveLength(12)
+  for (const { token, logprob, top } of plain) {
+    // Greedy: the chosen one is the first of three.
+    expect(top).toHaveLength(3)
+    expect(top[0]).toMatchObject({ token, logprob })
+  }
+  const [first, second] = plain[0]!.top
+  const biased = await answer({
+    ...ask,
+    sampling: { ...ask.sampling, logit_bias: { [first!.bytes![0]!]: -100 } },
+  })
+  expect(listed(biased.events)[0]).toMatchObject({ ...second, top: plain[0]!.top })
+})
+
+test('a prompt that is given back has the log-probabilities that one token at a time would have', async () => {
+  const text = 'a prompt of some length, so that it is read in more than one piece?'
+  const ids = [...Buffer.from(text)]
+  const { events } = await answer({ prompt: { text }, max_tokens: 0, echo: true, logprobs: 1 })
+  expect(events.map(({ type }) => type)).toEqual(['prompt', 'echo', 'finish'])
+  const echo = events[1]
+  if (echo?.type !== 'echo') throw new Error('no echo')
+  expect(echo.text).toBe(text)
+  expect(echo.tokens?.map(({ offset }) => offset)).toEqual(ids.map((_, i) => i))
+  expect(echo.tokens?.[0]).toMatchObject({ logprob: null, top: [] })
+  for (const place of [1, 7, 40, ids.length - 1]) {
+    const { events } = await answer({
+      prompt: { tokens: ids.slice(0, place) },
+      max_tokens: 1,
+      logprobs: 1,
+      sampling: { temperature: 0, top_p: 1, seed: 0, logit_bias: { [ids[place]!]: 100 } },
+    })
+    const told = listed(events)[0]
+    expect(told?.bytes).toEqual([ids[place]])
+    expect(Math.abs(told!.logprob - echo.tokens![place]!.logprob!)).toBeLessThan(1e-4)
+    expect(echo.tokens![place]!.top[0]!.token).toBe(told!.top[0]!.token)
+  }
+})
+
+test('every choice gets the prompt once, before its text', async () => {
+  for (const max_tokens of [0, 3])
+    for (const logprobs of [undefined, 0]) {
+      const { events } = await answer({
+        n: 3,
+        max_tokens,
+        echo: true,
+        ...(logprobs !== undefined && { logprobs }),
+      })
+      for (const index of [0, 1, 2]) {
+        const mine = events.filter((e) => 'index' in e && e.index === index)
+        expect(mine.filter(({ type }) => type === 'echo')).toHaveLength(1)
+        expect(mine[0]).toMatchObject({ type: 'echo', text: 'abc' })
+        expect(mine.at(-1)).toMatchObject({ type: 'finish', completion_tokens: max_tokens })
+        expect(listed(events, index)).toHaveLength(logprobs === undefined ? 0 : max_tokens)
+      }
+    }
+})
+
+test('an end token is told apart from the answer, and counts in its mean', async () => {
+  const { events } = await answer({
+    max_tokens: 5,
+    logprobs: 0,
+    sampling: { temperature: 0, top_p: 1, seed: 0, logit_bias: { 257: 100 } },
+  })
+  expect(listed(events)).toEqual([])
+  const end = events.at(-1)
+  if (end?.type !== 'finish') throw new Error('no end')
+  expect(end).toMatchObject({ finish_reason: 'stop', completion_tokens: 1 })
+  expect(end.end_token).toMatchObject({ token: '</s>', bytes: null, offset: 0 })
+  expect(end.mean_logprob).toBe(end.end_token?.logprob)
+})
+
+test('a bias of what is no token of the model is a 400', async () => {
+  for (const id of ['258', '-1', 'a'])
+    await expect(
+      answer({ sampling: { temperature: 1, top_p: 1, seed: 0, logit_bias: { [id]: 1 } } }),
+    ).rejects.toMatchObject({ status: 400, param: 'logit_bias' })
+})
+
+test('a prompt that fills the context can be read, not continued', async () => {
+  const prompt = { text: 'x'.repeat(96) }
+  const { events } = await answer({ prompt, max_tokens: 0, echo: true, logprobs: 0 })
+  expect(events[0]).toMatchObject({ prompt_tokens: 96 })
+  await expect(answer({ prompt, max_tokens: 1 })).rejects.toMatchObject({ param: 'prompt' })
+})

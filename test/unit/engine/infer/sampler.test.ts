@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import type { Sampling } from '../../../../src/engine/infer/request.ts'
-import { sample } from '../../../../src/engine/infer/sampler.ts'
+import { penalise, sample } from '../../../../src/engine/infer/sampler.ts'
 
 const sampling = (change: Partial<Sampling> = {}): Sampling => ({
   temperature: 1,
@@ -108,4 +108,79 @@ test('impossible tokens are never drawn', () => {
   expect(seen[1]).toBe(0)
   expect(seen[3]).toBe(0)
   expect(draw(x, { top_p: 0.9 }, 2000)[1]).toBe(0)
+})
+
+test('top_k keeps the k most probable, the lowest ids among equals, before top_p', () => {
+  const x = logits(0.1, 0.4, 0.2, 0.2, 0.1)
+  const two = draw(x, { top_k: 2 })
+  expect(two.map((share) => share > 0)).toEqual([false, true, true, false, false])
+  expect(Math.abs(two[1]! - 2 / 3)).toBeLessThan(0.018)
+  expect(draw(x, { top_k: 1 }, 200)[1]).toBe(1)
+  for (const top_k of [-1, 0, 5, 99])
+    expect(draw(x, { top_k }, 2000).every((s) => s > 0)).toBe(true)
+  // 0.4 of 0.6 is two thirds of what top_k left; of all it would be too little.
+  expect(draw(x, { top_k: 2, top_p: 0.6 }, 500)[1]).toBe(1)
+})
+
+test('top_k over a large vocabulary draws from the set that a full sort would give', () => {
+  const x = Float32Array.from({ length: 49_152 }, (_, i) => Math.sin(i * 12.9898) ** 3)
+  const order = Array.from(x.keys()).sort((a, b) => x[b]! - x[a]! || a - b)
+  const kept = new Set(order.slice(0, 50))
+  const drawn = new Set<number>()
+  for (let i = 0; i < 200; i++)
+    drawn.add(sample(x, sampling({ top_k: 50, temperature: 2 }), 0, i).token)
+  expect([...drawn].filter((token) => !kept.has(token))).toEqual([])
+  expect(drawn.size).toBeGreaterThan(30)
+})
+
+test('min_p keeps what is at least that many times as probable as the best, after temperature', () => {
+  const x = logits(0.5, 0.26, 0.14, 0.1)
+  const possible = (change: Partial<Sampling>) => draw(x, change, 2000).map((share) => share > 0)
+  expect(possible({ min_p: 0.5 })).toEqual([true, true, false, false])
+  expect(possible({ min_p: 0.27 })).toEqual([true, true, true, false])
+  expect(possible({ min_p: 1 })).toEqual([true, false, false, false])
+  // (0.14 / 0.5)^(1/2) is 0.53.
+  expect(possible({ min_p: 0.5, temperature: 2 })).toEqual([true, true, true, false])
+})
+
+const before = { prompt: [0, 1, 1], tokens: [2, 3, 3] }
+
+test.each([
+  // torch: transformers' RepetitionPenaltyLogitsProcessor(2), vLLM's apply_penalties; by hand they are the same.
+  ['repetition', { repetition_penalty: 2 }, [0.5, -4, 1.5, -8, 5]],
+  ['frequency', { frequency_penalty: 0.5 }, [1, -2, 2.5, -5, 5]],
+  ['presence', { presence_penalty: 0.5 }, [1, -2, 2.5, -4.5, 5]],
+  ['a negative one', { frequency_penalty: -1 }, [1, -2, 4, -2, 5]],
+  ['bias', { logit_bias: { 0: -100, 4: 2.5 } }, [-99, -2, 3, -4, 7.5]],
+  [
+    'all, repetition first',
+    {
+      repetition_penalty: 2,
+      frequency_penalty: 0.5,
+      presence_penalty: 0.25,
+      logit_bias: { 2: 10 },
+    },
+    [0.5, -4, 10.75, -9.25, 5],
+  ],
+])('penalties change logits as defined: %s', (_, change, expected) => {
+  const x = Float32Array.of(1, -2, 3, -4, 5)
+  expect([...penalise(x, sampling(change), before)]).toEqual(expected)
+  expect([...x]).toEqual([1, -2, 3, -4, 5])
+})
+
+test('without penalties logits are not even copied', () => {
+  const x = Float32Array.of(1, 2)
+  const neutral = {
+    presence_penalty: 0,
+    frequency_penalty: 0,
+    repetition_penalty: 1,
+    logit_bias: {},
+  }
+  expect(penalise(x, sampling(neutral), before)).toBe(x)
+})
+
+test('greedy takes the highest logit after penalties and bias', () => {
+  const greedy = sampling({ temperature: 0, logit_bias: { 4: -100 } })
+  const x = Float32Array.of(1, -2, 3, -4, 5)
+  expect(sample(penalise(x, greedy, before), greedy, 0, 0).token).toBe(2)
 })

@@ -4,6 +4,7 @@ import {
   createSequence,
   position,
   type SequenceOptions,
+  takeListed,
 } from '../../../../src/engine/infer/sequence.ts'
 
 const EOS = 2
@@ -69,6 +70,66 @@ test('half a code point waits for its other half, and is U+FFFD if that never co
   const half = create()
   accept(half, 10, first)
   expect(accept(half, EOS, none)).toBe('\ufffd')
+})
+
+test('an answer that is cut within a code point ends before it', () => {
+  const sequence = create({ max_tokens: 2 })
+  accept(sequence, 10, bytes('a'))
+  expect(accept(sequence, 11, Uint8Array.of(0x62, 0xf0, 0x9f))).toBe('b')
+  expect(sequence.finish_reason).toBe('length')
+})
+
+const described = (token: string) => ({ token, bytes: [], logprob: -1, top: [] })
+
+/** Accepts pieces as tokens named after their place; what was listed after each. */
+function list(pieces: (string | number[])[], change: Partial<SequenceOptions> = {}) {
+  const sequence = create(change)
+  return pieces.map((piece, i) => {
+    const data = typeof piece === 'string' ? bytes(piece) : Uint8Array.from(piece)
+    accept(sequence, 10 + i, data, described(`${i}`))
+    return takeListed(sequence).map(({ token, offset }) => `${token}@${offset}`)
+  })
+}
+
+test('a token is listed when its text is shown, with its place in code points', () => {
+  expect(list(['😀', 'b', 'c'])).toEqual([['0@0'], ['1@1'], ['2@2']])
+})
+
+test('tokens of one code point are listed together, when it is whole', () => {
+  expect(list(['a', [0xf0, 0x9f], [], [0x98, 0x80], 'b'])).toEqual([
+    ['0@0'],
+    [],
+    [],
+    ['1@1', '2@1', '3@1'],
+    ['4@2'],
+  ])
+})
+
+test('what a stop text takes away wholly is never listed, a token that it cuts is', () => {
+  expect(list(['a', 'b.', '.', 'E', 'N', 'D'], { stop: ['..END'] })).toEqual([
+    ['0@0'],
+    [],
+    [],
+    [],
+    [],
+    ['1@1'],
+  ])
+  // The half code point is the stop text's.
+  expect(list(['a', [0xc3], [0xa9]], { stop: ['é'] })).toEqual([['0@0'], [], []])
+  // What only looked like one is listed in the end.
+  expect(list(['a', '.', '.'], { stop: ['..END'], max_tokens: 3 })).toEqual([
+    ['0@0'],
+    [],
+    ['1@1', '2@2'],
+  ])
+})
+
+test('at a cut all are listed, the bytes that were left out too; at an end token all but it', () => {
+  expect(list(['a', [0xc3]], { max_tokens: 2 })).toEqual([['0@0'], ['1@1']])
+  const sequence = create()
+  accept(sequence, 10, Uint8Array.of(0xc3), described('half'))
+  accept(sequence, EOS, none, described('end'))
+  expect(takeListed(sequence).map(({ token }) => token)).toEqual(['half'])
 })
 
 test('a finished sequence takes no more tokens', () => {

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import type { InferEvent } from '../../../../src/engine/infer/request.ts'
-import { gather, merge } from '../../../../src/service/scheduler/generations.ts'
+import { best, gather, merge } from '../../../../src/service/scheduler/generations.ts'
 
 async function* at(times: [number, string][]) {
   let now = 0
@@ -81,4 +81,25 @@ test('events are gathered into one text a choice, in order', async () => {
       { text: '', finish_reason: 'stop' },
     ],
   })
+})
+
+test('the best of each prompt are those with the highest mean, the best first', () => {
+  const choice = (text: string, mean_logprob?: number) => ({
+    text,
+    finish_reason: 'stop' as const,
+    ...(mean_logprob !== undefined && { mean_logprob }),
+  })
+  const answers = {
+    prompt_tokens: 1,
+    completion_tokens: 9,
+    choices: [choice('a', -2), choice('b', -1), choice('c', -3)].concat(
+      choice('d', -1),
+      choice('e'),
+      choice('f', -1),
+    ),
+  }
+  const texts = (n: number, from: number) => best(answers, n, from).choices.map(({ text }) => text)
+  expect(texts(2, 3)).toEqual(['b', 'a', 'd', 'f'])
+  expect(texts(3, 3)).toEqual(['a', 'b', 'c', 'd', 'e', 'f'])
+  expect(best(answers, 1, 3)).toMatchObject({ prompt_tokens: 1, completion_tokens: 9 })
 })

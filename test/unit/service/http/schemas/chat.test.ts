@@ -125,11 +125,6 @@ test('tool calls in a message are refused by name', () => {
 })
 
 test.each([
-  ['logprobs', true, false],
-  ['top_logprobs', 5, 0],
-  ['frequency_penalty', 0.5, 0],
-  ['presence_penalty', -1, 0],
-  ['logit_bias', { 5: 100 }, {}],
   ['response_format', { type: 'json_object' }, { type: 'text' }],
   ['tools', [{ type: 'function', function: { name: 'f' } }], []],
   ['tool_choice', 'required', 'none'],
@@ -144,6 +139,39 @@ test.each([
     expect.objectContaining({ status: 400, param, code: 'unsupported_parameter' }),
   )
   expect(toGeneration(request({ [param]: neutral }), 0)).toEqual(toGeneration(request(), 0))
+})
+
+test.each([
+  [{ logprobs: true }, 0],
+  [{ logprobs: true, top_logprobs: null }, 0],
+  [{ logprobs: true, top_logprobs: 20 }, 20],
+  [{ logprobs: false, top_logprobs: 0 }, undefined],
+])('%j asks for %s alternatives', (change, logprobs) => {
+  expect(toGeneration(request(change), 0).logprobs).toBe(logprobs)
+})
+
+test('top_logprobs without logprobs is a 400', () => {
+  for (const logprobs of [false, null])
+    expect(() => toGeneration(request({ logprobs, top_logprobs: 2 }), 0)).toThrow(
+      expect.objectContaining({ status: 400, param: 'top_logprobs' }),
+    )
+})
+
+test('penalties, bias and the extras reach the engine as they were sent', () => {
+  const fields = {
+    presence_penalty: 0.5,
+    frequency_penalty: -2,
+    repetition_penalty: 1.2,
+    logit_bias: { 5: 100 },
+    top_k: 40,
+    min_p: 0.1,
+  }
+  expect(toGeneration(request(fields), 0).sampling).toEqual({
+    temperature: 1,
+    top_p: 1,
+    seed: 0,
+    ...fields,
+  })
 })
 
 async function* events(): AsyncGenerator<InferEvent> {
@@ -176,6 +204,22 @@ test('a stream gives roles first, then text, then the end of each choice', async
   for (const chunk of list)
     expect(chunk).toMatchObject({ ...head, object: 'chat.completion.chunk' })
   expect(list.some((chunk) => 'usage' in chunk)).toBe(false)
+})
+
+test('tokens come with the text that they made, also where it is empty', async () => {
+  const token = { token: 'a', bytes: [97], logprob: -1, top: [] }
+  async function* listed(): AsyncGenerator<InferEvent> {
+    yield { type: 'delta', index: 0, text: '', tokens: [{ ...token, offset: 0 }] }
+    yield { type: 'delta', index: 0, text: 'ab' }
+  }
+  const list = []
+  for await (const chunk of presentChatChunks(head, listed(), { n: 1, include_usage: false }))
+    list.push(chunk.choices[0])
+  const { top, ...rest } = token
+  expect(list.map((choice) => choice?.logprobs)).toEqual([
+    { content: [{ ...rest, top_logprobs: top }], refusal: null },
+    null,
+  ])
 })
 
 test('asked for, usage comes in one more chunk without choices and is null before', async () => {
