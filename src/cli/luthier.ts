@@ -1,6 +1,7 @@
 // The command line's table of contents: one file a command, and the one place that prints an error.
 
 import { Command } from 'commander'
+import { backupCommand, restoreCommand } from './backup.ts'
 import { chatCommand } from './chat.ts'
 import { keysCommand } from './keys.ts'
 import { modelsCommand } from './models.ts'
@@ -17,6 +18,8 @@ const program = new Command('luthier')
   .addCommand(chatCommand())
   .addCommand(keysCommand())
   .addCommand(projectsCommand())
+  .addCommand(backupCommand())
+  .addCommand(restoreCommand())
 
 try {
   await program.parseAsync()

@@ -173,8 +173,8 @@ const checkMajor = async (cluster: Cluster, major: string): Promise<void> => {
   if (ours !== major) {
     throw new Error(
       `${cluster.data} was written by Postgres ${major}, the embedded one is ${ours}. ` +
-        `Dump it with a Postgres ${major} (pg_dump) and restore into an empty LUTHIER_HOME, ` +
-        `or run a Postgres ${major} on that folder and set DATABASE_URL.`,
+        'With the Luthier that wrote it run `luthier backup FILE`, then with this one and an empty LUTHIER_HOME ' +
+        `\`luthier restore FILE\`. Or run a Postgres ${major} on that folder and set DATABASE_URL.`,
     )
   }
   await cluster.runner.own(cluster.data)

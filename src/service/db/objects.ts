@@ -30,11 +30,27 @@ export const knownObjects = async (
   return rows.map((row) => row.sha256)
 }
 
-/** Forgets the object, unless a row of any table still refers to it: the foreign keys know them all. */
+// The advisory lock of backups; any number, as long as nothing else here uses it.
+const BACKUP = 7_032_002
+
+/** From here on, until this session ends, no object is forgotten: a backup is going to read them all. */
+export const holdObjects = async (client: Db): Promise<void> => {
+  await client.query('select pg_advisory_lock($1)', [BACKUP])
+}
+
+/**
+ * Forgets the object, unless a row of any table still refers to it (the foreign keys know them all) or a
+ * backup runs: then it stays, and the sweeper finds it later.
+ */
 export const deleteObjectIfUnused = async (
   tx: Db,
   object: Pick<ObjectRecord, 'project_id' | 'sha256'>,
 ): Promise<boolean> => {
+  const { rows } = await tx.query<{ may: boolean }>(
+    'select pg_try_advisory_xact_lock_shared($1) as may',
+    [BACKUP],
+  )
+  if (!rows[0]!.may) return false
   await tx.query('savepoint unused')
   try {
     const { rowCount } = await tx.query(
