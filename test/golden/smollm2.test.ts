@@ -33,9 +33,12 @@ describe.skipIf(model.missing)('SmolLM2-135M-Instruct', () => {
   let tokenizer: Tokenizer
   let weights: MappedWeights
   let prompts: Prompt[]
+  let texts: { text: string; tokens: number[] }[]
 
   beforeAll(async () => {
-    prompts = (await readFixture<{ prompts: Prompt[] }>('smollm2.json')).prompts
+    const fixture = await readFixture<{ prompts: Prompt[]; texts: typeof texts }>('smollm2.json')
+    prompts = fixture.prompts
+    texts = fixture.texts
     checkpoint = await openCheckpoint(model.path)
     tokenizer = await openTokenizer(checkpoint)
     // 540 MB: beside the model, so that runs share it.
@@ -51,6 +54,10 @@ describe.skipIf(model.missing)('SmolLM2-135M-Instruct', () => {
       expect(renderChat(checkpoint.chat_template, messages, options)).toBe(text)
       expect(tokenizer.encode(text, { special: false })).toEqual(tokens)
     }
+  })
+
+  test('texts encode as the reference does it, numbers that are no ASCII digits too', () => {
+    for (const { text, tokens } of texts) expect(tokenizer.encode(text)).toEqual(tokens)
   })
 
   test('logits at the last place and 24 greedy tokens', async () => {

@@ -9,6 +9,7 @@ import {
   putsSpaceBefore,
   specialFinder,
   type Vocabulary,
+  withAllDigits,
   withoutSpaceBefore,
   withoutSpecialTokens,
 } from './vocabulary.ts'
@@ -64,7 +65,8 @@ export async function openTokenizer(checkpoint: Checkpoint): Promise<Tokenizer> 
 
 /** A tokenizer over vocabulary that is already in memory. */
 export function buildTokenizer(vocabulary: Vocabulary): Tokenizer {
-  const { json, bos_token, eos_token } = vocabulary
+  const { bos_token, eos_token } = vocabulary
+  const json = withAllDigits(vocabulary.json)
   const parsing = new HuggingFaceTokenizer(json, { clean_up_tokenization_spaces: false })
   const variants = new Map<string, HuggingFaceTokenizer>()
   const { bytes, strips_leading_space } = tokenBytes(json)

@@ -71,6 +71,22 @@ export function checkTokenizerJson(json: unknown, path: string): TokenizerJson {
   }
 }
 
+/**
+ * The same tokenizer, whose `Digits` are a `Split`: to the reference every number (½, ², ٣) is a digit,
+ * to the library those of ASCII alone.
+ */
+export const withAllDigits = (json: TokenizerJson): TokenizerJson => ({
+  ...json,
+  pre_tokenizer: json.pre_tokenizer && splitDigits(json.pre_tokenizer),
+})
+
+function splitDigits(part: Component): Component {
+  if (part.pretokenizers) return { ...part, pretokenizers: part.pretokenizers.map(splitDigits) }
+  if (part.type !== 'Digits') return part
+  const Regex = part.individual_digits ? '\\p{N}' : '\\p{N}+'
+  return { type: 'Split', pattern: { Regex }, behavior: 'Isolated', invert: false }
+}
+
 /** The same tokenizer, which reads special tokens as ordinary text. */
 export const withoutSpecialTokens = (json: TokenizerJson): TokenizerJson => ({
   ...json,
