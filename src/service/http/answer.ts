@@ -36,6 +36,16 @@ export interface Present<Whole> {
 /** A seed for a request that has none; 48 bits, so that it is exact in JSON. */
 export const randomSeed = (): number => randomBytes(6).readUIntBE(0, 6)
 
+/** Names the fields that did nothing: `x-luthier-ignored: store, thinking`. */
+export function tellIgnored(reply: FastifyReply, fields: readonly string[]): void {
+  if (fields.length === 0) return
+  // A header has no room for all that a key may be; through bytes, half a surrogate pair becomes U+FFFD.
+  const names = fields
+    .slice(0, 20)
+    .map((name) => encodeURIComponent(Buffer.from(name.slice(0, 64)).toString()))
+  reply.header('x-luthier-ignored', names.join(', '))
+}
+
 /** Answers whole, or by server-sent events. A client that goes away ends the work. */
 export async function answer<Whole>(
   { models, serving }: Inference,

@@ -386,6 +386,28 @@ describe.skipIf(stories.missing)('inference', () => {
     ).toMatchObject({ status: 400, param: 'logit_bias' })
   })
 
+  test('fields without effect are named in a header, whole and streamed', async () => {
+    const body = { model: chat, messages: messages(''), max_tokens: 1 }
+    const ask = async (change: object) => {
+      const { response } = await client.chat.completions
+        .create({ ...body, ...change })
+        .withResponse()
+      return response.headers.get('x-luthier-ignored')
+    }
+    expect(await ask({ user: 'me', service_tier: 'auto' })).toBeNull()
+    for (const stream of [false, true])
+      expect(await ask({ stream, store: true, metadata: { a: 'b' }, 'größe, x': 1 })).toBe(
+        'store, metadata, gr%C3%B6%C3%9Fe%2C%20x',
+      )
+    const plain = await client.completions
+      .create({ model, prompt: '', max_tokens: 1, ...{ ignore_eos: true } })
+      .withResponse()
+    expect(plain.response.headers.get('x-luthier-ignored')).toBe('ignore_eos')
+    expect(
+      await failure(client.chat.completions.create({ ...body, metadata: { a: 1 } as never })),
+    ).toMatchObject({ status: 400, param: 'metadata.a' })
+  })
+
   test('an alias answers under the name that the client used', async () => {
     const answer = await client.chat.completions.create({
       model: 'gpt-4o-mini',

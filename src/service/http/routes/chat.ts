@@ -1,11 +1,12 @@
 // POST /chat/completions: one answer, or the same as a stream of chunks.
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { answer, type Inference, randomSeed } from '../answer.ts'
+import { answer, type Inference, randomSeed, tellIgnored } from '../answer.ts'
 import {
   ChatCompletion,
   ChatCompletionChunk,
   ChatCompletionRequest,
+  ignoredByChat,
   maxTokensParam,
   presentChat,
   presentChatChunks,
@@ -27,6 +28,7 @@ export const chatRoutes: FastifyPluginAsyncTypebox<Inference> = async (app, infe
     },
     async (request, reply) => {
       const { body } = request
+      tellIgnored(reply, ignoredByChat(body))
       const generation = toGeneration(body, randomSeed())
       const options = { n: generation.n, include_usage: includeUsage(body) }
       const tier = (body.service_tier ?? null) === null ? {} : { service_tier: 'default' as const }

@@ -2,10 +2,11 @@
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { best } from '../../scheduler/generations.ts'
-import { answer, type Inference, randomSeed } from '../answer.ts'
+import { answer, type Inference, randomSeed, tellIgnored } from '../answer.ts'
 import {
   Completion,
   CompletionRequest,
+  ignoredByCompletions,
   keptOf,
   madeOf,
   presentCompletion,
@@ -28,6 +29,7 @@ export const completionRoutes: FastifyPluginAsyncTypebox<Inference> = async (app
     },
     async (request, reply) => {
       const { body } = request
+      tellIgnored(reply, ignoredByCompletions(body))
       const generations = toGenerations(body, randomSeed())
       const wanted = { logprobs: typeof body.logprobs === 'number' }
       const options = { ...wanted, include_usage: includeUsage(body) }

@@ -5,12 +5,14 @@ import type { ChatMessage, InferEvent, ListedToken } from '../../../engine/infer
 import { invalidRequest } from '../../../errors.ts'
 import type { Answers } from '../../scheduler/generations.ts'
 import type { Generation } from '../../scheduler/serving.ts'
+import { Metadata } from './fine-tuning.ts'
 import {
   type AnswerHead,
   accepted,
   boolean,
   FinishReason,
   generationFields,
+  ignoredFields,
   integer,
   MAX_TOKENS,
   neutral,
@@ -76,8 +78,8 @@ export const ChatCompletionRequest = Type.Object(
     moderation: neutral('null'),
     service_tier: accepted('Ignored; the answer says `default`.'),
     parallel_tool_calls: accepted(),
-    store: accepted(),
-    metadata: accepted(),
+    store: boolean('Accepted; answers are not stored yet, which `x-luthier-ignored` says.'),
+    metadata: Type.Optional(Type.Union([Metadata, Type.Null()])),
     safety_identifier: accepted(),
     prompt_cache_key: accepted(),
     prompt_cache_retention: accepted(),
@@ -101,6 +103,18 @@ const NEUTRAL = {
   web_search_options: [],
   moderation: [],
 }
+
+/** What differs from these would change the answer elsewhere, or keep it. */
+const WITHOUT_EFFECT = {
+  store: [false],
+  metadata: [{}],
+  verbosity: ['medium'],
+  reasoning_effort: ['none'],
+}
+
+/** Fields of a request that do nothing here. */
+export const ignoredByChat = (body: ChatCompletionRequest): string[] =>
+  ignoredFields(body, ChatCompletionRequest, WITHOUT_EFFECT)
 
 /** What a request asks the engine for; throws at the first field that cannot be honoured. */
 export function toGeneration(body: ChatCompletionRequest, seed: number): Generation {

@@ -15,6 +15,7 @@ import {
   boolean,
   FinishReason,
   generationFields,
+  ignoredFields,
   integer,
   MAX_TOKENS,
   neutral,
@@ -56,6 +57,10 @@ export type CompletionRequest = Static<typeof CompletionRequest>
 const NEUTRAL = {
   suffix: [''],
 }
+
+/** Fields of a request that do nothing here. */
+export const ignoredByCompletions = (body: CompletionRequest): string[] =>
+  ignoredFields(body, CompletionRequest)
 
 /** What a request asks the engine for, one generation a prompt; its `n` is what is made, not what is kept. */
 export function toGenerations(body: CompletionRequest, seed: number): Generation[] {

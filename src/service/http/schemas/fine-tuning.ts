@@ -58,9 +58,14 @@ const SupervisedHyperparameters = Type.Object(
   closed,
 )
 
-const Metadata = Type.Record(Type.String({ maxLength: 64 }), Type.String({ maxLength: 512 }), {
-  maxProperties: 16,
-})
+/** What a client notes about a thing of its own. */
+export const Metadata = Type.Record(
+  Type.String({ maxLength: 64 }),
+  Type.String({ maxLength: 512 }),
+  {
+    maxProperties: 16,
+  },
+)
 
 const Integration = Type.Object({
   type: Type.Literal('wandb'),

@@ -130,6 +130,26 @@ export function refuse(
   }
 }
 
+/**
+ * Names of fields that do nothing here though the client may think so: those that `schema` does not know, and
+ * those of `known` whose value is neither absent, null, nor neutral.
+ */
+export function ignoredFields(
+  body: Readonly<Record<string, unknown>>,
+  schema: { properties: object },
+  known: Readonly<Record<string, readonly unknown[]>> = {},
+): string[] {
+  return Object.entries(body).flatMap(([name, value]) => {
+    if ((value ?? undefined) === undefined) return []
+    const neutral = Object.hasOwn(known, name) ? known[name] : undefined
+    const texts = neutral?.map((value) => JSON.stringify(value))
+    const ignored = texts
+      ? !texts.includes(JSON.stringify(value))
+      : !Object.hasOwn(schema.properties, name)
+    return ignored ? [name] : []
+  })
+}
+
 export const unsupported = (param: string): ErrorWhere => ({
   param,
   code: 'unsupported_parameter',

@@ -2,6 +2,7 @@ import { expect, test } from 'vitest'
 import type { InferEvent } from '../../../../../src/engine/infer/request.ts'
 import {
   type ChatCompletionRequest,
+  ignoredByChat,
   presentChatChunks,
   toGeneration,
 } from '../../../../../src/service/http/schemas/chat.ts'
@@ -155,6 +156,18 @@ test('top_logprobs without logprobs is a 400', () => {
     expect(() => toGeneration(request({ logprobs, top_logprobs: 2 }), 0)).toThrow(
       expect.objectContaining({ status: 400, param: 'top_logprobs' }),
     )
+})
+
+test.each([
+  [
+    { store: true, metadata: { a: 'b' }, reasoning_effort: 'high' },
+    ['store', 'metadata', 'reasoning_effort'],
+  ],
+  [{ store: false, metadata: {}, verbosity: 'medium', seed: 1 }, []],
+  [{ store: null, thinking: null, user: 'u', service_tier: 'flex', prompt_cache_key: 'k' }, []],
+  [{ thinking: { budget: 1 }, constructor: 1 }, ['thinking', 'constructor']],
+])('%j: what does nothing is %j', (change, names) => {
+  expect(ignoredByChat(request(change as Partial<ChatCompletionRequest>))).toEqual(names)
 })
 
 test('penalties, bias and the extras reach the engine as they were sent', () => {
