@@ -91,6 +91,7 @@ export const startServer = async (
         models,
         log,
         cache: join(cache, 'weights'),
+        adapterFile,
         takeTurn: device.turns('training'),
         warm: async (project_id, model) => serving.warm(await models.resolve(project_id, model)),
       })

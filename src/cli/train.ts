@@ -105,6 +105,7 @@ async function report(events: AsyncIterable<TrainEvent>) {
         console.log(`${event.step} steps, ${event.trained_tokens} tokens learned`)
         break
       case 'started':
+      case 'stopped':
       case 'state':
       case 'checkpoint':
         break

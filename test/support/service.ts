@@ -16,7 +16,7 @@ import { createFiles, type Files } from '../../src/service/files/files.ts'
 import { type AppDeps, buildApp } from '../../src/service/http/app.ts'
 import { createJobs } from '../../src/service/jobs/jobs.ts'
 import { type ModelRegistry, openModels } from '../../src/service/models/registry.ts'
-import { adapterFiles } from '../../src/service/scheduler/adapter-files.ts'
+import { type AdapterFile, adapterFiles } from '../../src/service/scheduler/adapter-files.ts'
 import { Device } from '../../src/service/scheduler/devices.ts'
 import { Serving } from '../../src/service/scheduler/serving.ts'
 import { type ObjectStore, objectKey } from '../../src/service/storage/object-store.ts'
@@ -33,6 +33,7 @@ export interface TestService extends AsyncDisposable {
   readonly files: Files
   readonly models: ModelRegistry
   readonly device: Device
+  readonly adapterFile: AdapterFile
   /** Who the admin key is. */
   readonly caller: Caller
   /** For caches, gone at the end. */
@@ -75,13 +76,14 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
   })
   const jobs = createJobs({ stores, models })
   const device = new Device()
+  const adapterFile = adapterFiles({
+    folder: join(folder, 'cache', 'adapters'),
+    read: (project, sha256) => store.get(objectKey(project, sha256)),
+  })
   const serving = new Serving({
     takeTurn: device.turns('serving'),
     cache: join(folder, 'cache'),
-    adapterFile: adapterFiles({
-      folder: join(folder, 'cache', 'adapters'),
-      read: (project, sha256) => store.get(objectKey(project, sha256)),
-    }),
+    adapterFile,
     log: testLog,
   })
   const health = { whyNotReady: async () => undefined }
@@ -104,6 +106,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     files,
     models,
     device,
+    adapterFile,
     caller,
     folder,
     stored: objects.stored,

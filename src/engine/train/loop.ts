@@ -2,11 +2,17 @@
 
 import { encodeFile } from '../datasets/encode.ts'
 import type { Example } from '../datasets/example.ts'
-import { adapterFromFlat, initialAdapter, loraLayout } from '../models/adapters.ts'
+import {
+  adapterFromFlat,
+  flatFromAdapter,
+  initialAdapter,
+  type LoraLayout,
+  loraLayout,
+} from '../models/adapters.ts'
 import { uniform } from '../random.ts'
 import type { HandlerContext } from '../runtime/thread.ts'
 import { openTokenizer } from '../tokenizer/tokenizer.ts'
-import { writeAdapter, writeAdapterConfig } from '../weights/adapter.ts'
+import { readAdapter, writeAdapter, writeAdapterConfig } from '../weights/adapter.ts'
 import { openCheckpoint } from '../weights/checkpoint.ts'
 import { mapWeights } from '../weights/mapped.ts'
 import { createMoments } from './optimizer.ts'
@@ -22,7 +28,7 @@ const SAVE_SHARE = 0.03
 
 /**
  * Trains from the beginning or from `request.state` on; the same request gives the same bytes either way.
- * An abort ends it after the micro-batches under way, with a last `state` and without `done`.
+ * An abort ends it after the micro-batches under way, with `stopped` and a last `state`, and without `done`.
  */
 export async function* train(
   request: TrainRequest,
@@ -48,7 +54,9 @@ export async function* train(
   const saved = request.state && decodeState(request.state, layout.parameters)
   const state = saved?.state ?? {
     step: 0,
-    adapter: initialAdapter(layout, seed),
+    adapter: request.initial
+      ? await readInitial(request.initial, layout)
+      : initialAdapter(layout, seed),
     moments: createMoments(layout.parameters),
   }
   let trained_tokens = saved?.trained_tokens ?? 0
@@ -67,6 +75,10 @@ export async function* train(
     step: state.step,
     state: encodeState({ state, trained_tokens }),
   })
+  const adapterFiles = () => {
+    const adapter = adapterFromFlat(layout, state.adapter, checkpoint.id)
+    return { adapter: writeAdapter(adapter), adapter_config: writeAdapterConfig(adapter.config) }
+  }
   yield { type: 'started', step: state.step, total_steps: plan.total_steps }
 
   const stepsPerEpoch = plan.total_steps / plan.n_epochs
@@ -76,6 +88,7 @@ export async function* train(
 
   while (state.step < plan.total_steps) {
     if (signal.aborted) {
+      yield { type: 'stopped', step: state.step, ...adapterFiles() }
       yield save()
       return
     }
@@ -115,21 +128,25 @@ export async function* train(
     yield { type: 'step', metrics, trained_tokens }
 
     // What is kept: the adapter at an epoch's end, the state as often as it is cheap.
-    if (epochEnds) {
-      const adapter = adapterFromFlat(layout, state.adapter, checkpoint.id)
-      yield {
-        type: 'checkpoint',
-        metrics,
-        adapter: writeAdapter(adapter),
-        adapter_config: writeAdapterConfig(adapter.config),
-      }
-    }
+    if (epochEnds) yield { type: 'checkpoint', metrics, ...adapterFiles() }
     if (epochEnds || performance.now() - lastSave > saveInterval(layout.parameters)) {
       yield save()
       lastSave = performance.now()
     }
   }
   yield { type: 'done', step: state.step, trained_tokens }
+}
+
+/** The adapter that training goes on from; throws where the plan is for another rank, scale or set of targets. */
+async function readInitial(path: string, layout: LoraLayout): Promise<Float32Array> {
+  const adapter = await readAdapter(path)
+  const { r, lora_alpha } = adapter.config
+  const { rank, alpha } = layout.config
+  if (r !== rank || lora_alpha !== alpha)
+    throw new Error(
+      `initial adapter: rank ${r} and alpha ${lora_alpha}, the plan has ${rank} and ${alpha}`,
+    )
+  return flatFromAdapter(layout, adapter)
 }
 
 /** Milliseconds between two states, so that storing 12 bytes a parameter at 200 MB/s, and 30 ms beside it, stays cheap. */

@@ -99,6 +99,11 @@ export interface TrainRequest {
   method: 'supervised'
   plan: Plan
   seed: number
+  /**
+   * Path of an `adapter_model.safetensors`, its `adapter_config.json` beside it, from which training starts, with
+   * fresh moments. It must have the rank, alpha and targets of the plan. Absent: a fresh adapter.
+   */
+  initial?: string
   /** Bytes of a `state` event: training goes on after that step, bit for bit. */
   state?: Uint8Array
 }
@@ -126,6 +131,8 @@ export type TrainEvent =
   | { type: 'state'; step: number; state: Uint8Array }
   /** At each epoch's end: the adapter as a PEFT folder's two files. */
   | { type: 'checkpoint'; metrics: StepMetrics; adapter: Uint8Array; adapter_config: string }
+  /** When stopped, before the last state: the adapter as it stands. */
+  | { type: 'stopped'; step: number; adapter: Uint8Array; adapter_config: string }
   | { type: 'done'; step: number; trained_tokens: number }
 
 export type TrainThreadRequest = InspectRequest | TrainRequest

@@ -10,6 +10,8 @@ export interface FineTuningCheckpoint {
   step_number: number
   fine_tuned_model_checkpoint: string
   metrics: Record<string, number>
+  /** Of the epochs' ends only the last are kept. */
+  made_by: 'epoch' | 'pause'
   /** Null once the name has ended. */
   adapter_sha256: string | null
   adapter_config_sha256: string | null
@@ -21,17 +23,15 @@ export type NewFineTuningCheckpoint = Omit<
   'created_at' | 'adapter_sha256' | 'adapter_config_sha256'
 > & { adapter: StoredAdapter }
 
-/** Keeps it, unless that step was saved before: then it is the same adapter. */
-export async function insertCheckpoint(
-  tx: Db,
-  checkpoint: NewFineTuningCheckpoint,
-): Promise<boolean> {
-  const { rowCount } = await tx.query(
+/** Keeps it, unless that step was saved before: then it is the same adapter, and a pause keeps it for good. */
+export async function insertCheckpoint(tx: Db, checkpoint: NewFineTuningCheckpoint): Promise<void> {
+  await tx.query(
     `insert into fine_tuning_checkpoints
        (id, project_id, job_id, step_number, fine_tuned_model_checkpoint, metrics,
-        adapter_sha256, adapter_config_sha256)
-     values ($1, $2, $3, $4, $5, $6, $7, $8)
-     on conflict (job_id, step_number) do nothing`,
+        adapter_sha256, adapter_config_sha256, made_by)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+     on conflict (job_id, step_number) do update set made_by = 'pause'
+           where excluded.made_by = 'pause'`,
     [
       checkpoint.id,
       checkpoint.project_id,
@@ -41,12 +41,12 @@ export async function insertCheckpoint(
       JSON.stringify(checkpoint.metrics),
       checkpoint.adapter.sha256,
       checkpoint.adapter.config_sha256,
+      checkpoint.made_by,
     ],
   )
-  return rowCount === 1
 }
 
-/** Removes all but the newest `keep`; returns what was removed. */
+/** Removes all epochs' ends but the newest `keep`; returns what was removed. */
 export async function pruneCheckpoints(
   tx: Db,
   job_id: string,
@@ -54,9 +54,10 @@ export async function pruneCheckpoints(
 ): Promise<FineTuningCheckpoint[]> {
   const { rows } = await tx.query<FineTuningCheckpoint>(
     `delete from fine_tuning_checkpoints
-      where job_id = $1
+      where job_id = $1 and made_by = 'epoch'
         and step_number not in (select step_number from fine_tuning_checkpoints
-                                 where job_id = $1 order by step_number desc limit $2)
+                                 where job_id = $1 and made_by = 'epoch'
+                                 order by step_number desc limit $2)
       returning *`,
     [job_id, keep],
   )

@@ -1,6 +1,6 @@
 // The table `fine_tuning_jobs`. Transitions are guarded in the statement, writes of a worker by its lease.
 
-import type { Hyperparameters, Plan } from '../../engine/train/request.ts'
+import type { Hyperparameters, LoraOptions, Plan } from '../../engine/train/request.ts'
 import type { JobError } from '../jobs/file-errors.ts'
 import {
   isTerminal,
@@ -9,12 +9,21 @@ import {
   statesBefore,
   statusAfter,
 } from '../jobs/states.ts'
+import type { StoredAdapter } from '../models/model.ts'
 import type { Db } from './pool.ts'
 
 /** As the client sent it, `auto` filled in for what it left out. */
 export interface JobMethod {
   type: 'supervised'
   supervised: { hyperparameters: Hyperparameters }
+}
+
+/** The adapter that a job goes on from. */
+export interface InitialAdapter extends StoredAdapter {
+  /** The tuned model or checkpoint, as the client called it. */
+  model: string
+  /** Its rank, scale and targets: the job's own must be the same. */
+  lora: LoraOptions
 }
 
 export interface FineTuningJob {
@@ -26,6 +35,8 @@ export interface FineTuningJob {
   model: string
   /** The base model it stands for. */
   root: string
+  /** Null: a fresh adapter. */
+  initial: InitialAdapter | null
   user_provided_suffix: string | null
   seed: number
   status: JobStatus
@@ -58,6 +69,7 @@ export type NewFineTuningJob = Pick<
   | 'organization_id'
   | 'model'
   | 'root'
+  | 'initial'
   | 'user_provided_suffix'
   | 'seed'
   | 'method'
@@ -75,8 +87,9 @@ export async function insertJob(tx: Db, job: NewFineTuningJob): Promise<FineTuni
     `insert into fine_tuning_jobs
        (id, project_id, organization_id, model, root, user_provided_suffix, seed, status, method,
         training_file, validation_file, training_sha256, validation_sha256, metadata, model_name,
-        training_pin, validation_pin)
-     values ($1, $2, $3, $4, $5, $6, $7, 'validating_files', $8, $9, $10, $11, $12, $13, $14, $11, $12)
+        training_pin, validation_pin, initial, initial_pin, initial_config_pin)
+     values ($1, $2, $3, $4, $5, $6, $7, 'validating_files', $8, $9, $10, $11, $12, $13, $14,
+        $11, $12, $15, $16, $17)
      returning *`,
     [
       job.id,
@@ -93,6 +106,9 @@ export async function insertJob(tx: Db, job: NewFineTuningJob): Promise<FineTuni
       job.validation_sha256,
       job.metadata && JSON.stringify(job.metadata),
       job.model_name,
+      job.initial && JSON.stringify(job.initial),
+      job.initial?.sha256 ?? null,
+      job.initial?.config_sha256 ?? null,
     ],
   )
   return rows[0]!
@@ -109,6 +125,15 @@ export async function findJob(
     [project_id, id],
   )
   return rows[0]
+}
+
+/** The job's status, which nobody changes until the transaction ends. */
+export async function holdJob(tx: Db, id: string): Promise<Pick<FineTuningJob, 'status'>> {
+  const { rows } = await tx.query<Pick<FineTuningJob, 'status'>>(
+    'select status from fine_tuning_jobs where id = $1 for no key update',
+    [id],
+  )
+  return rows[0]!
 }
 
 /** `null` asks for jobs without metadata, pairs for jobs that have them all. */
@@ -159,8 +184,10 @@ export async function changeJob(
       ? `update fine_tuning_jobs
             set status = $2, estimated_finish = null, finished_at = now(),
                 superseded = superseded
-                  || array_remove(array[training_pin, validation_pin, state_sha256], null),
-                training_pin = null, validation_pin = null, state_sha256 = null, state_step = null
+                  || array_remove(array[training_pin, validation_pin, state_sha256,
+                                        initial_pin, initial_config_pin], null),
+                training_pin = null, validation_pin = null, state_sha256 = null, state_step = null,
+                initial_pin = null, initial_config_pin = null
           where id = $1 and status = any ($3)
           returning *`
       : `update fine_tuning_jobs

@@ -12,6 +12,19 @@ export async function upsertStep(tx: Db, job_id: string, metrics: StepMetrics): 
   )
 }
 
+/** What one step measured. */
+export async function findStep(
+  db: Db,
+  job_id: string,
+  step: number,
+): Promise<StepMetrics | undefined> {
+  const { rows } = await db.query<{ metrics: StepMetrics }>(
+    'select metrics from fine_tuning_steps where job_id = $1 and step = $2',
+    [job_id, step],
+  )
+  return rows[0]?.metrics
+}
+
 /** In order. */
 export async function listSteps(db: Db, job_id: string): Promise<StepMetrics[]> {
   const { rows } = await db.query<{ metrics: StepMetrics }>(

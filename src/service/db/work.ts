@@ -17,6 +17,8 @@ export interface Lease {
   lease_token: number
   /** The holder before did not give it back: it died, or was taken for dead. */
   interrupted: boolean
+  /** The work is to be paused as soon as what it has is committed. */
+  pause_requested: boolean
 }
 
 /** The work was given to another, cancelled or ended: what the old holder knows counts no more. */
@@ -77,20 +79,26 @@ export const claimWork = (
               lease_until = clock_timestamp() + make_interval(secs => $3), attempt = attempt + 1
          from next
         where work.id = next.id
-        returning work.id, kind, project_id, attempt, faults, lease_token, interrupted`,
+        returning work.id, kind, project_id, attempt, faults, lease_token, interrupted,
+                  pause_requested`,
       [owner, kinds, lease_seconds],
     )
     return rows[0]
   })
 
-/** Holds on for another term; false when the lease is no longer this one. */
-export async function renewLease(db: Db, lease: Lease, lease_seconds: number): Promise<boolean> {
-  const { rowCount } = await db.query(
+/** Holds on for another term and hears what is wished meanwhile; undefined when the lease is no longer this one. */
+export async function renewLease(
+  db: Db,
+  lease: Lease,
+  lease_seconds: number,
+): Promise<Pick<Lease, 'pause_requested'> | undefined> {
+  const { rows } = await db.query<Pick<Lease, 'pause_requested'>>(
     `update work set lease_until = clock_timestamp() + make_interval(secs => $3)
-      where id = $1 and lease_token = $2 and state = 'running'`,
+      where id = $1 and lease_token = $2 and state = 'running'
+      returning pause_requested`,
     [lease.id, lease.lease_token, lease_seconds],
   )
-  return rowCount === 1
+  return rows[0]
 }
 
 /** First statement of every transaction that writes for a holder: nobody else may until it commits. */
@@ -138,6 +146,33 @@ export async function endWork(tx: Db, lease: Lease): Promise<void> {
     [lease.id, lease.lease_token],
   )
   if (rowCount !== 1) throw new LeaseLost(lease.id)
+}
+
+/** Asks whoever holds the work, or will next, to pause it. */
+export async function requestPause(tx: Db, id: string): Promise<void> {
+  await tx.query(
+    `update work set pause_requested = true where id = $1 and state in ('ready', 'running')`,
+    [id],
+  )
+  await hint(tx, id)
+}
+
+/** The holder has committed what it had, and the work rests until it is resumed. */
+export async function pauseWork(tx: Db, lease: Lease): Promise<void> {
+  const { rowCount } = await tx.query(
+    `update work
+        set state = 'paused', pause_requested = false, lease_owner = null, lease_until = null,
+            attempt = 0, faults = 0
+      where id = $1 and lease_token = $2 and state = 'running'`,
+    [lease.id, lease.lease_token],
+  )
+  if (rowCount !== 1) throw new LeaseLost(lease.id)
+}
+
+/** Puts paused work in line again. */
+export async function resumeWork(tx: Db, id: string): Promise<void> {
+  await tx.query(`update work set state = 'ready' where id = $1 and state = 'paused'`, [id])
+  await hint(tx, id)
 }
 
 /** Ends work whoever holds it: from here on its holder can write nothing. */

@@ -16,6 +16,8 @@ export const eventText = {
   modelCreated: (name: string) => `New fine-tuned model created: ${name}`,
   succeeded: () => 'The job has successfully completed',
   cancelled: () => 'Job cancelled',
+  paused: () => 'Job paused',
+  resumed: () => 'Job resumed',
 }
 
 /** `Step 60/200: training loss=0.73, validation loss=1.46`, with what of it was measured. */

@@ -1,6 +1,8 @@
-// What can be asked about fine-tuning jobs: create, look, cancel. Running them is the scheduler's.
+// What can be asked about fine-tuning jobs: create, look, cancel, pause, resume. Running them is the scheduler's.
 
 import { randomInt } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { LoraOptions } from '../../engine/train/request.ts'
 import { invalidRequest, notFound } from '../../errors.ts'
 import { type FileRecord, findFile } from '../db/files.ts'
 import {
@@ -12,20 +14,23 @@ import {
   changeJob,
   type FineTuningJob,
   findJob,
+  holdJob,
+  type InitialAdapter,
   insertJob,
   listJobs,
   type MetadataFilter,
 } from '../db/fine-tuning-jobs.ts'
 import { transaction } from '../db/pool.ts'
-import { cancelWork, insertWork } from '../db/work.ts'
+import { cancelWork, insertWork, requestPause, resumeWork } from '../db/work.ts'
 import { findWorkEvent, listWorkEvents, type WorkEvent } from '../db/work-events.ts'
 import { newId, randomLetters } from '../ids.ts'
-import { tunedModelName } from '../models/names.ts'
+import { baseOfTunedName, tunedModelName } from '../models/names.ts'
 import type { ModelRegistry } from '../models/registry.ts'
 import type { Stores } from '../storage/objects.ts'
 import { eventText } from './event-texts.ts'
 import type { FileParam } from './file-errors.ts'
 import { mergeHyperparameters, type SentHyperparameters } from './hyperparameters.ts'
+import { isTerminal, type JobStatus } from './states.ts'
 import { releaseSuperseded } from './superseded.ts'
 import { tell } from './tell.ts'
 
@@ -58,7 +63,9 @@ export interface CreateJob {
 
 export interface JobsOptions {
   stores: Stores
-  models: Pick<ModelRegistry, 'resolveBase' | 'retrieve'>
+  models: Pick<ModelRegistry, 'resolveBase' | 'resolve'>
+  /** How long a pause is waited for before the job is shown as it is by then. */
+  pause_seconds?: number
 }
 
 export interface Cursor {
@@ -72,11 +79,14 @@ export interface Jobs {
   /** One more than `limit`, where there are more; so with every list here. */
   list(project_id: string, query: Cursor & { metadata?: MetadataFilter }): Promise<FineTuningJob[]>
   cancel(project_id: string, id: string): Promise<FineTuningJob>
+  /** Waits, for a while, until the worker has saved what there is. */
+  pause(project_id: string, id: string): Promise<FineTuningJob>
+  resume(project_id: string, id: string): Promise<FineTuningJob>
   events(project_id: string, id: string, query: Cursor): Promise<WorkEvent[]>
   checkpoints(project_id: string, id: string, query: Cursor): Promise<FineTuningCheckpoint[]>
 }
 
-export function createJobs({ stores, models }: JobsOptions): Jobs {
+export function createJobs({ stores, models, pause_seconds = 30 }: JobsOptions): Jobs {
   const { db } = stores
 
   async function retrieve(project_id: string, id: string): Promise<FineTuningJob> {
@@ -85,15 +95,17 @@ export function createJobs({ stores, models }: JobsOptions): Jobs {
     return job
   }
 
-  async function resolveBase(project_id: string, name: string) {
+  /** What a job starts from: a base model, or a tuned model or checkpoint over one. */
+  async function resolveStart(
+    project_id: string,
+    name: string,
+  ): Promise<{ root: string; initial: InitialAdapter | null }> {
     const base = await models.resolveBase(name)
-    if (base) return base
-    // Throws where there is no such model at all.
-    await models.retrieve(project_id, name)
-    throw invalidRequest(
-      `The model \`${name}\` is a tuned model; only base models can be tuned yet.`,
-      { param: 'model', code: 'unsupported_model' },
-    )
+    if (base) return { root: base.id, initial: null }
+    const { root, adapter, job_id } = await models.resolve(project_id, name)
+    const plan = job_id && (await findJob(db, project_id, job_id))?.plan
+    if (!adapter || !plan) throw new Error(`Nothing is known of how ${name} was tuned.`)
+    return { root, initial: { model: name, ...adapter, lora: plan.lora } }
   }
 
   async function resolveFile(
@@ -119,7 +131,7 @@ export function createJobs({ stores, models }: JobsOptions): Jobs {
     async create(owner, request) {
       const { project_id } = owner
       refuseUnsupported(request)
-      const base = await resolveBase(project_id, request.model)
+      const start = await resolveStart(project_id, request.model)
       const training = await resolveFile(project_id, request.training_file, 'training_file')
       const validation =
         request.validation_file == null
@@ -133,7 +145,7 @@ export function createJobs({ stores, models }: JobsOptions): Jobs {
         project_id,
         organization_id: owner.organization_id,
         model: request.model,
-        root: base.id,
+        ...start,
         user_provided_suffix: suffix,
         seed: request.seed ?? randomInt(2 ** 31),
         method: {
@@ -151,12 +163,14 @@ export function createJobs({ stores, models }: JobsOptions): Jobs {
         validation_sha256: validation?.sha256 ?? null,
         metadata: request.metadata ?? null,
         model_name: tunedModelName(
-          request.model,
+          start.initial ? baseOfTunedName(request.model) : request.model,
           owner.organization_slug,
           suffix,
           randomLetters(8),
         ),
       }
+      if (start.initial)
+        refuseOtherLora(start.initial, job.method.supervised.hyperparameters.lora ?? {})
       return transaction(db, async (tx) => {
         await insertWork(tx, { id, kind: FINE_TUNING_JOB, project_id })
         const created = await insertJob(tx, job)
@@ -190,6 +204,34 @@ export function createJobs({ stores, models }: JobsOptions): Jobs {
       return cancelled
     },
 
+    async pause(project_id, id) {
+      const job = await retrieve(project_id, id)
+      await transaction(db, async (tx) => {
+        // The work first, as its holder's transactions do; then the job is held, so that it does not end meanwhile.
+        await requestPause(tx, job.id)
+        const { status } = await holdJob(tx, job.id)
+        if (status !== 'running') throw wrongState(job.id, status, 'paused')
+      })
+      const end = Date.now() + pause_seconds * 1000
+      while (true) {
+        const now = await retrieve(project_id, id)
+        if (isTerminal(now.status)) throw alreadyEnded(id)
+        if (now.status === 'paused' || Date.now() > end) return now
+        await sleep(PAUSE_POLL_MS)
+      }
+    },
+
+    async resume(project_id, id) {
+      const job = await retrieve(project_id, id)
+      return transaction(db, async (tx) => {
+        await resumeWork(tx, job.id)
+        const changed = await changeJob(tx, job.id, 'resumed')
+        if (!changed) throw wrongState(job.id, (await holdJob(tx, job.id)).status, 'resumed')
+        await tell(tx, id, newId('resumed-'), eventText.resumed())
+        return changed
+      })
+    },
+
     async events(project_id, id, { after, limit }) {
       const { id: work_id } = await retrieve(project_id, id)
       if (after !== undefined && !(await findWorkEvent(db, work_id, after))) throw badCursor(after)
@@ -205,6 +247,24 @@ export function createJobs({ stores, models }: JobsOptions): Jobs {
 }
 
 const METADATA_KEY = 64
+const PAUSE_POLL_MS = 100
+
+/** An adapter goes on as it is; another shape would need the adapter merged into its base first. */
+function refuseOtherLora({ model, lora }: InitialAdapter, wished: Partial<LoraOptions>): void {
+  const same = {
+    rank: (wished.rank ?? lora.rank) === lora.rank,
+    alpha: (wished.alpha ?? lora.alpha) === lora.alpha,
+    target_modules:
+      [...(wished.target_modules ?? lora.target_modules)].sort().join() ===
+      [...lora.target_modules].sort().join(),
+  }
+  for (const name of ['rank', 'alpha', 'target_modules'] as const)
+    if (!same[name])
+      throw invalidRequest(
+        `The model \`${model}\` is an adapter with ${name} ${lora[name]}, and a job that goes on from it cannot change that; found ${wished[name]}.`,
+        { param: `method.supervised.hyperparameters.lora.${name}`, code: 'invalid_value' },
+      )
+}
 
 function refuseUnsupported({ method, integrations, metadata }: CreateJob): void {
   for (const key of Object.keys(metadata ?? {}))
@@ -236,6 +296,15 @@ const jobNotFound = (id: string) =>
     param: 'fine_tuning_job_id',
     code: 'fine_tune_not_found',
   })
+
+function wrongState(id: string, status: JobStatus, wished: 'paused' | 'resumed') {
+  if (isTerminal(status)) return alreadyEnded(id)
+  const only = wished === 'paused' ? 'a running job' : 'a paused job'
+  return invalidRequest(
+    `Job ${id} cannot be ${wished}: its status is '${status}', and only ${only} can be ${wished}.`,
+    { code: 'invalid_job_state' },
+  )
+}
 
 // Not a 409: clients try those again, and this will not change.
 const alreadyEnded = (id: string) =>

@@ -18,10 +18,10 @@ import {
   setResult,
   setState,
 } from '../db/fine-tuning-jobs.ts'
-import { listSteps, upsertStep } from '../db/fine-tuning-steps.ts'
+import { findStep, listSteps, upsertStep } from '../db/fine-tuning-steps.ts'
 import { insertModel } from '../db/models.ts'
 import { type PoolClient, transaction } from '../db/pool.ts'
-import { endWork, holdLease, type Lease, noteProgress } from '../db/work.ts'
+import { endWork, holdLease, type Lease, noteProgress, pauseWork } from '../db/work.ts'
 import { insertWorkEvent } from '../db/work-events.ts'
 import { newId } from '../ids.ts'
 import { checkpointName } from '../models/names.ts'
@@ -149,6 +149,7 @@ export class Progress {
           step_number: step,
           fine_tuned_model_checkpoint: name,
           metrics: checkpointMetrics(event.metrics),
+          made_by: 'epoch',
           adapter: { sha256: adapter.sha256, config_sha256: config.sha256 },
         })
         const pruned = await pruneCheckpoints(tx, id, KEPT_CHECKPOINTS)
@@ -158,6 +159,46 @@ export class Progress {
           pruned.flatMap((c) => [c.adapter_sha256, c.adapter_config_sha256]).filter(isString),
         )
         await tell(tx, id, `checkpoint-${step}`, eventText.checkpoint(step, name))
+      })
+    })
+    await this.#releaseSuperseded()
+  }
+
+  /** The job rests: its state, a model as it stands, and the pause itself, all at once or nothing. */
+  async paused(
+    job: FineTuningJob,
+    stopped: Saved<'stopped'>,
+    { step, state }: Saved<'state'>,
+  ): Promise<void> {
+    const { id, project_id, lease_token } = this.#lease
+    const name = checkpointName(job.model_name, step)
+    await patiently(async () => {
+      const { store } = this.#stores
+      const saved = await store.stage(pieces(state))
+      const adapter = await store.stage(pieces(stopped.adapter))
+      const config = await store.stage(pieces(Buffer.from(stopped.adapter_config)))
+      await keepObjects(this.#stores, project_id, [saved, adapter, config], async (tx) => {
+        await holdLease(tx, this.#lease)
+        await setState(tx, id, { sha256: saved.sha256, step })
+        // Before the first step there is nothing that the base model is not.
+        const metrics = await findStep(tx, id, step)
+        if (metrics) {
+          await insertCheckpoint(tx, {
+            id: newId('ftckpt_'),
+            project_id,
+            job_id: id,
+            step_number: step,
+            fine_tuned_model_checkpoint: name,
+            metrics: checkpointMetrics(metrics),
+            made_by: 'pause',
+            adapter: { sha256: adapter.sha256, config_sha256: config.sha256 },
+          })
+          await tell(tx, id, `checkpoint-${step}`, eventText.checkpoint(step, name))
+        } else await addSuperseded(tx, id, [adapter.sha256, config.sha256])
+        if (!(await changeJob(tx, id, 'paused')))
+          throw new Hopeless(`The job ${id} is not running and cannot be paused.`)
+        await tell(tx, id, `paused-${lease_token}`, eventText.paused())
+        await pauseWork(tx, this.#lease)
       })
     })
     await this.#releaseSuperseded()

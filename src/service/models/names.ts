@@ -8,6 +8,10 @@ export const tunedModelName = (
   id: string,
 ): string => `ft:${model}:${organization}:${nameable(suffix ?? '')}:${id}`
 
+/** What a tuned model or a checkpoint was tuned from at first: the `<model as sent>` in its name. */
+export const baseOfTunedName = (name: string): string =>
+  /^ft:(.+):[^:]+:[^:]*:[^:]+$/.exec(name.replace(/:ckpt-step-\d+$/, ''))?.[1] ?? name
+
 /** A checkpoint that is not the tuned model itself. */
 export const checkpointName = (tuned_model: string, step: number): string =>
   `${tuned_model}:ckpt-step-${step}`

@@ -12,8 +12,9 @@ import type { ModelRegistry } from '../models/registry.ts'
 import { type LocalFile, localFile } from '../storage/local-file.ts'
 import { objectKey } from '../storage/object-store.ts'
 import { type Stores, sweepUnknown } from '../storage/objects.ts'
-import type { Outcome } from '../work/kind.ts'
+import { type Outcome, WorkPauses } from '../work/kind.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
+import type { AdapterFile } from './adapter-files.ts'
 
 export type TrainingThread = Thread<TrainThreadRequest, TrainEvent>
 
@@ -27,6 +28,8 @@ export interface RunJobDeps {
   models: Pick<ModelRegistry, 'resolveBase'>
   /** Folder for converted weights, shared by all threads and processes. */
   cache: string
+  /** The adapter that a job goes on from, as files on this machine. */
+  adapterFile: AdapterFile
   /** A thread of its own for every run, so that a job's memory is given back with it. */
   spawnThread: () => TrainingThread
   /** Makes a new model resident before it is announced, so that it answers at once. */
@@ -109,6 +112,7 @@ class Run {
       cache: this.#deps.cache,
       plan: job.plan,
       seed: job.seed,
+      ...(job.initial && { initial: await this.#initial(job, base.path) }),
     })
   }
 
@@ -118,7 +122,8 @@ class Run {
     thread: TrainingThread,
     files: Pick<Extract<TrainThreadRequest, { type: 'inspect' }>, 'model' | 'training' | 'method'>,
   ): Promise<boolean> {
-    const { hyperparameters } = job.method.supervised
+    const sent = job.method.supervised.hyperparameters
+    const hyperparameters = job.initial ? { ...sent, lora: job.initial.lora } : sent
     const request = { type: 'inspect' as const, ...files, hyperparameters }
     // Reading a large file is not worth waiting for; there is nothing to save yet either.
     const quit = () => void thread[Symbol.asyncDispose]()
@@ -149,7 +154,15 @@ class Run {
     const began = Date.now()
     const first = job.state_step ?? 0
     let ended = false
+    let paused = false
+    let stopped: Extract<TrainEvent, { type: 'stopped' }> | undefined
     let lost: LeaseLost | undefined
+
+    // Work that is claimed in order to be paused must start first: what rests is a state, and a model.
+    if (!(this.#signal.reason instanceof WorkPauses)) this.#signal.throwIfAborted()
+    const quit = new AbortController()
+    const follow = () => quit.abort(this.#signal.reason)
+    using _ = { [Symbol.dispose]: () => this.#signal.removeEventListener('abort', follow) }
 
     const keep = async (event: TrainEvent): Promise<void> => {
       switch (event.type) {
@@ -161,8 +174,15 @@ class Run {
             new Date(Date.now() + pace * (total_steps - step)),
           )
         }
+        case 'stopped':
+          stopped = event
+          return
         case 'state':
-          return this.#progress.state(event)
+          if (!stopped || !(this.#signal.reason instanceof WorkPauses))
+            return this.#progress.state(event)
+          await this.#progress.paused(job, stopped, event)
+          paused = true
+          return
         case 'checkpoint':
           return this.#progress.checkpoint(job, event)
         case 'done':
@@ -172,6 +192,8 @@ class Run {
           return
         case 'started':
           this.#deps.log.info({ job: job.id, step: event.step }, 'training started')
+          if (this.#signal.aborted) follow()
+          else this.#signal.addEventListener('abort', follow, { once: true })
           return
         case 'inspected':
           return
@@ -182,11 +204,7 @@ class Run {
 
     // Once the lease is lost the thread is let run to its own end: it stops within a step, and nothing is kept.
     try {
-      for await (const event of ask(
-        thread,
-        { ...request, ...(state && { state }) },
-        this.#signal,
-      )) {
+      for await (const event of ask(thread, { ...request, ...(state && { state }) }, quit.signal)) {
         if (lost) continue
         try {
           await keep(event)
@@ -201,6 +219,7 @@ class Run {
     }
     if (lost) throw lost
     if (ended) return { type: 'ended' }
+    if (paused) return { type: 'paused' }
     if (!this.#signal.aborted) throw new Error('Training ended without a result.')
     if (this.#signal.reason instanceof LeaseLost) throw this.#signal.reason
     await this.#progress.requeued()
@@ -214,6 +233,11 @@ class Run {
     } catch (err) {
       this.#deps.log.warn({ job: id, err }, 'the new model is not resident yet')
     }
+  }
+
+  #initial({ project_id, root, initial }: FineTuningJob, base_path: string): Promise<string> {
+    const { model: id, ...adapter } = initial!
+    return patiently(() => this.#deps.adapterFile({ id, adapter, base_path, root, project_id }))
   }
 
   #file(job: FineTuningJob, sha256: string): Promise<LocalFile> {

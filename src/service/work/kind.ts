@@ -8,6 +8,13 @@ export type Outcome =
   | { type: 'ended' }
   /** It was asked to stop and has committed what it had. */
   | { type: 'stopped' }
+  /** It was asked to pause, and committed what it had and the pause at once. */
+  | { type: 'paused' }
+
+/** Reason of the abort when the work is to be paused. */
+export class WorkPauses extends Error {
+  override readonly name = 'WorkPauses'
+}
 
 export interface WorkKind {
   /** As in `work.kind`: `fine_tuning.job`. */
@@ -15,7 +22,7 @@ export interface WorkKind {
 
   /**
    * Works from the last committed state on. `signal` aborts when the worker stops (commit, then return
-   * `stopped`) or when the lease is lost, with `LeaseLost` as its reason (nothing can be written any more).
+   * `stopped`), with `WorkPauses` when the work is to rest (commit, `pauseWork`, then return `paused`), or when the lease is lost, with `LeaseLost` as its reason (nothing can be written any more).
    * What it throws counts as a fault: tried again, and after the last try `fail` is called.
    */
   run(lease: Lease, signal: AbortSignal): Promise<Outcome>

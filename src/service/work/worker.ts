@@ -14,7 +14,7 @@ import {
   WORK_CHANNEL,
 } from '../db/work.ts'
 import { listen } from './hints.ts'
-import type { Outcome, WorkKind } from './kind.ts'
+import { type Outcome, type WorkKind, WorkPauses } from './kind.ts'
 import { isProvablyDead, type Owner, thisProcess } from './owner.ts'
 import { Hopeless } from './patience.ts'
 
@@ -118,7 +118,7 @@ class ClaimingWorker {
     if (!kind) throw new Error(`Work of kind ${lease.kind} was claimed, which nobody here does.`)
     this.#log.info({ work: lease.id, attempt: lease.attempt }, 'work claimed')
     await using held = this.#keep(lease)
-    const signal = AbortSignal.any([held.lost, this.#stopping.signal])
+    const signal = AbortSignal.any([held.lost, held.pauses, this.#stopping.signal])
     try {
       if (lease.attempt > MAX_ATTEMPTS)
         throw new Hopeless(`${lease.attempt - 1} processes ended while they worked on it.`)
@@ -130,6 +130,10 @@ class ClaimingWorker {
 
   async #settle(lease: Lease, outcome: Outcome): Promise<void> {
     if (outcome.type === 'ended') return
+    if (outcome.type === 'paused') {
+      this.#log.info({ work: lease.id }, 'work paused')
+      return
+    }
     await transaction(this.#db, (tx) => releaseLease(tx, lease))
     this.#log.info({ work: lease.id }, 'work given back')
   }
@@ -157,13 +161,21 @@ class ClaimingWorker {
     }
   }
 
-  /** The heartbeat. `lost` aborts as soon as the table says that the lease is not ours. */
-  #keep(lease: Lease): { lost: AbortSignal } & AsyncDisposable {
+  /**
+   * The heartbeat. `lost` aborts as soon as the table says that the lease is not ours, `pauses` when it says that the
+   * work is to rest.
+   */
+  #keep(lease: Lease): { lost: AbortSignal; pauses: AbortSignal } & AsyncDisposable {
     const lost = new AbortController()
+    const pauses = new AbortController()
+    const hear = ({ pause_requested }: Pick<Lease, 'pause_requested'>) => {
+      if (pause_requested) pauses.abort(new WorkPauses('The work pauses.'))
+    }
     const beat = async () => {
       try {
-        if (!(await renewLease(this.#db, lease, this.#lease_seconds)))
-          lost.abort(new LeaseLost(lease.id))
+        const renewed = await renewLease(this.#db, lease, this.#lease_seconds)
+        if (renewed) hear(renewed)
+        else lost.abort(new LeaseLost(lease.id))
       } catch (err) {
         this.#log.warn({ work: lease.id, err }, 'heartbeat failed')
       }
@@ -174,8 +186,10 @@ class ClaimingWorker {
     }
     const timer = setInterval(check, (this.#lease_seconds * 1000) / 3)
     this.#running = { lease, check }
+    hear(lease)
     return {
       lost: lost.signal,
+      pauses: pauses.signal,
       [Symbol.asyncDispose]: async () => {
         clearInterval(timer)
         this.#running = undefined

@@ -97,6 +97,7 @@ beforeAll(async () => {
     step_number: 1,
     fine_tuned_model_checkpoint: owned.checkpoint_model,
     metrics: { step: 1 },
+    made_by: 'epoch',
     adapter,
   })
   await insertModel(db, {

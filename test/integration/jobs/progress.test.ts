@@ -268,21 +268,6 @@ test('base models and aliases are listed, retrieved and never deleted', async ()
     })
 })
 
-test('a job on a tuned model is refused in words, not as unknown', async () => {
-  const { id, lease, job } = await claimedJob()
-  const progress = new Progress(service.stores, lease)
-  await progress.planned(plan, [])
-  await progress.started()
-  await run(progress, id, job)
-  await progress.succeeded(await job(), { type: 'done', step: 8, trained_tokens: 1 })
-  const training_file = await service.upload('{"prompt":"a","completion":"b"}\n')
-  const model = (await job()).model_name
-  expect(await service.post('/v1/fine_tuning/jobs', { model, training_file })).toMatchObject({
-    status: 400,
-    body: { error: { code: 'unsupported_model', param: 'model' } },
-  })
-})
-
 test('what is done again after a crash is told, measured and saved once', async () => {
   const { id, lease, job, events } = await claimedJob()
   const first = new Progress(service.stores, lease)

@@ -32,6 +32,7 @@ describe.skipIf(stories.missing)('fine-tuning jobs on a real model', () => {
       models: service.models,
       cache: join(service.folder, 'weights'),
       log: testLog,
+      adapterFile: service.adapterFile,
       takeTurn: service.device.turns('training'),
       lease_seconds: 2,
       poll_seconds: 0.5,
@@ -41,6 +42,11 @@ describe.skipIf(stories.missing)('fine-tuning jobs on a real model', () => {
     Array.from({ length: count }, (_, i) =>
       JSON.stringify({ prompt: `Cat ${i} said`, completion: ` hello ${i * 7}.` }),
     ).join('\n')
+
+  const nameOf = async (id: string): Promise<string> => {
+    const sql = 'select model_name from fine_tuning_jobs where id = $1'
+    return (await service.db.query(sql, [id])).rows[0].model_name
+  }
 
   async function create(hyperparameters: object, options: object = {}) {
     const training_file = await service.upload(`${rows(12)}\n`)
@@ -57,7 +63,7 @@ describe.skipIf(stories.missing)('fine-tuning jobs on a real model', () => {
 
   const job = async (id: string) => (await service.get(`/v1/fine_tuning/jobs/${id}`)).body
   const events = async (id: string) =>
-    (await service.get(`/v1/fine_tuning/jobs/${id}/events?limit=100`)).body.data
+    (await service.get(`/v1/fine_tuning/jobs/${id}/events?limit=1000`)).body.data
 
   async function until(id: string, done: (job: { status: string }) => Promise<boolean> | boolean) {
     for (let waited = 0; waited < 60_000; waited += 50) {
@@ -73,9 +79,10 @@ describe.skipIf(stories.missing)('fine-tuning jobs on a real model', () => {
     return (await service.db.query(sql, [id])).rows.map((row) => row.step)
   }
 
-  async function adapterOf(id: string): Promise<Buffer> {
-    const { fine_tuned_model } = await job(id)
-    const { adapter } = await service.models.resolve(service.caller.project_id, fine_tuned_model)
+  const adapterOf = async (id: string) => adapterNamed((await job(id)).fine_tuned_model)
+
+  async function adapterNamed(name: string): Promise<Buffer> {
+    const { adapter } = await service.models.resolve(service.caller.project_id, name)
     const key = objectKey(service.caller.project_id, adapter?.sha256 ?? '')
     const chunks: Buffer[] = []
     for await (const chunk of await service.store.get(key)) chunks.push(chunk)
@@ -216,6 +223,136 @@ describe.skipIf(stories.missing)('fine-tuning jobs on a real model', () => {
     await ended(id)
     expect(await job(id)).toMatchObject({ status: 'succeeded', error: null })
     expect(await steps(id)).toEqual(Array.from({ length: 60 }, (_, i) => i + 1))
+  })
+
+  test('a job that is paused and resumed ends with the bytes of an undisturbed one', async () => {
+    await using _ = train()
+    const hyperparameters = { n_epochs: 30, batch_size: 2 }
+    const undisturbed = await create(hyperparameters)
+    await ended(undisturbed)
+
+    const id = await create(hyperparameters)
+    const url = `/v1/fine_tuning/jobs/${id}`
+    const paused: string[] = []
+    for (const enough of [5, 60]) {
+      await until(id, async () => (await steps(id)).length >= enough)
+      const { estimated_finish } = await job(id)
+      expect(estimated_finish).toBeGreaterThan(Date.now() / 1000 - 2)
+      expect(estimated_finish).toBeLessThan(Date.now() / 1000 + 120)
+      const { status, body } = await service.post(`${url}/pause`)
+      expect([status, body.status, body.estimated_finish]).toEqual([200, 'paused', null])
+
+      const step = (await steps(id)).at(-1)!
+      const name = `${await nameOf(id)}:ckpt-step-${step}`
+      const checkpoints = (await service.get(`${url}/checkpoints`)).body.data
+      expect(checkpoints[0]).toMatchObject({
+        step_number: step,
+        fine_tuned_model_checkpoint: name,
+        metrics: { step, train_loss: expect.any(Number) },
+      })
+      expect((await adapterNamed(name)).length).toBeGreaterThan(1000)
+      paused.push(name)
+      expect((await service.post(`${url}/pause`)).body.error).toMatchObject({
+        code: 'invalid_job_state',
+        message: expect.stringContaining("its status is 'paused'"),
+      })
+      await sleep(700)
+      expect((await steps(id)).at(-1)).toBe(step)
+      const resumed = await service.post(`${url}/resume`)
+      expect([resumed.status, resumed.body.status]).toEqual([200, 'queued'])
+    }
+    await ended(id)
+    expect((await job(id)).status).toBe('succeeded')
+    expect(await steps(id)).toEqual(await steps(undisturbed))
+    expect((await adapterOf(id)).equals(await adapterOf(undisturbed))).toBe(true)
+    // The checkpoints of the pauses stay beside the last three epochs' ends.
+    const kept = (await service.get(`${url}/checkpoints`)).body.data
+    expect(kept.map((c: { step_number: number }) => c.step_number).slice(0, 3)).toEqual([
+      180, 174, 168,
+    ])
+    for (const name of paused) expect((await adapterNamed(name)).length).toBeGreaterThan(1000)
+    const messages = (await events(id)).map((event: { message: string }) => event.message)
+    expect(messages.filter((message: string) => /^Job (paused|resumed)$/.test(message))).toEqual([
+      'Job resumed',
+      'Job paused',
+      'Job resumed',
+      'Job paused',
+    ])
+    for (const verb of ['pause', 'resume'])
+      expect((await service.post(`${url}/${verb}`)).body.error).toMatchObject({
+        message: `Job has already completed: ${id}`,
+        code: 'invalid_job_state',
+      })
+  })
+
+  test('a pause that its worker did not live to see is made by the next one', async () => {
+    const id = await create({ n_epochs: 30, batch_size: 2 })
+    for (const verb of ['pause', 'resume'])
+      expect((await service.post(`/v1/fine_tuning/jobs/${id}/${verb}`)).body.error).toMatchObject({
+        message: expect.stringContaining("its status is 'validating_files'"),
+        code: 'invalid_job_state',
+      })
+    {
+      await using _ = train()
+      await until(id, async () => (await steps(id)).length >= 5)
+    }
+    // As a worker leaves it that died between the wish and the pause.
+    await service.db.query(`update work set pause_requested = true where id = $1`, [id])
+    await using _ = train()
+    await until(id, ({ status }) => status === 'paused')
+    const { body } = await service.post(`/v1/fine_tuning/jobs/${id}/cancel`)
+    expect(body.status).toBe('cancelled')
+  })
+
+  test('a tuned model and a checkpoint are bases of further jobs', async () => {
+    await using _ = train()
+    const first = await create({ n_epochs: 8, batch_size: 4, lora: { rank: 4 } })
+    await ended(first)
+    const parent = (await job(first)).fine_tuned_model
+    const checkpoint = (await service.get(`/v1/fine_tuning/jobs/${first}/checkpoints`)).body.data[1]
+      .fine_tuned_model_checkpoint
+    expect(checkpoint).toMatch(/:ckpt-step-21$/)
+    const lossAt = async (id: string, step: number) =>
+      (await events(id)).find(
+        (event: { type: string; data: { step: number } }) =>
+          event.type === 'metrics' && event.data.step === step,
+      ).data.train_loss
+    for (const model of [parent, checkpoint]) {
+      const id = await create({ n_epochs: 4, batch_size: 4 }, { model, suffix: 'on' })
+      await ended(id)
+      const { status, fine_tuned_model, hyperparameters } = await job(id)
+      expect(status).toBe('succeeded')
+      // The child is named after the base, and says what it was tuned from.
+      expect(fine_tuned_model).toMatch(/^ft:stories260k:luthier:on:\w{8}$/)
+      expect(hyperparameters.lora).toBeUndefined()
+      const entry = (await service.get(`/v1/models/${encodeURIComponent(fine_tuned_model)}`)).body
+      expect(entry).toMatchObject({ parent: model, root: 'stories260k' })
+      expect(await lossAt(id, 1)).toBeLessThan((await lossAt(first, 1)) * 0.9)
+    }
+    const training_file = await service.upload(`${rows(12)}\n`)
+    const wrong = await service.post('/v1/fine_tuning/jobs', {
+      model: parent,
+      training_file,
+      method: { type: 'supervised', supervised: { hyperparameters: { lora: { rank: 8 } } } },
+    })
+    expect([wrong.status, wrong.body.error]).toEqual([
+      400,
+      expect.objectContaining({
+        param: 'method.supervised.hyperparameters.lora.rank',
+        code: 'invalid_value',
+      }),
+    ])
+    // The adapter that a job starts from is held until the job ends, even when its name ended before.
+    const held = await create({ n_epochs: 2, batch_size: 4 }, { model: checkpoint })
+    expect((await service.delete(`/v1/models/${encodeURIComponent(parent)}`)).status).toBe(200)
+    await ended(held)
+    expect((await job(held)).status).toBe('succeeded')
+    const released = async () => {
+      const sql = 'select initial_pin, superseded from fine_tuning_jobs where id = $1'
+      const [left] = (await service.db.query(sql, [held])).rows
+      return left.initial_pin === null && left.superseded.length === 0
+    }
+    await until(held, released)
   })
 
   test('a job that is stopped again and again ends with the bytes of an undisturbed one', async () => {

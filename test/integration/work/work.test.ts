@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { transaction } from '../../../src/service/db/pool.ts'
@@ -11,11 +12,14 @@ import {
   type Lease,
   LeaseLost,
   noteProgress,
+  pauseWork,
   releaseLease,
   renewLease,
+  requestPause,
+  resumeWork,
 } from '../../../src/service/db/work.ts'
 import { insertWorkEvent, listWorkEvents } from '../../../src/service/db/work-events.ts'
-import type { Outcome, WorkKind } from '../../../src/service/work/kind.ts'
+import { type Outcome, type WorkKind, WorkPauses } from '../../../src/service/work/kind.ts'
 import { isProvablyDead, thisProcess } from '../../../src/service/work/owner.ts'
 import { startWorker, type WorkerOptions } from '../../../src/service/work/worker.ts'
 import { testLog } from '../../support/log.ts'
@@ -94,17 +98,17 @@ test('an expired lease is claimed anew, and its stale owner can write nothing', 
     interrupted: true,
     lease_token: stale.lease_token + 1,
   })
-  expect(await renewLease(database.db, stale, 30)).toBe(false)
+  expect(await renewLease(database.db, stale, 30)).toBeUndefined()
   for (const write of [holdLease, endWork, releaseLease])
     await expect(transaction(database.db, (tx) => write(tx, stale))).rejects.toThrow(LeaseLost)
-  expect(await renewLease(database.db, fresh, 30)).toBe(true)
+  expect(await renewLease(database.db, fresh, 30)).toBeDefined()
 })
 
 test('a holder that was only late goes on when nobody took its work', async () => {
   await add('w')
   const lease = await claim(0.01)
   await sleep(30)
-  expect(await renewLease(database.db, lease, 30)).toBe(true)
+  expect(await renewLease(database.db, lease, 30)).toEqual({ pause_requested: false })
 })
 
 test('cancelling ends work at once, whoever holds it', async () => {
@@ -236,6 +240,40 @@ test('a heartbeat keeps work that takes longer than its lease', async () => {
   await using _two = worker(run, options)
   await until(async () => (await state('w'))?.state === 'ended')
   expect(runs).toBe(1)
+})
+
+test('a pause reaches the holder at once, and the work rests until it is resumed', async () => {
+  let runs = 0
+  const run = async (lease: Lease, signal: AbortSignal): Promise<Outcome> => {
+    runs++
+    if (runs > 1) {
+      await transaction(database.db, (tx) => endWork(tx, lease))
+      return { type: 'ended' }
+    }
+    if (!signal.aborted) await once(signal, 'abort')
+    expect(signal.reason).toBeInstanceOf(WorkPauses)
+    await transaction(database.db, (tx) => pauseWork(tx, lease))
+    return { type: 'paused' }
+  }
+  const fail = async () => {}
+  await using _ = startWorker({
+    db: database.db,
+    log: testLog,
+    kinds: [{ kind: KIND, run, fail }],
+    poll_seconds: 60,
+  })
+  const until = async (wished: string) => {
+    while ((await state('w'))?.state !== wished) await sleep(10)
+  }
+  await add('w')
+  await until('running')
+  await requestPause(database.db, 'w')
+  await until('paused')
+  await sleep(100)
+  expect([(await state('w')).state, runs]).toEqual(['paused', 1])
+  await resumeWork(database.db, 'w')
+  await until('ended')
+  expect(runs).toBe(2)
 })
 
 test('an error is tried again, and the third in a row fails the work', async () => {

@@ -1,4 +1,4 @@
-// /fine_tuning/jobs: create, look, cancel.
+// /fine_tuning/jobs: create, look, cancel, pause, resume.
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from 'typebox'
@@ -44,7 +44,7 @@ export const fineTuningRoutes: FastifyPluginAsyncTypebox<FineTuningDeps> = async
     {
       schema: {
         operationId: 'createFineTuningJob',
-        summary: 'Creates a job that tunes a base model on an uploaded file.',
+        summary: 'Creates a job that tunes a model on an uploaded file.',
         tags,
         body: CreateFineTuningJobRequest,
         response: { 200: Type.Ref('FineTuningJob#') },
@@ -100,6 +100,36 @@ export const fineTuningRoutes: FastifyPluginAsyncTypebox<FineTuningDeps> = async
     },
     async ({ caller, params }) =>
       presentJob(await jobs.cancel(caller.project_id, params.fine_tuning_job_id)),
+  )
+
+  app.post(
+    `${JOB}/pause`,
+    {
+      schema: {
+        operationId: 'pauseFineTuningJob',
+        summary: 'Pauses a running job and keeps a checkpoint of it.',
+        tags,
+        params: JobParams,
+        response: { 200: Type.Ref('FineTuningJob#') },
+      },
+    },
+    async ({ caller, params }) =>
+      presentJob(await jobs.pause(caller.project_id, params.fine_tuning_job_id)),
+  )
+
+  app.post(
+    `${JOB}/resume`,
+    {
+      schema: {
+        operationId: 'resumeFineTuningJob',
+        summary: 'Puts a paused job in line again; it goes on where it was.',
+        tags,
+        params: JobParams,
+        response: { 200: Type.Ref('FineTuningJob#') },
+      },
+    },
+    async ({ caller, params }) =>
+      presentJob(await jobs.resume(caller.project_id, params.fine_tuning_job_id)),
   )
 
   app.get(

@@ -1,6 +1,6 @@
-import { writeFile } from 'node:fs/promises'
+import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { beforeAll, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test } from 'vitest'
 import { inspect } from '../../../../src/engine/train/inspect.ts'
 import { train } from '../../../../src/engine/train/loop.ts'
 import type {
@@ -89,6 +89,49 @@ test.each([1, 4, 8])('stopped after step %i and gone on with: the same bytes', a
   const rest = await collect({ state: (last as { state: Uint8Array }).state })
   expect([...steps(first), ...steps(rest)]).toEqual(steps(whole))
   expect(adapters(rest).at(-1)).toEqual(adapters(whole).at(-1))
+})
+
+test('what is stopped tells the adapter as it stands', async () => {
+  const events = await collect({}, 3)
+  const stopped = events.at(-2)!
+  const [epochEnd] = adapters(events)
+  expect(stopped).toMatchObject({ type: 'stopped', step: 3, adapter: epochEnd })
+})
+
+describe('from an adapter that was trained before', () => {
+  const write = async (events: TrainEvent[]) => {
+    const place = join(folder, 'initial')
+    await mkdir(place, { recursive: true })
+    const last = events.findLast((e) => e.type === 'checkpoint')!
+    await writeFile(join(place, 'adapter_config.json'), last.adapter_config)
+    await writeFile(join(place, 'adapter_model.safetensors'), last.adapter)
+    return join(place, 'adapter_model.safetensors')
+  }
+
+  test('training starts at its loss, with fresh moments, and lowers it', async () => {
+    const before = await collect()
+    const initial = await write(before)
+    const after = steps(await collect({ initial }))
+    const full = (metrics: StepMetrics[]) => metrics.flatMap((m) => m.full_valid_loss ?? [])
+    expect(after[0]!.train_loss).toBeLessThan(steps(before)[3]!.train_loss)
+    expect(full(after).at(-1)).toBeLessThan(full(steps(before)).at(-1)!)
+    expect(after.map((m) => m.step)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9])
+  })
+
+  test('a stop costs nothing: the state goes before the adapter it started from', async () => {
+    const initial = await write(await collect())
+    const whole = await collect({ initial })
+    const first = await collect({ initial }, 4)
+    const { state } = first.at(-1) as { state: Uint8Array }
+    const rest = await collect({ initial, state })
+    expect(adapters(rest).at(-1)).toEqual(adapters(whole).at(-1))
+  })
+
+  test('another rank or scale is refused', async () => {
+    const initial = await write(await collect())
+    const lora = { ...plan.lora, alpha: 3 }
+    await expect(collect({ plan: { ...plan, lora }, initial })).rejects.toThrow('initial adapter:')
+  })
 })
 
 test('another seed gives another adapter', async () => {
