@@ -34,7 +34,10 @@ export const openPool = (url: string, log: Logger, max = 10): Pool => {
     idle_in_transaction_session_timeout: 60_000,
     types: { getTypeParser },
   })
-  pool.on('error', (err) => log.warn({ err }, 'idle database connection lost'))
+  pool.on('error', (err) => {
+    // end() does not wait for the last sockets: the database that stops next may cut one.
+    if (!pool.ending) log.warn({ err }, 'idle database connection lost')
+  })
   // One that dies in a holder's hands fails the holder's next query; the event alone must not end the process.
   pool.on('connect', (client) => {
     client.on('error', (err) => log.debug({ err }, 'database connection lost'))
