@@ -25,7 +25,7 @@ interface Row {
 async function main(): Promise<number> {
   // Asked to stop at any moment, the server and its database are stopped before the process ends.
   const interrupted = new Promise<undefined>((stop) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop(undefined))
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stop(undefined))
   })
   const config = await settings()
   const progress = createProgress(process.stdout)
