@@ -16,6 +16,7 @@ import { startEmbeddedPostgres } from './service/db/embedded-postgres.ts'
 import { migrate } from './service/db/migrate.ts'
 import { openPool, type Pool } from './service/db/pool.ts'
 import { createFiles } from './service/files/files.ts'
+import { createUploads } from './service/files/uploads.ts'
 import { buildApp } from './service/http/app.ts'
 import { createJobs } from './service/jobs/jobs.ts'
 import { openModels } from './service/models/registry.ts'
@@ -23,8 +24,12 @@ import { adapterFiles } from './service/scheduler/adapter-files.ts'
 import { Device } from './service/scheduler/devices.ts'
 import { Serving } from './service/scheduler/serving.ts'
 import { startTraining } from './service/scheduler/training.ts'
+import { clearLeftovers } from './service/storage/cache-leftovers.ts'
+import { createDiskQuota } from './service/storage/disk-quota.ts'
 import { objectKey } from './service/storage/object-store.ts'
 import { openStore } from './service/storage/open.ts'
+import { sweepObjects } from './service/storage/sweep.ts'
+import { startSweeper } from './service/storage/sweeper.ts'
 import { createShutdown, type Shutdown } from './shutdown.ts'
 
 export interface RunningServer extends AsyncDisposable {
@@ -37,6 +42,9 @@ export interface RunningServer extends AsyncDisposable {
   /** Drains and stops everything, phase by phase; the embedded Postgres last. */
   close(): Promise<void>
 }
+
+const HOUR_MS = 60 * 60 * 1000
+const DAY_MS = 24 * HOUR_MS
 
 /** How long streams and uploads may go on after a stop was asked for. */
 const DRAIN_MS = 10_000
@@ -61,8 +69,9 @@ export const startServer = async (
 
     // What the API is about.
     const stores = { db, store }
-    const files = createFiles({ ...stores, log })
-    shutdown.add('stop computing', () => files[Symbol.asyncDispose]())
+    const quota = createDiskQuota(db, config.projectDiskLimit)
+    const files = createFiles({ ...stores, quota, log })
+    const uploads = createUploads({ ...stores, quota, files, log })
     const models = await openModels({
       stores,
       folder: config.models,
@@ -99,12 +108,29 @@ export const startServer = async (
       shutdown.add('checkpoint running work', () => training.stop())
     }
 
+    const sweeper = startSweeper({
+      log,
+      every_ms: HOUR_MS,
+      tasks: {
+        files: files.sweep,
+        uploads: uploads.sweep,
+        objects: () => sweepObjects(stores, { grace_ms: DAY_MS, stale_ms: DAY_MS, log }),
+        caches: async () => {
+          const folders = [join(cache, 'weights'), join(cache, 'adapters')]
+          const removed = await clearLeftovers(folders, DAY_MS)
+          if (removed.length > 0) log.info({ removed }, 'leftovers of caches removed')
+        },
+      },
+    })
+    shutdown.add('stop computing', () => sweeper[Symbol.asyncDispose]())
+
     // The door.
     let isDraining = false
     const app = await buildApp({
       log,
       db,
       files,
+      uploads,
       models: { models },
       fineTuning: { jobs },
       inference: { models, serving },

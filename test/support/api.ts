@@ -50,7 +50,7 @@ export async function openTestApi(
     ...service,
     ...clientOf(app, service.key),
     async upload(content, { purpose = 'fine-tune', filename = 'rows.jsonl' } = {}) {
-      const upload = await files.receive(Readable.from([Buffer.from(content)]))
+      const upload = await files.receive(caller.project_id, Readable.from([Buffer.from(content)]))
       return (await files.create(caller.project_id, { filename, purpose }, upload)).id
     },
     stranger: async () =>

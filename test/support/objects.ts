@@ -11,6 +11,8 @@ export const onS3 = process.env.TEST_OBJECTS === 's3'
 
 export interface TestObjects extends AsyncDisposable {
   readonly store: ObjectStore
+  /** For a process that opens it again. */
+  readonly place: { folder: string } | { bucket: string; cache: string }
   /** `<project id>/<sha256>` of all objects, and the names of what is half received. */
   stored(): Promise<string[]>
 }
@@ -20,6 +22,7 @@ export const openObjects = async (): Promise<TestObjects> => {
     const bucket = await makeBucket()
     return {
       store: await bucket.open(),
+      place: { bucket: bucket.bucket, cache: bucket.cache },
       stored: async () => {
         const names = [...(await bucket.names()), ...(await bucket.unfinished())]
         return names.map((name) => name.replace(/^projects\//, '')).sort()
@@ -30,6 +33,7 @@ export const openObjects = async (): Promise<TestObjects> => {
   const folder = await mkdtemp(join(tmpdir(), 'luthier-objects-'))
   return {
     store: await openFolderStore(folder),
+    place: { folder },
     stored: async () => {
       const found = await readdir(folder, { recursive: true, withFileTypes: true })
       return found

@@ -44,6 +44,8 @@ export const NO_S3 = 'needs an S3 server: TEST_S3_ENDPOINT, as test/support/swif
 export interface TestBucket extends AsyncDisposable {
   readonly bucket: string
   readonly client: S3Client
+  /** A folder for copies on this machine. */
+  readonly cache: string
   /** Opens a store on the bucket; `options` replaces what a test wants otherwise. */
   open(options?: Partial<S3Options>): Promise<ObjectStore>
   /** The names of all that lies in it, and of uploads that are not complete. */
@@ -87,6 +89,7 @@ export const makeBucket = async (): Promise<TestBucket> => {
   return {
     bucket,
     client,
+    cache: folder,
     open: (options = {}) =>
       openS3Store({
         ...server,

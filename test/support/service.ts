@@ -13,16 +13,18 @@ import {
 } from '../../src/service/auth/keys.ts'
 import type { Pool } from '../../src/service/db/pool.ts'
 import { createFiles, type Files } from '../../src/service/files/files.ts'
+import { createUploads, type Uploads } from '../../src/service/files/uploads.ts'
 import { type AppDeps, buildApp } from '../../src/service/http/app.ts'
 import { createJobs } from '../../src/service/jobs/jobs.ts'
 import { type ModelRegistry, openModels } from '../../src/service/models/registry.ts'
 import { type AdapterFile, adapterFiles } from '../../src/service/scheduler/adapter-files.ts'
 import { Device } from '../../src/service/scheduler/devices.ts'
 import { Serving } from '../../src/service/scheduler/serving.ts'
+import { createDiskQuota } from '../../src/service/storage/disk-quota.ts'
 import { type ObjectStore, objectKey } from '../../src/service/storage/object-store.ts'
 import type { Stores } from '../../src/service/storage/objects.ts'
 import { testLog } from './log.ts'
-import { openObjects } from './objects.ts'
+import { openObjects, type TestObjects } from './objects.ts'
 import { freshDatabase } from './postgres.ts'
 
 export interface TestService extends AsyncDisposable {
@@ -31,6 +33,7 @@ export interface TestService extends AsyncDisposable {
   readonly store: ObjectStore
   readonly stores: Stores
   readonly files: Files
+  readonly uploads: Uploads
   readonly models: ModelRegistry
   readonly device: Device
   readonly adapterFile: AdapterFile
@@ -38,6 +41,9 @@ export interface TestService extends AsyncDisposable {
   readonly caller: Caller
   /** For caches, gone at the end. */
   readonly folder: string
+  /** Where its objects lie, and its rows, for a process that goes there itself. */
+  readonly place: TestObjects['place']
+  readonly databaseUrl: string
   /** The names of all that lies in the store. */
   stored(): Promise<string[]>
   readonly project_id: string
@@ -51,6 +57,8 @@ export interface TestService extends AsyncDisposable {
 
 export type ServiceOptions = Partial<AppDeps> & {
   fileLimit?: number
+  /** Bytes that a project may take. */
+  diskLimit?: number
   /** Of base models; without it there are none. */
   modelFolder?: string
   aliases?: Record<string, string>
@@ -58,13 +66,15 @@ export type ServiceOptions = Partial<AppDeps> & {
 
 /** Builds the app as server.ts does; `deps` replaces what a test wants otherwise. */
 export const startService = async (options: ServiceOptions = {}): Promise<TestService> => {
-  const { fileLimit, modelFolder, aliases, ...deps } = options
+  const { fileLimit, diskLimit, modelFolder, aliases, ...deps } = options
   const database = await freshDatabase()
   const { db } = database
   const folder = await mkdtemp(join(tmpdir(), 'luthier-service-'))
   const objects = await openObjects()
   const { store } = objects
-  const files = createFiles({ db, store, log: testLog }, fileLimit)
+  const quota = createDiskQuota(db, diskLimit)
+  const files = createFiles({ db, store, quota, log: testLog }, fileLimit)
+  const uploads = createUploads({ db, store, quota, files, log: testLog })
   const key = newKey()
   const caller = await ensureBootstrapKey(db, key, { replacesOthers: false })
   const { project_id, organization_id } = caller
@@ -91,6 +101,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     log: testLog,
     db,
     files,
+    uploads,
     health,
     models: { models },
     fineTuning: { jobs },
@@ -104,12 +115,15 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     store,
     stores,
     files,
+    uploads,
     models,
     device,
     adapterFile,
     caller,
     folder,
     stored: objects.stored,
+    place: objects.place,
+    databaseUrl: database.url,
     project_id,
     key,
     keyOf: async (scope, project = project_id) =>
@@ -125,7 +139,6 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     [Symbol.asyncDispose]: async () => {
       await app.close()
       await serving[Symbol.asyncDispose]()
-      await files[Symbol.asyncDispose]()
       await database[Symbol.asyncDispose]()
       await objects[Symbol.asyncDispose]()
       await rm(folder, { recursive: true })

@@ -97,7 +97,7 @@ export const deleteFile = async (
   id: string,
 ): Promise<FileRecord | undefined> => {
   const { rows } = await db.query<FileRecord>(
-    'delete from files where project_id = $1 and id = $2 returning *',
+    `delete from files where project_id = $1 and id = $2 and ${ALIVE} returning *`,
     [project_id, id],
   )
   return rows[0]

@@ -66,3 +66,9 @@ export const archiveProject = async (
   )
   return rows[0]
 }
+
+/** Of all organizations, the archived ones too. */
+export const listProjectIds = async (db: Db): Promise<string[]> => {
+  const { rows } = await db.query<{ id: string }>('select id from projects order by id')
+  return rows.map(({ id }) => id)
+}

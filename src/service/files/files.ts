@@ -12,7 +12,9 @@ import {
   insertFile,
   listFiles,
 } from '../db/files.ts'
+import type { PoolClient } from '../db/pool.ts'
 import { newId } from '../ids.ts'
+import type { DiskQuota } from '../storage/disk-quota.ts'
 import { objectKey, type Staged } from '../storage/object-store.ts'
 import { keepObject, releaseObject, type Stores } from '../storage/objects.ts'
 import { createSniffer } from './sniff.ts'
@@ -34,13 +36,14 @@ export type Purpose = (typeof purposes)[number]
 export const FILE_LIMIT = 512 * 1024 * 1024
 
 const DAY_SECONDS = 24 * 60 * 60
-const SWEEP_MS = 60 * 60 * 1000
 
 /** The bytes of an upload, received before all is known about them. */
 export interface Upload {
   readonly staged: Staged
   /** What makes it no JSONL, if anything does. */
   readonly notJsonl: string | undefined
+  /** Whether it takes room that nothing was counted for before. */
+  readonly isNew: boolean
 }
 
 export interface NewUpload {
@@ -49,11 +52,18 @@ export interface NewUpload {
   readonly expires_after_seconds?: number | undefined
 }
 
-export interface Files extends AsyncDisposable {
-  /** Takes the bytes in; too many are a 413 that leaves nothing. */
-  receive(body: AsyncIterable<Uint8Array>): Promise<Upload>
-  /** Makes a file of received bytes; it is durable when this resolves. */
-  create(project_id: string, file: NewUpload, upload: Upload): Promise<FileRecord>
+export interface Files {
+  /** Takes the bytes in; too many, of the file or of the project, are an error that leaves nothing. */
+  receive(project_id: string, body: AsyncIterable<Uint8Array>): Promise<Upload>
+  /** The same for bytes that were counted when they came. */
+  receiveAgain(body: AsyncIterable<Uint8Array>): Promise<Upload>
+  /** Makes a file of received bytes; it is durable when this resolves. `also` writes in its transaction. */
+  create(
+    project_id: string,
+    file: NewUpload,
+    upload: Upload,
+    also?: (tx: PoolClient, file: FileRecord) => Promise<void>,
+  ): Promise<FileRecord>
   /** A file that the service itself has made, such as a job's results. */
   createOwn(
     project_id: string,
@@ -66,41 +76,46 @@ export interface Files extends AsyncDisposable {
   list(project_id: string, query: FileQuery): Promise<FileRecord[] | undefined>
   delete(project_id: string, id: string): Promise<void>
   content(file: FileRecord): Promise<Readable>
+  /** Deletes what has expired; the files themselves were gone at their hour. */
+  sweep(): Promise<void>
 }
 
 export interface FilesDeps extends Stores {
   readonly log: Logger
+  readonly quota: DiskQuota
 }
 
-/** The files of all projects; sweeps what has expired until it is disposed. */
+/** The files of all projects. */
 export const createFiles = (deps: FilesDeps, limit = FILE_LIMIT): Files => {
   const { db, store } = deps
-  let sweeping: Promise<void> = sweepExpired(deps)
-  const timer = setInterval(() => {
-    sweeping = sweepExpired(deps)
-  }, SWEEP_MS).unref()
 
   const insert = (
     project_id: string,
     staged: Staged,
     row: Pick<FileRecord, 'filename' | 'purpose' | 'status' | 'status_details'>,
     expires_after_seconds: number | null,
+    also?: (tx: PoolClient, file: FileRecord) => Promise<void>,
   ) =>
-    keepObject(deps, project_id, staged, (tx) =>
-      insertFile(tx, {
+    keepObject(deps, project_id, staged, async (tx) => {
+      const file = await insertFile(tx, {
         ...row,
         id: newId('file-'),
         project_id,
         sha256: staged.sha256,
         bytes: staged.bytes,
         expires_after_seconds,
-      }),
-    )
+      })
+      await also?.(tx, file)
+      return file
+    })
 
   return {
-    receive: (body) => receive(deps, body, limit),
+    receive: (project_id, body) =>
+      receive(deps, atMost(limit, deps.quota.watch(project_id, body)), true),
 
-    create: async (project_id, { filename, purpose, expires_after_seconds }, upload) => {
+    receiveAgain: (body) => receive(deps, body, false),
+
+    create: async (project_id, { filename, purpose, expires_after_seconds }, upload, also) => {
       const problem = purpose === 'fine-tune' ? upload.notJsonl : undefined
       checkName(filename, purpose)
       return insert(
@@ -113,6 +128,10 @@ export const createFiles = (deps: FilesDeps, limit = FILE_LIMIT): Files => {
           status_details: problem ?? null,
         },
         expires_after_seconds ?? (purpose === 'batch' ? 30 * DAY_SECONDS : null),
+        async (tx, file) => {
+          if (upload.isNew) await deps.quota.confirm(tx, project_id)
+          await also?.(tx, file)
+        },
       )
     },
 
@@ -145,10 +164,7 @@ export const createFiles = (deps: FilesDeps, limit = FILE_LIMIT): Files => {
 
     content: (file) => store.get(objectKey(file.project_id, file.sha256)),
 
-    [Symbol.asyncDispose]: async () => {
-      clearInterval(timer)
-      await sweeping
-    },
+    sweep: () => sweepExpired(deps),
   }
 }
 
@@ -157,21 +173,27 @@ const noSuchFile = (id: string) => notFound(`No such File object: ${id}`, { para
 const receive = async (
   { store }: FilesDeps,
   body: AsyncIterable<Uint8Array>,
-  limit: number,
+  isNew: boolean,
 ): Promise<Upload> => {
   const sniffer = createSniffer()
-  let bytes = 0
-  // The length is not announced: clients send streams in chunks, so it is counted as they come.
-  async function* counted() {
+  async function* sniffed() {
     for await (const chunk of body) {
-      bytes += chunk.byteLength
-      if (bytes > limit) throw tooLarge(limit)
       sniffer.push(chunk)
       yield chunk
     }
   }
-  const staged = await store.stage(counted())
-  return { staged, notJsonl: sniffer.verdict() }
+  const staged = await store.stage(sniffed())
+  return { staged, notJsonl: sniffer.verdict(), isNew }
+}
+
+/** The length is not announced: clients send streams in chunks, so it is counted as they come. */
+async function* atMost(limit: number, body: AsyncIterable<Uint8Array>) {
+  let bytes = 0
+  for await (const chunk of body) {
+    bytes += chunk.byteLength
+    if (bytes > limit) throw tooLarge(limit)
+    yield chunk
+  }
 }
 
 const tooLarge = (limit: number) =>
@@ -181,27 +203,24 @@ const tooLarge = (limit: number) =>
     { param: 'file', code: 'file_too_large' },
   )
 
-const checkName = (filename: string, purpose: Purpose): void => {
+/** What a file for training or for a batch is called. */
+export const checkName = (filename: string, purpose: Purpose, param = 'file'): void => {
   if (purpose !== 'fine-tune' && purpose !== 'batch') return
   if (filename.toLowerCase().endsWith('.jsonl')) return
   throw invalidRequest(
     `Invalid file format for purpose '${purpose}': the name of the file must end in .jsonl, but it is '${filename}'.`,
-    { param: 'file', code: 'invalid_file_format' },
+    { param, code: 'invalid_file_format' },
   )
 }
 
-/** Deletes what has expired, a batch at a time. */
+/** A batch at a time. What a crash leaves between the two is swept with the objects. */
 const sweepExpired = async (deps: FilesDeps): Promise<void> => {
-  try {
-    for (;;) {
-      const files = await deleteExpiredFiles(deps.db, 100)
-      if (files.length === 0) return
-      for (const file of files) {
-        await releaseObject(deps, file)
-        deps.log.info({ file: file.id }, 'file expired')
-      }
+  for (;;) {
+    const files = await deleteExpiredFiles(deps.db, 100)
+    if (files.length === 0) return
+    for (const file of files) {
+      deps.log.info({ file: file.id }, 'file expired')
+      await releaseObject(deps, file)
     }
-  } catch (err) {
-    deps.log.warn({ err }, 'expired files could not be swept')
   }
 }

@@ -20,6 +20,7 @@ import { ApiError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import type { Db } from '../db/pool.ts'
 import type { Files } from '../files/files.ts'
+import type { Uploads } from '../files/uploads.ts'
 import type { Inference } from './answer.ts'
 import { requireKey } from './auth.ts'
 import { ErrorBody, errorBody, handleErrors, sendError } from './errors.ts'
@@ -29,6 +30,7 @@ import { filesRoutes } from './routes/files.ts'
 import { type FineTuningDeps, fineTuningRoutes } from './routes/fine-tuning.ts'
 import { type HealthDeps, healthRoutes } from './routes/health.ts'
 import { type ModelsDeps, modelRoutes } from './routes/models.ts'
+import { uploadRoutes } from './routes/uploads.ts'
 import { validatorCompiler } from './validation.ts'
 
 /** What the routes need; each part is handed on to its own routes as plugin options. */
@@ -37,6 +39,7 @@ export interface AppDeps {
   readonly db: Db
   readonly health: HealthDeps
   readonly files: Files
+  readonly uploads: Uploads
   readonly inference: Inference
   readonly fineTuning: FineTuningDeps
   readonly models: ModelsDeps
@@ -86,6 +89,7 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
       requireKey(api, deps.db)
       // The API, resource by resource: one line each, with what its routes need.
       await api.register(filesRoutes, { files: deps.files })
+      await api.register(uploadRoutes, { uploads: deps.uploads })
       await api.register(fineTuningRoutes, deps.fineTuning)
       await api.register(modelRoutes, deps.models)
       await api.register(chatRoutes, deps.inference)

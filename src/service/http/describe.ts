@@ -9,6 +9,7 @@ export const describeApp = async (): Promise<string> => {
     log: createLog('silent'),
     db: absent('db'),
     files: absent('files'),
+    uploads: absent('uploads'),
     health: { whyNotReady: async () => undefined },
     inference: { models: absent('models'), serving: absent('serving') },
     fineTuning: { jobs: absent('jobs') },

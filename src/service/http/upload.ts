@@ -13,13 +13,14 @@ export interface ReceivedForm<File> {
 }
 
 /**
- * Reads the form to its end. `receive` gets the bytes of its file as they come; `discard` is called with what it
+ * Reads the form to its end; the file stands in the field `name`. `receive` gets the bytes of its file as they come; `discard` is called with what it
  * returned when the rest of the form is broken.
  */
 export const readForm = async <File>(
   request: FastifyRequest,
   receive: (body: AsyncIterable<Uint8Array>) => Promise<File>,
   discard: (file: File) => Promise<void>,
+  name = 'file',
 ): Promise<ReceivedForm<File>> => {
   if (!request.isMultipart())
     throw new ApiError(415, 'This request takes multipart/form-data.', {
@@ -30,12 +31,15 @@ export const readForm = async <File>(
   try {
     for await (const part of request.parts()) {
       if (part.type === 'field') setField(fields, part.fieldname, part.value)
-      else if (part.fieldname !== 'file' || found) throw unknownFile(part.fieldname)
+      else if (part.fieldname !== name || found) throw unknownFile(part.fieldname)
       else found = { file: await receive(part.file), filename: nameOf(part.filename) }
     }
-    if (!found) throw missingFile()
+    if (!found) throw missingFile(name)
     return { ...found, fields }
   } catch (error) {
+    // What still comes is let pass: a client that is not read does not read either, and its connection hangs.
+    request.raw.unpipe()
+    request.raw.resume()
     if (found) await discard(found.file)
     // What the form's reader throws when the form ends too early is a plain Error.
     if (error instanceof Error && /unexpected end|premature close|aborted/i.test(error.message))
@@ -70,9 +74,9 @@ const nameOf = (sent: string): string => {
   return printable.slice(0, 255) || 'file'
 }
 
-const missingFile = () =>
-  invalidRequest("Missing required parameter: 'file'.", {
-    param: 'file',
+const missingFile = (name: string) =>
+  invalidRequest(`Missing required parameter: '${name}'.`, {
+    param: name,
     code: 'missing_required_parameter',
   })
 

@@ -12,6 +12,8 @@ import {
 import { type Pool, type PoolClient, transaction } from '../db/pool.ts'
 import { type ObjectStore, objectKey, parseKey, type Staged } from './object-store.ts'
 
+const AWAKE_MS = 20_000
+
 export interface Stores {
   readonly db: Pool
   readonly store: ObjectStore
@@ -41,7 +43,9 @@ export const keepObjects = async <T>(
   try {
     return await transaction(db, async (tx) => {
       for (const object of objects) await lockObject(tx, object)
-      for (const one of ordered) await one.keep(project_id)
+      await keepingAwake(tx, async () => {
+        for (const one of ordered) await one.keep(project_id)
+      })
       for (const object of objects) await upsertObject(tx, object)
       return await write(tx)
     })
@@ -100,6 +104,22 @@ const removeIfUnknown = (
     )
     if (rowCount === 0) await store.delete(objectKey(object.project_id, object.sha256))
   })
+
+/** The database ends a transaction that says nothing for a minute; copying a large object may take longer. */
+const keepingAwake = async (tx: PoolClient, body: () => Promise<void>): Promise<void> => {
+  let asking = Promise.resolve()
+  const timer = setInterval(() => {
+    asking = asking.then(async () => {
+      await tx.query('select').catch(() => {})
+    })
+  }, AWAKE_MS)
+  try {
+    await body()
+  } finally {
+    clearInterval(timer)
+    await asking
+  }
+}
 
 const withObjectLock = async (
   db: Pool,

@@ -1,5 +1,6 @@
 // Every route of the API's description × everyone who may not see a project's rows.
 
+import { Readable } from 'node:stream'
 import type { InjectOptions } from 'fastify'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import description from '../../../openapi/openapi.json' with { type: 'json' }
@@ -32,25 +33,43 @@ const operations: Operation[] = Object.entries(description.paths)
   )
 
 /** What the owner has: its ids are what nobody else may ever read. */
-const owned = { file: '', job: '', model: '', checkpoint: '', checkpoint_model: '', event: '' }
+const owned = {
+  file: '',
+  job: '',
+  model: '',
+  checkpoint: '',
+  checkpoint_model: '',
+  event: '',
+  upload: '',
+  part: '',
+}
 
 /** A value of each parameter that stands in a path; a new one is added here. */
 const parameters: Record<string, () => string> = {
   file_id: () => owned.file,
   fine_tuning_job_id: () => owned.job,
   model: () => owned.model,
+  upload_id: () => owned.upload,
 }
+
+const form = (...fields: string[]) => ({
+  headers: { 'content-type': 'multipart/form-data; boundary=cut' },
+  payload: [...fields.flatMap((field) => ['--cut', field]), '--cut--', ''].join('\r\n'),
+})
 
 /** A body for each operation that takes one, naming the owner's rows where it can. */
 const bodies: Record<string, () => Pick<InjectOptions, 'payload' | 'headers'>> = {
-  createFile: () => ({
-    headers: { 'content-type': 'multipart/form-data; boundary=cut' },
-    payload: [
-      ...['--cut', 'content-disposition: form-data; name="purpose"', '', 'fine-tune'],
-      ...['--cut', 'content-disposition: form-data; name="file"; filename="a.jsonl"', ''],
-      ...['{"prompt":"a","completion":"b"}', '--cut--', ''],
-    ].join('\r\n'),
+  createFile: () =>
+    form(
+      'content-disposition: form-data; name="purpose"\r\n\r\nfine-tune',
+      'content-disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n{"prompt":"a","completion":"b"}',
+    ),
+  createUpload: () => ({
+    payload: { filename: 'a.jsonl', purpose: 'fine-tune', bytes: 4, mime_type: 'text/plain' },
   }),
+  addUploadPart: () =>
+    form('content-disposition: form-data; name="data"; filename="part"\r\n\r\nnull'),
+  completeUpload: () => ({ payload: { part_ids: [owned.part] } }),
   createFineTuningJob: () => ({ payload: { model: 'tiny', training_file: owned.file } }),
   createChatCompletion: () => ({
     payload: { model: owned.model, messages: [{ role: 'user', content: 'x' }] },
@@ -76,6 +95,15 @@ beforeAll(async () => {
   service = await openTestApi()
   const { db, project_id } = service
   owned.file = await service.upload('{"prompt":"a","completion":"b"}\n'.repeat(10))
+  const { body: upload } = await service.post('/v1/uploads', {
+    filename: 'a.txt',
+    purpose: 'user_data',
+    bytes: 4,
+    mime_type: 'text/plain',
+  })
+  owned.upload = upload.id
+  const staged = await service.store.stage(Readable.from([Buffer.from('null')]))
+  owned.part = (await service.uploads.addPart(project_id, upload.id, staged)).id
   const { body: job } = await service.post('/v1/fine_tuning/jobs', {
     model: 'tiny',
     training_file: owned.file,
@@ -165,7 +193,7 @@ for (const [who, headersOf] of Object.entries(callers))
     if (who !== 'the key of another project') {
       expect(reply.statusCode).toBe(401)
       expect(reply.json().error.code).toBe('invalid_api_key')
-    } else if (sent.includes(encodeURIComponent(owned.file)) || /owned|ftjob-/.test(sent))
+    } else if (sent.includes(encodeURIComponent(owned.file)) || /owned|ftjob-|upload_/.test(sent))
       expect([400, 404]).toContain(reply.statusCode)
     // What the caller sent may be said back; anything else of the owner may not.
     for (const id of Object.values(owned))

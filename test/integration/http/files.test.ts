@@ -6,8 +6,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import OpenAI, { toFile } from 'openai'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { createFiles } from '../../../src/service/files/files.ts'
-import { testLog } from '../../support/log.ts'
 import { onS3 } from '../../support/objects.ts'
 import { checkedFetch } from '../../support/replies.ts'
 import { bearer, startService, type TestService } from '../../support/service.ts'
@@ -227,8 +225,8 @@ test('what has expired is swept with its bytes', async () => {
   const sha256 = createHash('sha256').update(text).digest('hex')
   const { id } = await upload(text)
   await service.db.query(`update files set expires_at = now() where id = $1`, [id])
-  await createFiles({ db: service.db, store: service.store, log: testLog })[Symbol.asyncDispose]()
-  expect(await stored()).not.toContain(sha256)
+  await service.files.sweep()
+  expect((await stored()).join()).not.toContain(sha256)
   const { rowCount } = await service.db.query('select from objects where sha256 = $1', [sha256])
   expect(rowCount).toBe(0)
 })

@@ -50,7 +50,12 @@ export const filesRoutes: FastifyPluginAsyncTypebox<FilesRoutesDeps> = async (ap
       },
     },
     async (request) => {
-      const form = await readForm(request, files.receive, ({ staged }) => staged.discard())
+      const { project_id } = request.caller
+      const form = await readForm(
+        request,
+        (body) => files.receive(project_id, body),
+        ({ staged }) => staged.discard(),
+      )
       try {
         const { purpose, expires_after } = checkFields<{
           purpose: Purpose
@@ -58,7 +63,7 @@ export const filesRoutes: FastifyPluginAsyncTypebox<FilesRoutesDeps> = async (ap
         }>(UploadFields, form.fields)
         const { filename, file } = form
         const row = { filename, purpose, expires_after_seconds: expires_after?.seconds }
-        return presentFile(await files.create(request.caller.project_id, row, file))
+        return presentFile(await files.create(project_id, row, file))
       } finally {
         await form.file.staged.discard()
       }

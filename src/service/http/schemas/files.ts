@@ -55,19 +55,19 @@ export const FileListQuery = Type.Object({
   ),
 })
 
+export const ExpiresAfter = Type.Object(
+  {
+    anchor: Type.Literal('created_at'),
+    seconds: Type.Integer({ minimum: 3600, maximum: 2_592_000 }),
+  },
+  { additionalProperties: false },
+)
+
 /** The fields of the form besides the file; they come as strings. */
 export const UploadFields = Type.Object(
   {
     purpose: Type.Enum([...purposes]),
-    expires_after: Type.Optional(
-      Type.Object(
-        {
-          anchor: Type.Literal('created_at'),
-          seconds: Type.Integer({ minimum: 3600, maximum: 2_592_000 }),
-        },
-        { additionalProperties: false },
-      ),
-    ),
+    expires_after: Type.Optional(ExpiresAfter),
   },
   { additionalProperties: false },
 )
