@@ -132,7 +132,7 @@ export const startServer = async (
       files,
       uploads,
       models: { models },
-      fineTuning: { jobs },
+      fineTuning: { jobs, db },
       inference: { models, serving },
       health: { whyNotReady: async () => (isDraining ? 'shutting down' : whyNoDatabase(db)) },
     })

@@ -104,7 +104,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     uploads,
     health,
     models: { models },
-    fineTuning: { jobs },
+    fineTuning: { jobs, db },
     inference: { models, serving },
     ...deps,
   })

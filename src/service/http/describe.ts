@@ -12,7 +12,7 @@ export const describeApp = async (): Promise<string> => {
     uploads: absent('uploads'),
     health: { whyNotReady: async () => undefined },
     inference: { models: absent('models'), serving: absent('serving') },
-    fineTuning: { jobs: absent('jobs') },
+    fineTuning: { jobs: absent('jobs'), db: absent('db') },
     models: { models: absent('models') },
   } satisfies AppDeps)
   try {

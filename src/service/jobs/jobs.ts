@@ -20,7 +20,7 @@ import {
   listJobs,
   type MetadataFilter,
 } from '../db/fine-tuning-jobs.ts'
-import { transaction } from '../db/pool.ts'
+import { type Db, transaction } from '../db/pool.ts'
 import { cancelWork, insertWork, requestPause, resumeWork } from '../db/work.ts'
 import { findWorkEvent, listWorkEvents, type WorkEvent } from '../db/work-events.ts'
 import { newId, randomLetters } from '../ids.ts'
@@ -74,7 +74,12 @@ export interface Cursor {
 }
 
 export interface Jobs {
-  create(owner: JobOwner, request: CreateJob): Promise<FineTuningJob>
+  /** `commit` runs what is written, in one transaction; without it that is all there is in it. */
+  create(
+    owner: JobOwner,
+    request: CreateJob,
+    commit?: (write: (tx: Db) => Promise<FineTuningJob>) => Promise<FineTuningJob>,
+  ): Promise<FineTuningJob>
   retrieve(project_id: string, id: string): Promise<FineTuningJob>
   /** One more than `limit`, where there are more; so with every list here. */
   list(project_id: string, query: Cursor & { metadata?: MetadataFilter }): Promise<FineTuningJob[]>
@@ -128,7 +133,7 @@ export function createJobs({ stores, models, pause_seconds = 30 }: JobsOptions):
   return {
     retrieve,
 
-    async create(owner, request) {
+    async create(owner, request, commit = (write) => transaction(db, write)) {
       const { project_id } = owner
       refuseUnsupported(request)
       const start = await resolveStart(project_id, request.model)
@@ -171,7 +176,7 @@ export function createJobs({ stores, models, pause_seconds = 30 }: JobsOptions):
       }
       if (start.initial)
         refuseOtherLora(start.initial, job.method.supervised.hyperparameters.lora ?? {})
-      return transaction(db, async (tx) => {
+      return commit(async (tx) => {
         await insertWork(tx, { id, kind: FINE_TUNING_JOB, project_id })
         const created = await insertJob(tx, job)
         await tell(tx, id, 'created', eventText.created(id))

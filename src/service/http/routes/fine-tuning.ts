@@ -2,7 +2,9 @@
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from 'typebox'
+import type { Pool } from '../../db/pool.ts'
 import type { Jobs } from '../../jobs/jobs.ts'
+import { idempotent } from '../idempotency.ts'
 import { cursorQuery, cutPage, presentPage } from '../pagination.ts'
 import {
   CreateFineTuningJobRequest,
@@ -20,6 +22,7 @@ import {
 
 export interface FineTuningDeps {
   readonly jobs: Jobs
+  readonly db: Pool
 }
 
 const tags = ['Fine-tuning']
@@ -33,7 +36,7 @@ const MAX_EVENTS = 1000
 
 export const fineTuningRoutes: FastifyPluginAsyncTypebox<FineTuningDeps> = async (
   app,
-  { jobs },
+  { jobs, db },
 ) => {
   app.addSchema(FineTuningJobReply)
   app.addSchema(FineTuningJobEventReply)
@@ -50,7 +53,10 @@ export const fineTuningRoutes: FastifyPluginAsyncTypebox<FineTuningDeps> = async
         response: { 200: Type.Ref('FineTuningJob#') },
       },
     },
-    async ({ caller, body }) => presentJob(await jobs.create(caller, body)),
+    async (request) => {
+      const { caller, body } = request
+      return idempotent(db, request, (commit) => jobs.create(caller, body, commit), presentJob)
+    },
   )
 
   app.get(
