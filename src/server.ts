@@ -19,6 +19,7 @@ import { createFiles } from './service/files/files.ts'
 import { createUploads } from './service/files/uploads.ts'
 import { buildApp } from './service/http/app.ts'
 import { createJobs } from './service/jobs/jobs.ts'
+import { createMetrics } from './service/metrics/metrics.ts'
 import { openModels } from './service/models/registry.ts'
 import { adapterFiles } from './service/scheduler/adapter-files.ts'
 import { Device } from './service/scheduler/devices.ts'
@@ -77,7 +78,7 @@ export const startServer = async (
       folder: config.models,
       aliases: config.modelAliases,
     })
-    const jobs = createJobs({ stores, models })
+    const jobs = createJobs({ stores, models, log })
 
     // Who computes: serving and training take turns on the device.
     const device = new Device()
@@ -94,6 +95,7 @@ export const startServer = async (
       log,
     })
     shutdown.add('stop computing', () => serving[Symbol.asyncDispose]())
+    const metrics = createMetrics({ db, serving, device })
     if (config.role !== 'api') {
       const training = startTraining({
         stores,
@@ -102,6 +104,7 @@ export const startServer = async (
         cache: join(cache, 'weights'),
         adapterFile,
         takeTurn: device.turns('training'),
+        metrics,
         warm: async (project_id, model) => serving.warm(await models.resolve(project_id, model)),
       })
       shutdown.add('stop listening', async () => void training.stop())
@@ -134,6 +137,7 @@ export const startServer = async (
       models: { models },
       fineTuning: { jobs, db },
       inference: { models, serving },
+      metrics,
       health: { whyNotReady: async () => (isDraining ? 'shutting down' : whyNoDatabase(db)) },
     })
     let drained: Promise<void> | undefined

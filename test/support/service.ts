@@ -16,6 +16,7 @@ import { createFiles, type Files } from '../../src/service/files/files.ts'
 import { createUploads, type Uploads } from '../../src/service/files/uploads.ts'
 import { type AppDeps, buildApp } from '../../src/service/http/app.ts'
 import { createJobs } from '../../src/service/jobs/jobs.ts'
+import { createMetrics } from '../../src/service/metrics/metrics.ts'
 import { type ModelRegistry, openModels } from '../../src/service/models/registry.ts'
 import { type AdapterFile, adapterFiles } from '../../src/service/scheduler/adapter-files.ts'
 import { Device } from '../../src/service/scheduler/devices.ts'
@@ -84,7 +85,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     folder: modelFolder ?? join(folder, 'models'),
     aliases: aliases ?? {},
   })
-  const jobs = createJobs({ stores, models })
+  const jobs = createJobs({ stores, models, log: testLog })
   const device = new Device()
   const adapterFile = adapterFiles({
     folder: join(folder, 'cache', 'adapters'),
@@ -106,6 +107,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     models: { models },
     fineTuning: { jobs, db },
     inference: { models, serving },
+    metrics: createMetrics({ db, serving, device }),
     ...deps,
   })
   let made = 0

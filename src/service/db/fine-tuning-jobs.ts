@@ -281,3 +281,11 @@ export async function setResult(
     [id, result.fine_tuned_model, result.result_files, result.trained_tokens],
   )
 }
+
+/** How many jobs of all projects have which status. */
+export async function jobsByStatus(db: Db): Promise<{ status: string; n: number }[]> {
+  const { rows } = await db.query<{ status: string; n: number }>(
+    'select status, count(*) as n from fine_tuning_jobs group by status',
+  )
+  return rows
+}

@@ -212,4 +212,12 @@ export async function expireLease(
   )
 }
 
+/** How much work of all projects is under way or waits, by kind. */
+export async function workByState(db: Db): Promise<{ kind: string; state: string; n: number }[]> {
+  const { rows } = await db.query<{ kind: string; state: string; n: number }>(
+    `select kind, state, count(*) as n from work where state <> 'ended' group by kind, state`,
+  )
+  return rows
+}
+
 const hint = (tx: Db, id: string) => tx.query('select pg_notify($1, $2)', [WORK_CHANNEL, id])

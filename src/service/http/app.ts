@@ -21,6 +21,7 @@ import type { Logger } from '../../log.ts'
 import type { Db } from '../db/pool.ts'
 import type { Files } from '../files/files.ts'
 import type { Uploads } from '../files/uploads.ts'
+import type { Metrics } from '../metrics/metrics.ts'
 import type { Inference } from './answer.ts'
 import { requireKey } from './auth.ts'
 import { ErrorBody, errorBody, handleErrors, sendError } from './errors.ts'
@@ -29,6 +30,7 @@ import { completionRoutes } from './routes/completions.ts'
 import { filesRoutes } from './routes/files.ts'
 import { type FineTuningDeps, fineTuningRoutes } from './routes/fine-tuning.ts'
 import { type HealthDeps, healthRoutes } from './routes/health.ts'
+import { countRequests, metricsRoutes } from './routes/metrics.ts'
 import { type ModelsDeps, modelRoutes } from './routes/models.ts'
 import { uploadRoutes } from './routes/uploads.ts'
 import { validatorCompiler } from './validation.ts'
@@ -43,6 +45,7 @@ export interface AppDeps {
   readonly inference: Inference
   readonly fineTuning: FineTuningDeps
   readonly models: ModelsDeps
+  readonly metrics: Metrics
 }
 
 /** Large enough for long chats; files have a limit of their own. */
@@ -79,10 +82,12 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
   setCommonHeaders(app)
   closeUnusedConnections(app)
   logRequests(app)
+  countRequests(app, deps.metrics)
   handleErrors(app)
   await describeApi(app)
 
   await app.register(healthRoutes, deps.health)
+  await app.register(metricsRoutes, { metrics: deps.metrics })
 
   await app.register(
     async (api) => {

@@ -14,6 +14,7 @@ export const describeApp = async (): Promise<string> => {
     inference: { models: absent('models'), serving: absent('serving') },
     fineTuning: { jobs: absent('jobs'), db: absent('db') },
     models: { models: absent('models') },
+    metrics: absent('metrics'),
   } satisfies AppDeps)
   try {
     await app.ready()

@@ -4,6 +4,7 @@ import { randomInt } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { LoraOptions } from '../../engine/train/request.ts'
 import { invalidRequest, notFound } from '../../errors.ts'
+import type { Logger } from '../../log.ts'
 import { type FileRecord, findFile } from '../db/files.ts'
 import {
   type FineTuningCheckpoint,
@@ -66,6 +67,7 @@ export interface JobsOptions {
   models: Pick<ModelRegistry, 'resolveBase' | 'resolve'>
   /** How long a pause is waited for before the job is shown as it is by then. */
   pause_seconds?: number
+  log: Pick<Logger, 'info'>
 }
 
 export interface Cursor {
@@ -91,7 +93,7 @@ export interface Jobs {
   checkpoints(project_id: string, id: string, query: Cursor): Promise<FineTuningCheckpoint[]>
 }
 
-export function createJobs({ stores, models, pause_seconds = 30 }: JobsOptions): Jobs {
+export function createJobs({ stores, models, log, pause_seconds = 30 }: JobsOptions): Jobs {
   const { db } = stores
 
   async function retrieve(project_id: string, id: string): Promise<FineTuningJob> {
@@ -176,9 +178,9 @@ export function createJobs({ stores, models, pause_seconds = 30 }: JobsOptions):
       }
       if (start.initial)
         refuseOtherLora(start.initial, job.method.supervised.hyperparameters.lora ?? {})
-      return commit(async (tx) => {
+      const created = await commit(async (tx) => {
         await insertWork(tx, { id, kind: FINE_TUNING_JOB, project_id })
-        const created = await insertJob(tx, job)
+        const inserted = await insertJob(tx, job)
         await tell(tx, id, 'created', eventText.created(id))
         await tell(
           tx,
@@ -186,8 +188,11 @@ export function createJobs({ stores, models, pause_seconds = 30 }: JobsOptions):
           'validating',
           eventText.validating(job.training_file, job.validation_file),
         )
-        return created
+        return inserted
       })
+      // A request that was sent twice is answered with the job of the first.
+      if (created.id === id) log.info({ job: id, project: project_id }, 'job created')
+      return created
     },
 
     async list(project_id, { after, limit, metadata }) {
@@ -205,6 +210,7 @@ export function createJobs({ stores, models, pause_seconds = 30 }: JobsOptions):
         await tell(tx, id, 'cancelled', eventText.cancelled())
         return changed
       })
+      log.info({ job: id }, 'job cancelled')
       await releaseSuperseded(stores, project_id, id)
       return cancelled
     },
@@ -228,13 +234,15 @@ export function createJobs({ stores, models, pause_seconds = 30 }: JobsOptions):
 
     async resume(project_id, id) {
       const job = await retrieve(project_id, id)
-      return transaction(db, async (tx) => {
+      const resumed = await transaction(db, async (tx) => {
         await resumeWork(tx, job.id)
         const changed = await changeJob(tx, job.id, 'resumed')
         if (!changed) throw wrongState(job.id, (await holdJob(tx, job.id)).status, 'resumed')
         await tell(tx, id, newId('resumed-'), eventText.resumed())
         return changed
       })
+      log.info({ job: id }, 'job resumed')
+      return resumed
     },
 
     async events(project_id, id, { after, limit }) {

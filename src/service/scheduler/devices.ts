@@ -99,6 +99,7 @@ export class Device {
   readonly #policy: Policy
   readonly #resolve = new Map<number, (turn: Turn) => void>()
   #state = freeDevice
+  readonly #usage = { serving: { turns: 0, ms: 0 }, training: { turns: 0, ms: 0 } }
   #last = 0
   #timer: NodeJS.Timeout | undefined
 
@@ -117,6 +118,15 @@ export class Device {
       })
   }
 
+  /** Turns so far and their time, and how many wait. */
+  get usage(): Record<Claimant, { turns: number; ms: number; waiting: number }> {
+    const of = (claimant: Claimant) => ({
+      ...this.#usage[claimant],
+      waiting: this.#state.waiting[claimant].length,
+    })
+    return { serving: of('serving'), training: of('training') }
+  }
+
   #advance() {
     clearTimeout(this.#timer)
     const now = performance.now()
@@ -129,7 +139,7 @@ export class Device {
         break
       case 'grant': {
         this.#state = grant(this.#state, decision, now, this.#policy)
-        this.#resolve.get(decision.ticket)?.(this.#turn())
+        this.#resolve.get(decision.ticket)?.(this.#turn(decision.claimant, now))
         this.#resolve.delete(decision.ticket)
         break
       }
@@ -138,13 +148,16 @@ export class Device {
     }
   }
 
-  #turn(): Turn {
+  #turn(claimant: Claimant, since: number): Turn {
     let held = true
+    this.#usage[claimant].turns++
     return {
       [Symbol.dispose]: () => {
         if (!held) return
         held = false
-        this.#state = release(this.#state, performance.now())
+        const now = performance.now()
+        this.#usage[claimant].ms += now - since
+        this.#state = release(this.#state, now)
         this.#advance()
       },
     }

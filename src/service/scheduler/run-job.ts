@@ -8,6 +8,7 @@ import type { FineTuningJob } from '../db/fine-tuning-jobs.ts'
 import { type Lease, LeaseLost } from '../db/work.ts'
 import { fileFailure } from '../jobs/file-errors.ts'
 import { Progress } from '../jobs/progress.ts'
+import type { Metrics } from '../metrics/metrics.ts'
 import type { ModelRegistry } from '../models/registry.ts'
 import { type LocalFile, localFile } from '../storage/local-file.ts'
 import { objectKey } from '../storage/object-store.ts'
@@ -35,6 +36,8 @@ export interface RunJobDeps {
   /** Makes a new model resident before it is announced, so that it answers at once. */
   warm?: (project_id: string, model: string) => Promise<void>
   log: Logger
+  /** What is counted of training. */
+  metrics?: Pick<Metrics, 'stepped' | 'rested'>
 }
 
 /** Runs the job from where it stands. Throws `LeaseLost` when it is not ours any more. */
@@ -54,6 +57,7 @@ export async function runJob(
     deps.log.warn({ job: lease.id, err: error }, 'job stopped without a last state')
     return { type: 'stopped' }
   } finally {
+    deps.metrics?.rested()
     await sweeping
   }
 }
@@ -134,11 +138,14 @@ class Run {
       const failure = fileFailure(event)
       if (failure) {
         await this.#progress.failed(failure)
+        const { code } = failure.error
+        this.#deps.log.info({ job: job.id, code }, 'job failed: its files are not fit for training')
         return true
       }
       if (!event.plan) throw new Error('The files are fit for training, but there is no plan.')
       const warnings = [event.training, event.validation].flatMap((file) => file?.warnings ?? [])
       await this.#progress.planned(event.plan, warnings)
+      this.#deps.log.info({ job: job.id, steps: event.plan.total_steps }, 'job planned')
       return false
     }
     throw new Error('The inspection of the files ended without a result.')
@@ -153,6 +160,9 @@ class Run {
     const state = job.state_sha256 ? await this.#bytes(job, job.state_sha256) : undefined
     const began = Date.now()
     const first = job.state_step ?? 0
+    const tell = (fields: object, message: string) =>
+      this.#deps.log.info({ job: job.id, ...fields }, message)
+    let last = { at: began, tokens: first === 0 ? 0 : undefined }
     let ended = false
     let paused = false
     let stopped: Extract<TrainEvent, { type: 'stopped' }> | undefined
@@ -168,30 +178,39 @@ class Run {
       switch (event.type) {
         case 'step': {
           const { step, total_steps } = event.metrics
-          const pace = (Date.now() - began) / (step - first)
-          return this.#progress.step(
-            event.metrics,
-            new Date(Date.now() + pace * (total_steps - step)),
-          )
+          const now = Date.now()
+          const pace = (now - began) / (step - first)
+          await this.#progress.step(event.metrics, new Date(now + pace * (total_steps - step)))
+          // Before its first step nobody knows how many tokens an earlier process had trained on.
+          if (last.tokens !== undefined)
+            this.#deps.metrics?.stepped({
+              tokens: event.trained_tokens - last.tokens,
+              seconds: (now - last.at) / 1000,
+            })
+          last = { at: now, tokens: event.trained_tokens }
+          return
         }
         case 'stopped':
           stopped = event
           return
         case 'state':
-          if (!stopped || !(this.#signal.reason instanceof WorkPauses))
-            return this.#progress.state(event)
+          if (!stopped || !(this.#signal.reason instanceof WorkPauses)) {
+            await this.#progress.state(event)
+            return tell({ step: event.step }, 'state saved')
+          }
           await this.#progress.paused(job, stopped, event)
           paused = true
-          return
+          return tell({ step: event.step }, 'job paused')
         case 'checkpoint':
-          return this.#progress.checkpoint(job, event)
+          await this.#progress.checkpoint(job, event)
+          return tell({ step: event.metrics.step }, 'checkpoint saved')
         case 'done':
           await this.#warm(job)
           await this.#progress.succeeded(job, event)
           ended = true
-          return
+          return tell({ step: event.step }, 'job succeeded')
         case 'started':
-          this.#deps.log.info({ job: job.id, step: event.step }, 'training started')
+          tell({ step: event.step }, 'training started')
           if (this.#signal.aborted) follow()
           else this.#signal.addEventListener('abort', follow, { once: true })
           return

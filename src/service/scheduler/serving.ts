@@ -37,6 +37,7 @@ export class Serving implements AsyncDisposable {
   readonly #options: ServingOptions
   readonly #capacity: number
   #thread: Thread<InferThreadRequest, InferEvent> | undefined
+  readonly #usage = { prompt_tokens: 0, completion_tokens: 0 }
   #taken = 0
   #disposed = false
 
@@ -50,6 +51,11 @@ export class Serving implements AsyncDisposable {
     return this.#taken
   }
 
+  /** Tokens read and written so far. */
+  get usage(): { readonly prompt_tokens: number; readonly completion_tokens: number } {
+    return this.#usage
+  }
+
   /** Answers one prompt. Aborting `signal` frees its place; throws 503 when there is none. */
   async *generate(
     model: ResolvedModel,
@@ -61,7 +67,11 @@ export class Serving implements AsyncDisposable {
     this.#taken += generation.n
     try {
       const target = await this.#target(model)
-      yield* this.#run({ type: 'generate', target, ...generation }, signal)
+      for await (const event of this.#run({ type: 'generate', target, ...generation }, signal)) {
+        if (event.type === 'prompt') this.#usage.prompt_tokens += event.prompt_tokens
+        if (event.type === 'finish') this.#usage.completion_tokens += event.completion_tokens
+        yield event
+      }
     } finally {
       this.#taken -= generation.n
     }

@@ -209,6 +209,6 @@ test('a home that only its owner may enter works', async () => {
 test('data of another major is refused with advice', async () => {
   await writeFile(join(home, 'postgres', 'data', 'PG_VERSION'), '14\n')
   await expect(start()).rejects.toThrow(
-    /written by Postgres 14, the embedded one is 18.*pg_dump.*DATABASE_URL/,
+    /written by Postgres 14, the embedded one is 18.*`luthier backup FILE`.*`luthier restore FILE`.*DATABASE_URL/,
   )
 })

@@ -1,0 +1,132 @@
+// What the page /metrics tells: counted here or asked when the page is read. The one door to prom-client.
+// No label names a customer, a key, a model or a job: the page needs no key.
+
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { jobsByStatus } from '../db/fine-tuning-jobs.ts'
+import type { Pool } from '../db/pool.ts'
+import { workByState } from '../db/work.ts'
+
+export interface Metrics {
+  page(): Promise<{ content_type: string; text: string }>
+  /** A request was answered. */
+  answered(request: { method: string; route: string; status: number; seconds: number }): void
+  /** A step of training was kept. */
+  stepped(step: { tokens: number; seconds: number }): void
+  /** No job trains here any more. */
+  rested(): void
+}
+
+/** What the parts count themselves. */
+export interface Counted {
+  readonly db: Pool
+  readonly serving: {
+    readonly taken: number
+    readonly usage: { readonly prompt_tokens: number; readonly completion_tokens: number }
+  }
+  readonly device: {
+    readonly usage: Readonly<
+      Record<string, { readonly turns: number; readonly ms: number; readonly waiting: number }>
+    >
+  }
+}
+
+export const createMetrics = ({ db, serving, device }: Counted): Metrics => {
+  const register = new Registry()
+  const registers = [register]
+  collectDefaultMetrics({ register })
+
+  const requests = new Histogram({
+    name: 'luthier_http_request_duration_seconds',
+    help: 'Time from a request to its last byte, by route and status; its count is the number of requests.',
+    labelNames: ['method', 'route', 'status'],
+    buckets: [0.005, 0.02, 0.1, 0.5, 2, 10, 60],
+    registers,
+  })
+  const steps = new Counter({
+    name: 'luthier_training_steps_total',
+    help: 'Optimizer steps kept by this process.',
+    registers,
+  })
+  const trained = new Counter({
+    name: 'luthier_training_tokens_total',
+    help: 'Supervised tokens trained on by this process.',
+    registers,
+  })
+  const rate = new Gauge({
+    name: 'luthier_training_tokens_per_second',
+    help: 'Supervised tokens a second of the running job, over its last step; 0 while none runs.',
+    registers,
+  })
+  asked(registers, 'luthier_fine_tuning_jobs', 'Jobs in the database.', ['status'], async (set) => {
+    for (const { status, n } of await jobsByStatus(db)) set({ status }, n)
+  })
+  asked(
+    registers,
+    'luthier_work',
+    'Work in the database that has not ended: `ready` waits in the queue.',
+    ['kind', 'state'],
+    async (set) => {
+      for (const { kind, state, n } of await workByState(db)) set({ kind, state }, n)
+    },
+  )
+  asked(registers, 'luthier_database_connections', 'Of the pool.', ['state'], async (set) => {
+    set({ state: 'open' }, db.totalCount)
+    set({ state: 'idle' }, db.idleCount)
+    set({ state: 'waited_for' }, db.waitingCount)
+  })
+  asked(registers, 'luthier_inference_choices', 'Under way or waiting.', [], async (set) =>
+    set({}, serving.taken),
+  )
+  asked(
+    registers,
+    'luthier_inference_tokens_total',
+    'Tokens of prompts read and of answers written.',
+    ['kind'],
+    async (set) => {
+      set({ kind: 'prompt' }, serving.usage.prompt_tokens)
+      set({ kind: 'completion' }, serving.usage.completion_tokens)
+    },
+  )
+  for (const [name, help, value] of [
+    ['turns_total', 'Turns on the device.', 'turns'],
+    ['seconds_total', 'Time the device was held.', 'ms'],
+    ['waiting', 'Who waits for the device.', 'waiting'],
+  ] as const)
+    asked(registers, `luthier_device_${name}`, help, ['claimant'], async (set) => {
+      for (const [claimant, usage] of Object.entries(device.usage))
+        set({ claimant }, value === 'ms' ? usage.ms / 1000 : usage[value])
+    })
+
+  return {
+    page: async () => ({ content_type: register.contentType, text: await register.metrics() }),
+    answered: ({ seconds, ...labels }) => requests.observe(labels, seconds),
+    stepped: ({ tokens, seconds }) => {
+      steps.inc()
+      trained.inc(tokens)
+      rate.set(seconds > 0 ? tokens / seconds : 0)
+    },
+    rested: () => rate.set(0),
+  }
+}
+
+type Set = (labels: Record<string, string>, value: number) => void
+
+/** A number that is asked for when the page is read; one that cannot be told just now is left out. */
+const asked = (
+  registers: Registry[],
+  name: string,
+  help: string,
+  labelNames: string[],
+  ask: (set: Set) => Promise<void>,
+): void => {
+  new Gauge({
+    name,
+    help,
+    labelNames,
+    registers,
+    async collect() {
+      this.reset()
+      await ask((labels, value) => this.set(labels, value)).catch(() => this.reset())
+    },
+  })
+}
