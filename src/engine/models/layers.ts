@@ -1,22 +1,44 @@
 // The parts that decoders are built of. Hidden states are matrices [N, D]: N tokens, whatever rows they form.
 
-import { constant, emit, emitOne, ints, scalar, type Value } from '../graph/graph.ts'
+import { constant, emit, emitOne, ints, scalar, staticDims, type Value } from '../graph/graph.ts'
 import * as op from '../graph/ops/ops.ts'
 import { int64 } from '../tensor.ts'
 import type { ModelConfig } from '../weights/checkpoint.ts'
 import type { Weights } from './weights.ts'
 
 /** x [N, in] → [N, out], with the adapter on this projection if there is one. */
-export function linear(x: Value, w: Weights): Value {
-  const y = op.linear(x, w.get('weight'))
-  if (!w.lora) return y
-  const { a, b, scale } = w.lora
-  return op.gemm(op.linear(x, a), b, { transB: true, alpha: scale, c: y })
+export const linear = (x: Value, w: Weights): Value => linears(x, [w])[0]!
+
+/**
+ * Several projections of one input, each [N, out]. Adapters of one rank share their first product: x·[A₁; A₂; …]ᵀ is
+ * one matrix product where one for each would be too thin to be fast.
+ */
+export function linears(x: Value, ws: readonly Weights[]): Value[] {
+  const ys = ws.map((w) => op.linear(x, w.get('weight')))
+  const adapted = ws.flatMap(({ lora }, i) => (lora ? [{ lora, i }] : []))
+  if (adapted.length === 0) return ys
+  const inner = op.linear(
+    x,
+    op.concat(
+      adapted.map(({ lora }) => lora.a),
+      0,
+    ),
+  ) // [N, Σr]
+  let from = 0
+  for (const { lora, i } of adapted) {
+    const rank = staticDims(lora.a.dims)[0]!
+    const part = op.slice(inner, 1, from, from + rank)
+    ys[i] = op.gemm(part, lora.b, { transB: true, alpha: lora.scale, c: ys[i]! })
+    from += rank
+  }
+  return ys
 }
 
 /** SwiGLU (arXiv 2002.05202): down(silu(gate(x)) · up(x)). */
-export const mlp = (x: Value, w: Weights): Value =>
-  linear(op.swiglu(linear(x, w.at('gate_proj')), linear(x, w.at('up_proj'))), w.at('down_proj'))
+export function mlp(x: Value, w: Weights): Value {
+  const [gate, up] = linears(x, [w.at('gate_proj'), w.at('up_proj')])
+  return linear(op.swiglu(gate!, up!), w.at('down_proj'))
+}
 
 /** RMSNorm with the weight of this scope. */
 export const rmsNorm = (x: Value, w: Weights, config: ModelConfig): Value =>
@@ -26,11 +48,10 @@ export const rmsNorm = (x: Value, w: Weights, config: ModelConfig): Value =>
 export type Attend = (q: Value, k: Value, v: Value, layer: number) => Value
 
 /** Self-attention of one layer: x [N, D] → [N, D]. */
-export const attention = (x: Value, w: Weights, attend: Attend, layer: number): Value =>
-  linear(
-    attend(linear(x, w.at('q_proj')), linear(x, w.at('k_proj')), linear(x, w.at('v_proj')), layer),
-    w.at('o_proj'),
-  )
+export function attention(x: Value, w: Weights, attend: Attend, layer: number): Value {
+  const [q, k, v] = linears(x, [w.at('q_proj'), w.at('k_proj'), w.at('v_proj')])
+  return linear(attend(q!, k!, v!, layer), w.at('o_proj'))
+}
 
 export interface PackedRows {
   /** Rows B and tokens T of each: N = B·T. */

@@ -58,6 +58,7 @@ export function pad(x: Value, axis: number, before: number, after: number): Valu
 
 /** Values end to end along one axis. */
 export function concat(parts: readonly Value[], axis: number): Value {
+  if (parts.length === 1) return parts[0]!
   const lengths = parts.map((p) => staticLength('Concat', p, axis))
   const total = lengths.reduce((n, l) => n + l, 0)
   const dims = parts[0]!.dims.map((d, i) => (i === axis ? total : d))
