@@ -3,6 +3,7 @@
 import { float32 } from '../tensor.ts'
 import { constant, size, staticDims, type Value } from './graph.ts'
 import { add } from './ops/elementwise.ts'
+import { concat } from './ops/shape.ts'
 
 /**
  * Gradients of `y` with respect to each of `wrt`, as values of the same graph.
@@ -11,26 +12,41 @@ import { add } from './ops/elementwise.ts'
  */
 export function gradients(y: Value, wrt: readonly Value[], dy: Value = ones(y)): Value[] {
   const path = pathBetween(wrt, y)
-  const collected = new Map<Value, Value>([[y, dy]])
+  const collected = new Map<Value, Value[]>([[y, [dy]]])
 
   for (const v of [...path].sort((a, b) => b.id - a.id)) {
-    const gradient = collected.get(v)
-    if (!gradient || !v.origin?.inputs.some((i) => path.has(i))) continue
+    const parts = collected.get(v)
+    if (!parts || !v.origin?.inputs.some((i) => path.has(i))) continue
     const { name, inputs, gradient: rule } = v.origin
     if (!rule) throw new Error(`autodiff: ${name} has no gradient`)
-    rule(gradient).forEach((d, i) => {
+    rule(total(parts)).forEach((d, i) => {
       const input = inputs[i]!
       if (!d || !path.has(input)) return
-      const before = collected.get(input)
-      collected.set(input, before ? add(before, d) : d)
+      collected.set(input, [...(collected.get(input) ?? []), d])
     })
   }
 
   return wrt.map((w, i) => {
-    const gradient = collected.get(w)
-    if (!gradient) throw new Error(`autodiff: input ${i} does not reach the output`)
-    return gradient
+    const parts = collected.get(w)
+    if (!parts) throw new Error(`autodiff: input ${i} does not reach the output`)
+    return total(parts)
   })
+}
+
+/** The sum of what a value's users sent back. Pieces that lie side by side are joined: nothing to add. */
+function total(parts: readonly Value[]): Value {
+  const pieces = parts.flatMap(({ piece }) => piece ?? []).sort((a, b) => a.before - b.before)
+  const axis = pieces[0]?.axis ?? 0
+  let end = 0
+  for (const p of pieces) {
+    if (p.axis !== axis || p.before !== end) return parts.reduce(add)
+    end += p.inner.dims[axis] as number
+  }
+  if (pieces.length < parts.length || pieces.at(-1)!.after !== 0) return parts.reduce(add)
+  return concat(
+    pieces.map((p) => p.inner),
+    axis,
+  )
 }
 
 /** The values on some way from `wrt` to `y`. */

@@ -52,6 +52,16 @@ export interface Value extends ValueType {
   readonly id: number
   readonly source: Source
   origin?: Origin
+  /** Set where this value is another one with zeros around it: autodiff joins such pieces without adding zeros. */
+  piece?: Piece
+}
+
+/** `inner` between `before` and `after` zeros along one axis. */
+export interface Piece {
+  readonly inner: Value
+  readonly axis: number
+  readonly before: number
+  readonly after: number
 }
 
 let lastId = 0
@@ -76,12 +86,19 @@ export const scalar = (x: number): Value => constant(float32([], Float32Array.of
 /** A vector of int64, as shapes and axes want it. */
 export const ints = (...values: number[]): Value => constant(int64([values.length], values))
 
-/** A float32 weight in a mapped file. */
+/** A weight in a mapped file. */
 export const external = (
   name: string,
-  dims: readonly number[],
+  type: ValueType,
   place: { file: string; offset: number; bytes: number },
-): Value => value({ dtype: 'float32', dims }, { type: 'external', name, ...place })
+): Value =>
+  value(type, {
+    type: 'external',
+    name,
+    file: place.file,
+    offset: place.offset,
+    bytes: place.bytes,
+  })
 
 export interface NodeOptions {
   domain?: '' | 'com.microsoft'

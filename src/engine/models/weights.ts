@@ -31,7 +31,7 @@ export function weightsOf(
     if (known) return known
     const tensor = mapped.tensors.get(name)
     if (!tensor) throw new Error(`The checkpoint has no tensor ${name}.`)
-    const value = external(name, tensor.dims, tensor)
+    const value = external(name, { dtype: 'float32', dims: tensor.dims }, tensor)
     values.set(name, value)
     return value
   }

@@ -53,6 +53,7 @@ export function pad(x: Value, axis: number, before: number, after: number): Valu
   pads[x.dims.length + axis] = after
   const dims = x.dims.map((d, i) => (i === axis ? before + length + after : d))
   const y = emitOne('Pad', [x, ints(...pads)], { dtype: x.dtype, dims })
+  y.piece = { inner: x, axis, before, after }
   return withGradient('Pad', y, [x], (dy) => [slice(dy, axis, before, before + length)])
 }
 

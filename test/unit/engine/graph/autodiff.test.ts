@@ -15,6 +15,17 @@ test('nothing is computed for inputs that are not asked for', () => {
   expect(gemms).toHaveLength(1)
 })
 
+test('slices that cover a value send their gradients back as one Concat', async () => {
+  await expectGradient((x) => op.mul(op.slice(x, 1, 0, 2), op.slice(x, 1, 2, 4)), [[2, 4]])
+  const x = input('x', 'float32', [2, 4])
+  const y = op.mul(op.slice(x, 1, 0, 2), op.slice(x, 1, 2, 4))
+  const [dx] = gradients(op.sumAll(y), [x])
+  expect(reach([dx!]).nodes.filter((n) => n.op === 'Pad')).toEqual([])
+})
+
+test('slices that overlap or leave a gap are added', () =>
+  expectGradient((x) => op.mul(op.slice(x, 1, 0, 3), op.slice(x, 1, 2, 5)), [[2, 6]]))
+
 test('an operator without a gradient is named, and an input that does not matter too', () => {
   const x = input('x', 'float32', [2])
   const other = input('other', 'float32', [2])
