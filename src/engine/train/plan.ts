@@ -20,8 +20,11 @@ export const ALL_LINEAR = [
 /** Longer rows are cut unless the job asks for more: attention's memory grows with the square. */
 const DEFAULT_SEQUENCE_LENGTH = 1024
 
-/** Tokens of a micro-batch at most, unless one example alone is longer: memory grows with them. */
-const MICRO_BATCH_TOKENS = 1024
+/**
+ * Tokens of a micro-batch at most, unless one example alone is longer: memory grows with them, and so does the time
+ * for which answers wait.
+ */
+const MICRO_BATCH_TOKENS = 512
 
 export interface PlanInput {
   readonly hyperparameters: Hyperparameters
