@@ -50,6 +50,8 @@ export interface Config {
   readonly modelAliases: Readonly<Record<string, string>>
   /** Where `luthier pull hf:…` looks: `HF_ENDPOINT`, `HF_TOKEN`. */
   readonly hub: Hub
+  /** What one key may ask of inference in a minute. */
+  readonly limits: { readonly requests_per_minute: number; readonly tokens_per_minute: number }
   readonly precision: Precision
   readonly devices: readonly DeviceName[]
   readonly role: Role
@@ -81,6 +83,10 @@ export const readConfig = (env: Environment): Config => {
     models: resolve(read('LUTHIER_MODELS') ?? resolve(home, 'models')),
     modelAliases: Object.freeze(readAliases(read('LUTHIER_MODEL_ALIASES'), mistakes)),
     hub: Object.freeze(readHub(read('HF_ENDPOINT'), read('HF_TOKEN'), mistakes)),
+    limits: Object.freeze({
+      requests_per_minute: readCount('LUTHIER_REQUESTS_PER_MINUTE', 30_000, read, mistakes),
+      tokens_per_minute: readCount('LUTHIER_TOKENS_PER_MINUTE', 10_000_000, read, mistakes),
+    }),
     precision: oneOf('LUTHIER_PRECISION', precisions, 'auto'),
     devices: Object.freeze(readDevices(read('LUTHIER_DEVICE'), mistakes)),
     role: oneOf('LUTHIER_ROLE', roles, 'all'),
@@ -148,6 +154,15 @@ const readBytes = (name: string, read: Read, mistakes: string[]): number | undef
   if (number !== undefined && Number.isSafeInteger(bytes) && bytes > 0) return bytes
   mistakes.push(`${name}: '${text}' is no number of bytes, such as 20GB`)
   return undefined
+}
+
+const readCount = (name: string, fallback: number, read: Read, mistakes: string[]): number => {
+  const text = read(name)
+  if (text === undefined) return fallback
+  const count = Number(text)
+  if (/^\d+$/.test(text) && Number.isSafeInteger(count) && count > 0) return count
+  mistakes.push(`${name}: '${text}' is no whole number above 0`)
+  return fallback
 }
 
 const readApiKey = (text: string | undefined, mistakes: string[]): string | undefined => {

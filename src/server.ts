@@ -18,6 +18,7 @@ import { openPool, type Pool } from './service/db/pool.ts'
 import { createFiles } from './service/files/files.ts'
 import { createUploads } from './service/files/uploads.ts'
 import { buildApp } from './service/http/app.ts'
+import { RateLimits } from './service/http/rate-limits.ts'
 import { createJobs } from './service/jobs/jobs.ts'
 import { createMetrics } from './service/metrics/metrics.ts'
 import { openModels } from './service/models/registry.ts'
@@ -136,7 +137,7 @@ export const startServer = async (
       uploads,
       models: { models },
       fineTuning: { jobs, db },
-      inference: { models, serving },
+      inference: { models, serving, limits: new RateLimits(config.limits) },
       metrics,
       health: { whyNotReady: async () => (isDraining ? 'shutting down' : whyNoDatabase(db)) },
     })

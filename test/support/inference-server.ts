@@ -25,6 +25,7 @@ const TEMPLATE = `{%- for message in messages -%}
 export async function startInferenceServer(
   stories260k: string,
   folder: string,
+  settings: Record<string, string> = {},
 ): Promise<InferenceServer> {
   const models = join(folder, 'models')
   await mkdir(models)
@@ -43,6 +44,7 @@ export async function startInferenceServer(
     LUTHIER_HOME: folder,
     DATABASE_URL: database.url,
     LUTHIER_MODEL_ALIASES: 'gpt-4o-mini=stories-chat',
+    ...settings,
   })
   const server = await startServer(config, testLog)
   return {

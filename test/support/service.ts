@@ -15,6 +15,7 @@ import type { Pool } from '../../src/service/db/pool.ts'
 import { createFiles, type Files } from '../../src/service/files/files.ts'
 import { createUploads, type Uploads } from '../../src/service/files/uploads.ts'
 import { type AppDeps, buildApp } from '../../src/service/http/app.ts'
+import { type Limits, RateLimits } from '../../src/service/http/rate-limits.ts'
 import { createJobs } from '../../src/service/jobs/jobs.ts'
 import { createMetrics } from '../../src/service/metrics/metrics.ts'
 import { type ModelRegistry, openModels } from '../../src/service/models/registry.ts'
@@ -60,14 +61,18 @@ export type ServiceOptions = Partial<AppDeps> & {
   fileLimit?: number
   /** Bytes that a project may take. */
   diskLimit?: number
+  /** Of one key. */
+  limits?: Limits
   /** Of base models; without it there are none. */
   modelFolder?: string
   aliases?: Record<string, string>
 }
 
+const UNLIMITED = { requests_per_minute: 1e6, tokens_per_minute: 1e9 }
+
 /** Builds the app as server.ts does; `deps` replaces what a test wants otherwise. */
 export const startService = async (options: ServiceOptions = {}): Promise<TestService> => {
-  const { fileLimit, diskLimit, modelFolder, aliases, ...deps } = options
+  const { fileLimit, diskLimit, limits = UNLIMITED, modelFolder, aliases, ...deps } = options
   const database = await freshDatabase()
   const { db } = database
   const folder = await mkdtemp(join(tmpdir(), 'luthier-service-'))
@@ -106,7 +111,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     health,
     models: { models },
     fineTuning: { jobs, db },
-    inference: { models, serving },
+    inference: { models, serving, limits: new RateLimits(limits) },
     metrics: createMetrics({ db, serving, device }),
     ...deps,
   })

@@ -12,6 +12,7 @@ test('an empty environment is enough', () => {
     models: resolve('.luthier/models'),
     modelAliases: {},
     hub: { endpoint: 'https://huggingface.co', connect_timeout_ms: 5000 },
+    limits: { requests_per_minute: 30_000, tokens_per_minute: 10_000_000 },
     precision: 'auto',
     devices: ['auto'],
     role: 'all',
@@ -62,6 +63,8 @@ test('all mistakes stand in one message, and no secret does', () => {
       S3_FORCE_PATH_STYLE: 'yes',
       S3_CACHE_LIMIT: '-1',
       LUTHIER_PROJECT_DISK_LIMIT: 'much',
+      LUTHIER_REQUESTS_PER_MINUTE: '0',
+      LUTHIER_TOKENS_PER_MINUTE: '1e6',
     })
   expect(read).toThrow()
   try {
@@ -81,6 +84,8 @@ test('all mistakes stand in one message, and no secret does', () => {
       'S3_FORCE_PATH_STYLE',
       'S3_CACHE_LIMIT',
       'LUTHIER_PROJECT_DISK_LIMIT',
+      'LUTHIER_REQUESTS_PER_MINUTE',
+      'LUTHIER_TOKENS_PER_MINUTE',
     ])
       expect(message).toContain(`${name}: `)
     expect(message).toContain("'a' stands twice")

@@ -8,6 +8,7 @@ import { newId } from '../ids.ts'
 import type { Models, ResolvedModel } from '../models/model.ts'
 import { type Answers, gather, generateAll } from '../scheduler/generations.ts'
 import type { Generation, Serving } from '../scheduler/serving.ts'
+import type { RateLimits } from './rate-limits.ts'
 import type { AnswerHead } from './schemas/generation.ts'
 import { streamEvents } from './sse.ts'
 
@@ -15,6 +16,7 @@ import { streamEvents } from './sse.ts'
 export interface Inference {
   models: Models
   serving: Serving
+  limits: RateLimits
 }
 
 export interface Work {
@@ -48,7 +50,7 @@ export function tellIgnored(reply: FastifyReply, fields: readonly string[]): voi
 
 /** Answers whole, or by server-sent events. A client that goes away ends the work. */
 export async function answer<Whole>(
-  { models, serving }: Inference,
+  { models, serving, limits }: Inference,
   request: FastifyRequest,
   reply: FastifyReply,
   work: Work,
@@ -56,10 +58,15 @@ export async function answer<Whole>(
 ): Promise<Whole | FastifyReply> {
   const model = await models.resolve(request.caller.project_id, work.model)
   const head = answerHead(work.prefix, model)
+  const { key_id } = request.caller
+  const { headers, took } = limits.take(key_id, estimate(work.generations), Date.now())
+  reply.headers(headers)
+  const settle = (used: number) => limits.settle(key_id, { took, used }, Date.now())
   const events = async (signal: AbortSignal) => {
     try {
-      return await generateAll(serving, model, work.generations, signal)
+      return metered(await generateAll(serving, model, work.generations, signal), settle)
     } catch (error) {
+      settle(0)
       throw renamed(error, work.max_tokens_param)
     }
   }
@@ -74,6 +81,34 @@ export async function answer<Whole>(
   } catch (error) {
     if (gone.aborted) return reply.hijack()
     throw error
+  }
+}
+
+/** Tokens that a request may come to; about four letters make one. */
+const estimate = (generations: readonly Generation[]): number =>
+  generations.reduce((sum, { prompt, n, max_tokens }) => {
+    const length = 'tokens' in prompt ? prompt.tokens.length : JSON.stringify(prompt).length / 4
+    return sum + Math.ceil(length) + n * (max_tokens ?? 0)
+  }, 0)
+
+/** Passes events on; at their end, whatever ends them, tells how many tokens there were. */
+async function* metered(
+  events: AsyncIterable<InferEvent>,
+  settle: (used: number) => void,
+): AsyncGenerator<InferEvent, void, undefined> {
+  let used = 0
+  // Of choices that were cut off nobody says how long they were: at least what was told of them.
+  const told = new Map<number, number>()
+  try {
+    for await (const event of events) {
+      if (event.type === 'prompt') used += event.prompt_tokens
+      if (event.type === 'delta') told.set(event.index, (told.get(event.index) ?? 0) + 1)
+      if (event.type === 'finish') told.set(event.index, event.completion_tokens)
+      yield event
+    }
+  } finally {
+    for (const tokens of told.values()) used += tokens
+    settle(used)
   }
 }
 

@@ -11,7 +11,7 @@ export const describeApp = async (): Promise<string> => {
     files: absent('files'),
     uploads: absent('uploads'),
     health: { whyNotReady: async () => undefined },
-    inference: { models: absent('models'), serving: absent('serving') },
+    inference: { models: absent('models'), serving: absent('serving'), limits: absent('limits') },
     fineTuning: { jobs: absent('jobs'), db: absent('db') },
     models: { models: absent('models') },
     metrics: absent('metrics'),
