@@ -6,6 +6,7 @@ import OpenAI from 'openai'
 import { readConfig } from '../../src/config.ts'
 import { startServer } from '../../src/server.ts'
 import { testLog } from './log.ts'
+import { specFetch } from './openai-spec.ts'
 import { freshDatabase } from './postgres.ts'
 
 export interface InferenceServer extends AsyncDisposable {
@@ -48,7 +49,12 @@ export async function startInferenceServer(
   })
   const server = await startServer(config, testLog)
   return {
-    client: new OpenAI({ baseURL: `${server.url}/v1`, apiKey: server.apiKey, maxRetries: 0 }),
+    client: new OpenAI({
+      baseURL: `${server.url}/v1`,
+      apiKey: server.apiKey,
+      maxRetries: 0,
+      fetch: specFetch(),
+    }),
     [Symbol.asyncDispose]: async () => {
       await server.close()
       await database[Symbol.asyncDispose]()

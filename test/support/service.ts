@@ -27,6 +27,7 @@ import { type ObjectStore, objectKey } from '../../src/service/storage/object-st
 import type { Stores } from '../../src/service/storage/objects.ts'
 import { testLog } from './log.ts'
 import { openObjects, type TestObjects } from './objects.ts'
+import { checkInjected } from './openai-spec.ts'
 import { freshDatabase } from './postgres.ts'
 
 export interface TestService extends AsyncDisposable {
@@ -115,6 +116,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     metrics: createMetrics({ db, serving, device }),
     ...deps,
   })
+  checkInjected(app)
   let made = 0
   return {
     app,

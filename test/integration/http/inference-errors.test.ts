@@ -70,7 +70,13 @@ test.each([
     'stream_options',
     'invalid_value',
   ],
-  ['log probabilities', { ...chat, logprobs: true }, 'logprobs', 'unsupported_parameter'],
+  ['alternatives alone', { ...chat, top_logprobs: 2 }, 'top_logprobs', 'invalid_value'],
+  [
+    '21 alternatives',
+    { ...chat, logprobs: true, top_logprobs: 21 },
+    'top_logprobs',
+    'invalid_value',
+  ],
   [
     'a JSON answer',
     { ...chat, response_format: { type: 'json_object' } },
@@ -83,7 +89,16 @@ test.each([
     'tools',
     'unsupported_parameter',
   ],
-  ['a penalty', { ...chat, presence_penalty: 0.1 }, 'presence_penalty', 'unsupported_parameter'],
+  ['a penalty of 3', { ...chat, presence_penalty: 3 }, 'presence_penalty', 'invalid_value'],
+  [
+    'a repetition penalty of 0',
+    { ...chat, repetition_penalty: 0 },
+    'repetition_penalty',
+    'invalid_value',
+  ],
+  ['a bias of 101', { ...chat, logit_bias: { 5: 101 } }, 'logit_bias[5]', 'invalid_value'],
+  ['a bias that is a list', { ...chat, logit_bias: [1] }, 'logit_bias', 'invalid_type'],
+  ['half a token', { ...chat, top_k: 0.5 }, 'top_k', 'invalid_type'],
 ])('chat: %s is a 400', async (_, body, param, code) => {
   expect(await post('/v1/chat/completions', body)).toEqual({
     status: 400,
@@ -98,8 +113,10 @@ test.each([
   ['a negative token', { model: 'm', prompt: [-1] }, 'prompt[0]', 'invalid_value'],
   ['texts and tokens', { model: 'm', prompt: ['a', 1] }, 'prompt', 'invalid_type'],
   ['a negative limit', { model: 'm', prompt: 'a', max_tokens: -1 }, 'max_tokens', 'invalid_value'],
-  ['an echo', { model: 'm', prompt: 'a', echo: true }, 'echo', 'unsupported_parameter'],
-  ['the best of two', { model: 'm', prompt: 'a', best_of: 2 }, 'best_of', 'unsupported_parameter'],
+  ['six alternatives', { model: 'm', prompt: 'a', logprobs: 6 }, 'logprobs', 'invalid_value'],
+  ['logprobs: true', { model: 'm', prompt: 'a', logprobs: true }, 'logprobs', 'invalid_type'],
+  ['two of the best one', { model: 'm', n: 2, best_of: 1 }, 'best_of', 'invalid_value'],
+  ['a stream of the best', { model: 'm', best_of: 2, stream: true }, 'best_of', 'invalid_value'],
   ['a suffix', { model: 'm', prompt: 'a', suffix: 'b' }, 'suffix', 'unsupported_parameter'],
 ])('completions: %s is a 400', async (_, body, param, code) => {
   expect(await post('/v1/completions', body)).toEqual({
