@@ -55,6 +55,8 @@ export interface Config {
   readonly precision: Precision
   readonly devices: readonly DeviceName[]
   readonly role: Role
+  /** Where other processes reach this one, if it is a worker; undefined: at `host` and `port`. */
+  readonly workerUrl: string | undefined
   readonly logLevel: LogLevel
 }
 
@@ -90,14 +92,19 @@ export const readConfig = (env: Environment): Config => {
     precision: oneOf('LUTHIER_PRECISION', precisions, 'auto'),
     devices: Object.freeze(readDevices(read('LUTHIER_DEVICE'), mistakes)),
     role: oneOf('LUTHIER_ROLE', roles, 'all'),
+    workerUrl: read('LUTHIER_WORKER_URL'),
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
   }
   if (!['auto', 'fp32'].includes(config.precision))
     mistakes.push(`LUTHIER_PRECISION: '${config.precision}' is not supported yet; use auto or fp32`)
   if (config.devices.some((device) => device !== 'auto' && device !== 'cpu'))
     mistakes.push(`LUTHIER_DEVICE: only auto and cpu are supported yet, not '${config.devices}'`)
-  if (config.role !== 'all')
-    mistakes.push(`LUTHIER_ROLE: '${config.role}' is not supported yet; use all`)
+  if (config.role !== 'all' && config.databaseUrl === undefined)
+    mistakes.push(
+      `LUTHIER_ROLE: '${config.role}' shares a database with other processes; set DATABASE_URL`,
+    )
+  if (config.workerUrl !== undefined && !/^http:\/\/[^/]/.test(config.workerUrl))
+    mistakes.push(`LUTHIER_WORKER_URL: '${config.workerUrl}' does not begin with http://`)
   if (mistakes.length > 0)
     throw new Error(`The settings are wrong:\n${mistakes.map((text) => `  ${text}`).join('\n')}`)
   return Object.freeze(config)

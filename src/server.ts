@@ -3,6 +3,7 @@
 import { realpathSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import type { AddressInfo } from 'node:net'
+import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
@@ -17,13 +18,15 @@ import { migrate } from './service/db/migrate.ts'
 import { openPool, type Pool } from './service/db/pool.ts'
 import { createFiles } from './service/files/files.ts'
 import { createUploads } from './service/files/uploads.ts'
-import { buildApp } from './service/http/app.ts'
+import { buildApp, buildWorkerApp } from './service/http/app.ts'
 import { RateLimits } from './service/http/rate-limits.ts'
 import { createJobs } from './service/jobs/jobs.ts'
 import { createMetrics } from './service/metrics/metrics.ts'
 import { openModels } from './service/models/registry.ts'
 import { adapterFiles } from './service/scheduler/adapter-files.ts'
 import { Device } from './service/scheduler/devices.ts'
+import { newWorkerToken, registerWorker } from './service/scheduler/registration.ts'
+import { RelayedServing } from './service/scheduler/relayed-serving.ts'
 import { Serving } from './service/scheduler/serving.ts'
 import { startTraining } from './service/scheduler/training.ts'
 import { clearLeftovers } from './service/storage/cache-leftovers.ts'
@@ -37,7 +40,7 @@ import { createShutdown, type Shutdown } from './shutdown.ts'
 export interface RunningServer extends AsyncDisposable {
   /** Without a path: `http://127.0.0.1:8080`; the API is under `/v1`. */
   readonly url: string
-  /** The bootstrap admin key. */
+  /** The bootstrap admin key; a worker, which nobody asks with one, makes none. */
   readonly apiKey: string
   /** Where a key that was made by this very start is kept: the moment to show it. */
   readonly newKeyPath: string | undefined
@@ -81,23 +84,27 @@ export const startServer = async (
     })
     const jobs = createJobs({ stores, models, log })
 
-    // Who computes: serving and training take turns on the device.
-    const device = new Device()
+    // Who computes: this process, or workers that it asks.
     const cache = join(config.home, 'cache')
     await mkdir(cache, { recursive: true, mode: 0o700 })
+    const device = new Device()
     const adapterFile = adapterFiles({
       folder: join(cache, 'adapters'),
       read: (project_id, sha256) => store.get(objectKey(project_id, sha256)),
     })
-    const serving = new Serving({
-      takeTurn: device.turns('serving'),
-      cache: join(cache, 'weights'),
-      adapterFile,
-      log,
-    })
+    const local =
+      config.role === 'api'
+        ? undefined
+        : new Serving({
+            takeTurn: device.turns('serving'),
+            cache: join(cache, 'weights'),
+            adapterFile,
+            log,
+          })
+    const serving = local ?? new RelayedServing({ db, log })
     shutdown.add('stop computing', () => serving[Symbol.asyncDispose]())
     const metrics = createMetrics({ db, serving, device })
-    if (config.role !== 'api') {
+    if (local) {
       const training = startTraining({
         stores,
         models,
@@ -106,7 +113,7 @@ export const startServer = async (
         adapterFile,
         takeTurn: device.turns('training'),
         metrics,
-        warm: async (project_id, model) => serving.warm(await models.resolve(project_id, model)),
+        warm: async (project_id, model) => local.warm(await models.resolve(project_id, model)),
       })
       shutdown.add('stop listening', async () => void training.stop())
       shutdown.add('checkpoint running work', () => training.stop())
@@ -130,23 +137,35 @@ export const startServer = async (
 
     // The door.
     let isDraining = false
-    const app = await buildApp({
-      log,
-      db,
-      files,
-      uploads,
-      models: { models },
-      fineTuning: { jobs, db },
-      inference: { models, serving, limits: new RateLimits(config.limits) },
-      metrics,
-      health: { whyNotReady: async () => (isDraining ? 'shutting down' : whyNoDatabase(db)) },
-    })
+    const health = {
+      whyNotReady: async () => (isDraining ? 'shutting down' : whyNoDatabase(db)),
+    }
+    const token = newWorkerToken()
+    const app =
+      config.role === 'worker'
+        ? await buildWorkerApp({ log, health, metrics, internal: { token, models, serving } })
+        : await buildApp({
+            log,
+            db,
+            files,
+            uploads,
+            models: { models },
+            fineTuning: { jobs, db },
+            inference: { models, serving, limits: new RateLimits(config.limits) },
+            metrics,
+            health,
+          })
     let drained: Promise<void> | undefined
     shutdown.add('stop listening', async () => {
       drained = drain(app, log)
     })
     shutdown.add('finish requests', async () => drained)
     const url = await listen(app, config)
+    if (config.role === 'worker' && local) {
+      const reached = config.workerUrl ?? reachedFromOutside(url, config)
+      const worker = await registerWorker({ db, log, url: reached, token, serving: local })
+      shutdown.add('stop listening', () => worker[Symbol.asyncDispose]())
+    }
     log.info({ url, home: config.home, role: config.role }, 'ready')
 
     const close = () => {
@@ -167,6 +186,8 @@ const startDatabase = async (config: Config, log: Logger, shutdown: Shutdown): P
 }
 
 const settleKey = async (config: Config, db: Pool) => {
+  // Nobody asks a worker with a key.
+  if (config.role === 'worker') return { apiKey: config.apiKey ?? '', newKeyPath: undefined }
   const made = config.apiKey === undefined ? await readOrMakeKey(config.home) : undefined
   const apiKey = config.apiKey ?? made!.key
   await ensureBootstrapKey(db, apiKey, { replacesOthers: config.apiKey !== undefined })
@@ -188,6 +209,14 @@ const listen = async (app: FastifyInstance, { host, port }: Config): Promise<str
   const isAny = address === '0.0.0.0' || address === '::'
   const name = isAny ? '127.0.0.1' : family === 'IPv6' ? `[${address}]` : address
   return `http://${name}:${taken}`
+}
+
+/** A worker that listens everywhere is found by the name of its machine. */
+const reachedFromOutside = (url: string, { host }: Config): string => {
+  if (host !== '0.0.0.0' && host !== '::') return url
+  const outside = new URL(url)
+  outside.hostname = hostname()
+  return outside.origin
 }
 
 /** Takes no new connection, gives running requests their time, then ends what is left. */

@@ -14,6 +14,8 @@ export interface LuthierServer extends AsyncDisposable {
   readonly baseURL: string
   readonly apiKey: string
   readonly home: string
+  /** Of the process that runs now. */
+  readonly pid: number | undefined
   /** kill -9; the home stays as it is. */
   kill(): Promise<void>
   /** SIGTERM, and waits for the end. */
@@ -69,6 +71,9 @@ export async function startLuthier(
     baseURL: `http://127.0.0.1:${port}/v1`,
     apiKey,
     home,
+    get pid() {
+      return child?.pid
+    },
     async start() {
       output = ''
       const started = spawn(process.execPath, ['--import', 'tsx', 'src/server.ts'], {

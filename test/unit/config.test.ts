@@ -119,6 +119,15 @@ test.each([
   expect(readConfig({ LUTHIER_PROJECT_DISK_LIMIT: text }).projectDiskLimit).toBe(bytes)
 })
 
+test('a role of its own needs a database that others see too', () => {
+  for (const LUTHIER_ROLE of ['api', 'worker']) {
+    expect(() => readConfig({ LUTHIER_ROLE })).toThrow('set DATABASE_URL')
+    const env = { LUTHIER_ROLE, DATABASE_URL: 'postgres://host/name' }
+    expect(readConfig(env)).toMatchObject({ role: LUTHIER_ROLE, workerUrl: undefined })
+  }
+  expect(() => readConfig({ LUTHIER_WORKER_URL: 'somewhere' })).toThrow('LUTHIER_WORKER_URL: ')
+})
+
 test('auto does not stand in a list of devices', () => {
   expect(() => readConfig({ LUTHIER_DEVICE: 'auto,cpu' })).toThrow('stands alone')
 })
@@ -126,7 +135,6 @@ test('auto does not stand in a list of devices', () => {
 test.each([
   ['LUTHIER_PRECISION', 'int8'],
   ['LUTHIER_DEVICE', 'cpu,cuda'],
-  ['LUTHIER_ROLE', 'worker'],
 ])('%s=%s, which nothing honours yet, is refused and not ignored', (name, value) => {
   expect(() => readConfig({ [name]: value })).toThrow(`${name}: `)
 })

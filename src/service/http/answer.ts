@@ -7,7 +7,7 @@ import { ApiError } from '../../errors.ts'
 import { newId } from '../ids.ts'
 import type { Models, ResolvedModel } from '../models/model.ts'
 import { type Answers, gather, generateAll } from '../scheduler/generations.ts'
-import type { Generation, Serving } from '../scheduler/serving.ts'
+import type { Answering, Generation } from '../scheduler/serving.ts'
 import type { RateLimits } from './rate-limits.ts'
 import type { AnswerHead } from './schemas/generation.ts'
 import { streamEvents } from './sse.ts'
@@ -15,7 +15,7 @@ import { streamEvents } from './sse.ts'
 /** What the inference routes need. */
 export interface Inference {
   models: Models
-  serving: Serving
+  serving: Answering
   limits: RateLimits
 }
 

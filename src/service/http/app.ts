@@ -30,6 +30,7 @@ import { completionRoutes } from './routes/completions.ts'
 import { filesRoutes } from './routes/files.ts'
 import { type FineTuningDeps, fineTuningRoutes } from './routes/fine-tuning.ts'
 import { type HealthDeps, healthRoutes } from './routes/health.ts'
+import { type InternalDeps, internalRoutes } from './routes/internal.ts'
 import { countRequests, metricsRoutes } from './routes/metrics.ts'
 import { type ModelsDeps, modelRoutes } from './routes/models.ts'
 import { uploadRoutes } from './routes/uploads.ts'
@@ -53,8 +54,43 @@ const BODY_LIMIT = 16 * 1024 * 1024
 
 /** Builds the server; `listen` or `inject` is up to the caller. */
 export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
+  const app = newApp(deps)
+  await describeApi(app)
+
+  await app.register(healthRoutes, deps.health)
+  await app.register(metricsRoutes, { metrics: deps.metrics })
+
+  await app.register(
+    async (api) => {
+      requireKey(api, deps.db)
+      // The API, resource by resource: one line each, with what its routes need.
+      await api.register(filesRoutes, { files: deps.files })
+      await api.register(uploadRoutes, { uploads: deps.uploads })
+      await api.register(fineTuningRoutes, deps.fineTuning)
+      await api.register(modelRoutes, deps.models)
+      await api.register(chatRoutes, deps.inference)
+      await api.register(completionRoutes, deps.inference)
+    },
+    { prefix: '/v1' },
+  )
+  return app
+}
+
+/** The server of a process that computes for others: no API, only what API processes ask. */
+export const buildWorkerApp = async (
+  deps: Pick<AppDeps, 'log' | 'health' | 'metrics'> & { readonly internal: InternalDeps },
+): Promise<FastifyInstance> => {
+  const app = newApp(deps)
+  await app.register(healthRoutes, deps.health)
+  await app.register(metricsRoutes, { metrics: deps.metrics })
+  await app.register(internalRoutes, deps.internal)
+  return app
+}
+
+/** What every server here has in common. */
+const newApp = ({ log, metrics }: Pick<AppDeps, 'log' | 'metrics'>): FastifyInstance => {
   const app = fastify({
-    loggerInstance: deps.log as FastifyBaseLogger,
+    loggerInstance: log as FastifyBaseLogger,
     // One line a request, written when it is answered (see logRequests).
     logController: new LogController({
       disableRequestLogging: true,
@@ -82,26 +118,8 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
   setCommonHeaders(app)
   closeUnusedConnections(app)
   logRequests(app)
-  countRequests(app, deps.metrics)
+  countRequests(app, metrics)
   handleErrors(app)
-  await describeApi(app)
-
-  await app.register(healthRoutes, deps.health)
-  await app.register(metricsRoutes, { metrics: deps.metrics })
-
-  await app.register(
-    async (api) => {
-      requireKey(api, deps.db)
-      // The API, resource by resource: one line each, with what its routes need.
-      await api.register(filesRoutes, { files: deps.files })
-      await api.register(uploadRoutes, { uploads: deps.uploads })
-      await api.register(fineTuningRoutes, deps.fineTuning)
-      await api.register(modelRoutes, deps.models)
-      await api.register(chatRoutes, deps.inference)
-      await api.register(completionRoutes, deps.inference)
-    },
-    { prefix: '/v1' },
-  )
   return app
 }
 

@@ -60,8 +60,12 @@ const writeHead = (reply: FastifyReply): void => {
 }
 
 /** Waits where the client reads slower than we write, and no longer than it stays. */
-const writeFrame = async (raw: ServerResponse, data: string): Promise<void> => {
-  if (raw.destroyed || raw.write(`data: ${data}\n\n`)) return
+const writeFrame = (raw: ServerResponse, data: string): Promise<void> =>
+  writeWhole(raw, `data: ${data}\n\n`)
+
+/** The same for any text. */
+export const writeWhole = async (raw: ServerResponse, text: string): Promise<void> => {
+  if (raw.destroyed || raw.write(text)) return
   const settled = new AbortController()
   try {
     await Promise.race([

@@ -2,7 +2,7 @@
 
 import type { InferEvent, ListedToken } from '../../engine/infer/request.ts'
 import type { ResolvedModel } from '../models/model.ts'
-import type { Generation, Serving } from './serving.ts'
+import type { Answering, Generation } from './serving.ts'
 
 type Events = AsyncGenerator<InferEvent, void, undefined>
 
@@ -30,7 +30,7 @@ export interface Answer {
  * event with the sum, and the others as they happen. If one fails, the others end.
  */
 export async function generateAll(
-  serving: Serving,
+  serving: Answering,
   model: ResolvedModel,
   generations: readonly Generation[],
   signal: AbortSignal,

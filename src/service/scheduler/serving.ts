@@ -30,14 +30,28 @@ export interface ServingOptions {
 /** The most choices that one request may ask for. */
 export const MAX_CHOICES = 128
 
+/** The thread forgets what is unused beyond as many; what is told of it need not be exact. */
+const KEPT_RESIDENTS = 32
+
 const WORKER = new URL('../../engine/infer/worker.ts', import.meta.url)
 
+/** Who answers: the thread of this process, or another process. */
+export interface Answering {
+  generate(
+    model: ResolvedModel,
+    generation: Generation,
+    signal: AbortSignal,
+  ): AsyncGenerator<InferEvent, void, undefined>
+}
+
 /** Owns the inference thread; it starts with the first request and again after it died. */
-export class Serving implements AsyncDisposable {
+export class Serving implements Answering, AsyncDisposable {
   readonly #options: ServingOptions
   readonly #capacity: number
   #thread: Thread<InferThreadRequest, InferEvent> | undefined
   readonly #usage = { prompt_tokens: 0, completion_tokens: 0 }
+  /** The longest unused first. */
+  readonly #resident = new Set<string>()
   #taken = 0
   #disposed = false
 
@@ -56,6 +70,11 @@ export class Serving implements AsyncDisposable {
     return this.#usage
   }
 
+  /** Ids of base models and hashes of adapters that answer without being loaded first. */
+  get resident(): string[] {
+    return [...this.#resident]
+  }
+
   /** Answers one prompt. Aborting `signal` frees its place; throws 503 when there is none. */
   async *generate(
     model: ResolvedModel,
@@ -68,6 +87,7 @@ export class Serving implements AsyncDisposable {
     try {
       const target = await this.#target(model)
       for await (const event of this.#run({ type: 'generate', target, ...generation }, signal)) {
+        if (event.type === 'prompt') this.#noteResident(model)
         if (event.type === 'prompt') this.#usage.prompt_tokens += event.prompt_tokens
         if (event.type === 'finish') this.#usage.completion_tokens += event.completion_tokens
         yield event
@@ -81,10 +101,12 @@ export class Serving implements AsyncDisposable {
   async warm(model: ResolvedModel, signal?: AbortSignal): Promise<void> {
     const target = await this.#target(model)
     for await (const _ of this.#run({ type: 'load', target }, signal));
+    this.#noteResident(model)
   }
 
   /** Gives the memory of every resident model back; requests that come later load again. */
   async unload(): Promise<void> {
+    this.#resident.clear()
     if (this.#thread && !this.#thread.closed) for await (const _ of this.#run({ type: 'unload' }));
   }
 
@@ -103,10 +125,20 @@ export class Serving implements AsyncDisposable {
       // The next request starts a new thread; this one may simply be sent again.
       if (this.#thread === thread) {
         this.#thread = undefined
+        this.#resident.clear()
         if (!this.#disposed) this.#options.log.error({ err: error }, 'inference thread died')
       }
       throw unavailable('Inference was interrupted. Please retry.')
     }
+  }
+
+  #noteResident({ root, adapter }: ResolvedModel): void {
+    for (const key of adapter ? [root, adapter.sha256] : [root]) {
+      this.#resident.delete(key)
+      this.#resident.add(key)
+    }
+    for (const key of this.#resident)
+      if (this.#resident.size > KEPT_RESIDENTS) this.#resident.delete(key)
   }
 
   #running() {
