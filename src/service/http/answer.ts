@@ -1,6 +1,6 @@
 // From a generation request to its reply, whole or streamed: what chat and plain completions do alike.
 
-import { createHash, randomBytes } from 'node:crypto'
+import { createHash, randomBytes, randomInt } from 'node:crypto'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { InferEvent } from '../../engine/infer/request.ts'
 import { ApiError } from '../../errors.ts'
@@ -29,6 +29,9 @@ export interface Work {
   /** The client's name of the token limit, for an error about it. */
   max_tokens_param: string
 }
+
+/** Up to 32 characters that hide how long a chunk is. */
+export const randomPad = (): string => randomBytes(24).toString('base64url').slice(randomInt(32))
 
 export interface Present<Whole> {
   whole(head: AnswerHead, answers: Answers): Whole

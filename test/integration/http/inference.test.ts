@@ -386,6 +386,25 @@ describe.skipIf(stories.missing)('inference', () => {
     ).toMatchObject({ status: 400, param: 'logit_bias' })
   })
 
+  test('chunks are padded only where that was asked for', async () => {
+    const pads = async (include_obfuscation: boolean) => {
+      const found: unknown[] = []
+      for await (const chunk of await client.chat.completions.create({
+        model: chat,
+        messages: messages(''),
+        max_tokens: 8,
+        stream: true,
+        stream_options: { include_obfuscation },
+      }))
+        found.push((chunk as { obfuscation?: string }).obfuscation)
+      return found
+    }
+    expect(new Set(await pads(false))).toEqual(new Set([undefined]))
+    const padded = await pads(true)
+    expect(padded.every((pad) => typeof pad === 'string' && pad.length > 0)).toBe(true)
+    expect(new Set(padded).size).toBeGreaterThan(padded.length / 2)
+  })
+
   test('fields without effect are named in a header, whole and streamed', async () => {
     const body = { model: chat, messages: messages(''), max_tokens: 1 }
     const ask = async (change: object) => {

@@ -1,7 +1,7 @@
 // POST /chat/completions: one answer, or the same as a stream of chunks.
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { answer, type Inference, randomSeed, tellIgnored } from '../answer.ts'
+import { answer, type Inference, randomPad, randomSeed, tellIgnored } from '../answer.ts'
 import {
   ChatCompletion,
   ChatCompletionChunk,
@@ -30,7 +30,11 @@ export const chatRoutes: FastifyPluginAsyncTypebox<Inference> = async (app, infe
       const { body } = request
       tellIgnored(reply, ignoredByChat(body))
       const generation = toGeneration(body, randomSeed())
-      const options = { n: generation.n, include_usage: includeUsage(body) }
+      const options = {
+        n: generation.n,
+        include_usage: includeUsage(body),
+        ...(body.stream_options?.include_obfuscation && { pad: randomPad }),
+      }
       const tier = (body.service_tier ?? null) === null ? {} : { service_tier: 'default' as const }
       return answer(
         inference,

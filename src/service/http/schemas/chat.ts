@@ -268,6 +268,7 @@ export const ChatCompletionChunk = Type.Object(
       }),
     ),
     usage: Type.Optional(Type.Union([Usage, Type.Null()])),
+    obfuscation: Type.Optional(Type.String({ description: 'Of random content and length.' })),
   },
   { $id: 'CreateChatCompletionStreamResponse' },
 )
@@ -300,11 +301,18 @@ const presentLogprobs = (tokens: readonly ListedToken[] = []) => ({
   refusal: null,
 })
 
+interface ChunkOptions {
+  n: number
+  include_usage: boolean
+  /** Random text, as long as it likes, for each chunk; absent where nobody asked for it. */
+  pad?: () => string
+}
+
 /** The chunks of a stream: each choice's role, its text, its end; at last the usage if it was asked for. */
 export async function* presentChatChunks(
   head: ChatHead,
   events: AsyncIterable<InferEvent>,
-  { n, include_usage }: { n: number; include_usage: boolean },
+  { n, include_usage, pad }: ChunkOptions,
 ): AsyncGenerator<Chunk> {
   const object = 'chat.completion.chunk' as const
   const usage = include_usage ? { usage: null } : {}
@@ -324,6 +332,7 @@ export async function* presentChatChunks(
       },
     ],
     ...usage,
+    ...(pad && { obfuscation: pad() }),
   })
 
   const tokens = { prompt_tokens: 0, completion_tokens: 0 }

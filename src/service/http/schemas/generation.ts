@@ -41,10 +41,14 @@ export const generationFields = {
     description: 'Up to four texts that end the answer; they are not part of it.',
   }),
   stream: boolean('Answer by server-sent events.'),
-  stream_options: orNull<{ include_usage?: boolean | null }>({
+  stream_options: orNull<{ include_usage?: boolean | null; include_obfuscation?: boolean | null }>({
     type: 'object',
     properties: {
       include_usage: { type: ['boolean', 'null'], description: 'One more chunk with `usage`.' },
+      include_obfuscation: {
+        type: ['boolean', 'null'],
+        description: 'Pad the chunks of a chat, so that their length tells nothing. Default false.',
+      },
     },
   }),
   frequency_penalty: number(-2, 2, 'What a token of the answer loses for every time it was there.'),
