@@ -1,6 +1,6 @@
 // A TCP relay that a test cuts: what lies behind it is refused, or takes connections and never answers.
 
-import { connect, createServer, type Socket } from 'node:net'
+import { connect, createServer, type NetConnectOpts, type Socket } from 'node:net'
 
 export interface Relay extends AsyncDisposable {
   readonly port: number
@@ -12,11 +12,27 @@ export interface Relay extends AsyncDisposable {
 }
 
 /** Passes everything on to `host:port` until it is told otherwise. */
-export const openRelay = async (host: string, port: number): Promise<Relay> => {
+export const openRelay = (host: string, port: number): Promise<Relay> => relayTo({ host, port })
+
+/** Before a database: its relay, and its URL by way of it. */
+export const relayDatabase = async (text: string): Promise<{ relay: Relay; url: string }> => {
+  const url = new URL(text)
+  const host = url.searchParams.get('host') ?? url.hostname
+  const port = Number(url.searchParams.get('port') ?? (url.port || 5432))
+  const target = host.startsWith('/') ? { path: `${host}/.s.PGSQL.${port}` } : { host, port }
+  const relay = await relayTo(target)
+  for (const name of ['host', 'port']) url.searchParams.delete(name)
+  url.hostname = '127.0.0.1'
+  url.port = String(relay.port)
+  return { relay, url: url.href }
+}
+
+/** The same for any target, a unix socket too. */
+export const relayTo = async (target: NetConnectOpts): Promise<Relay> => {
   const sockets = new Set<Socket>()
   let isStalled = false
   const server = createServer((near) => {
-    const far = connect(port, host)
+    const far = connect(target)
     for (const socket of [near, far]) {
       sockets.add(socket)
       socket.on('error', () => {})

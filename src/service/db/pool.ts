@@ -24,13 +24,19 @@ const getTypeParser = ((oid: number, format?: 'text' | 'binary') =>
     ? parseInt8
     : (types.getTypeParser as ParserOf)(oid, format)) as typeof types.getTypeParser
 
+/** What is not answered by then is given up, be it that the server hangs, be it that another holds a lock. */
+const CONNECT_MS = 8000
+const QUERY_MS = 15_000
+
 /** Opens the pool. A connection that dies while idle is logged and replaced, not fatal. */
 export const openPool = (url: string, log: Logger, max = 10): Pool => {
   const pool = new Pool({
     connectionString: url,
     max,
     application_name: 'luthier',
-    connectionTimeoutMillis: 15_000,
+    connectionTimeoutMillis: CONNECT_MS,
+    query_timeout: QUERY_MS,
+    keepAlive: true,
     idle_in_transaction_session_timeout: 60_000,
     types: { getTypeParser },
   })
@@ -43,6 +49,22 @@ export const openPool = (url: string, log: Logger, max = 10): Pool => {
     client.on('error', (err) => log.debug({ err }, 'database connection lost'))
   })
   return pool
+}
+
+/** SQLSTATEs of a server that goes, comes or is full, and of connections that broke. */
+const AWAY_STATES = /^(08...|57P0[1-5]|53300|25P03)$/
+const AWAY_CALLS = ['connect', 'read', 'write', 'getaddrinfo']
+/** The words of pg for what has no code. */
+const AWAY_WORDS =
+  /^(timeout exceeded when trying to connect|Query read timeout|Connection terminated|Client has encountered a connection error|Client was closed|Cannot use a pool after calling end)/
+
+/** Whether the database could not be reached or did not answer: trying again later may help. */
+export const isDatabaseAway = (error: unknown): error is Error => {
+  if (!(error instanceof Error)) return false
+  const { code, syscall } = error as NodeJS.ErrnoException
+  if (code !== undefined && AWAY_STATES.test(code)) return true
+  if (error instanceof AggregateError) return error.errors.some(isDatabaseAway)
+  return syscall !== undefined ? AWAY_CALLS.includes(syscall) : AWAY_WORDS.test(error.message)
 }
 
 /** Runs `body` in one transaction: all of it, or, when it throws, nothing. */
@@ -58,10 +80,12 @@ export const transaction = async <T>(
     await tx.query('commit')
     return result
   } catch (error) {
-    // A connection that cannot even roll back is not given to the next caller.
-    await tx.query('rollback').catch((cause: unknown) => {
-      broken = cause instanceof Error ? cause : new Error(String(cause))
-    })
+    // A connection that cannot even roll back is not given to the next caller; one that does not answer is not asked.
+    if (isDatabaseAway(error)) broken = error
+    else
+      await tx.query('rollback').catch((cause: unknown) => {
+        broken = cause instanceof Error ? cause : new Error(String(cause))
+      })
     throw error
   } finally {
     tx.release(broken)

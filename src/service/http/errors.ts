@@ -3,6 +3,7 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import { ApiError, invalidRequest, unavailable } from '../../errors.ts'
+import { isDatabaseAway } from '../db/pool.ts'
 import { StoreUnavailable } from '../storage/object-store.ts'
 
 /** What every failed request is answered with. */
@@ -35,6 +36,8 @@ export const toApiError = (error: unknown): ApiError => {
   if (error instanceof ApiError) return error
   if (error instanceof StoreUnavailable)
     return unavailable('The object store cannot be reached. Please retry shortly.', 5)
+  if (isDatabaseAway(error))
+    return unavailable('The database cannot be reached. Please retry shortly.', 5)
   const { code, statusCode } = error as Partial<FastifyError>
   switch (code) {
     case 'FST_ERR_CTP_BODY_TOO_LARGE':
