@@ -9,8 +9,8 @@ import {
   endLoad,
   listTables,
   migrationsOf,
+  rowWriter,
   type Table,
-  writeRows,
 } from '../db/snapshot.ts'
 import type { ObjectStore } from '../storage/object-store.ts'
 import { parseKey } from '../storage/object-store.ts'
@@ -50,6 +50,7 @@ const load = async (
   await migrate(url, log, header.migrations.length)
 
   const tables = new Map<string, Table>(header.tables.map((table) => [table.name, table]))
+  const writers = new Map<Table, (json: string) => Promise<number>>()
   const tally: Tally = { rows: 0, objects: 0, bytes: 0 }
   const kept: string[] = []
   let end: End | undefined
@@ -65,7 +66,9 @@ const load = async (
       } else if (kind === 'tables') {
         const table = tables.get(path[0] ?? '')
         if (!table) throw damaged()
-        tally.rows += await writeRows(tx, table, await contentOf(entry, sum))
+        const write = writers.get(table) ?? (await rowWriter(tx, table))
+        writers.set(table, write)
+        tally.rows += await write(await contentOf(entry, sum))
       } else if (kind === 'objects') {
         await keep(store, path.join('/'), entry, sum)
         kept.push(path.join('/'))

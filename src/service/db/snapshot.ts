@@ -101,8 +101,11 @@ export interface ForeignKey {
   readonly definition: string
 }
 
-/** Writes a chunk of `readRows`. */
-export const writeRows = async (tx: Db, table: Table, json: string): Promise<number> => {
+/** What writes chunks of `readRows` into this table, and tells how many rows they were. */
+export const rowWriter = async (
+  tx: Db,
+  table: Table,
+): Promise<(json: string) => Promise<number>> => {
   const { rows: types } = await tx.query<{ name: string; type: string }>(
     `select attname as name, format_type(atttypid, atttypmod) as type
        from pg_attribute where attrelid = to_regclass($1) and attname = any ($2)`,
@@ -115,13 +118,10 @@ export const writeRows = async (tx: Db, table: Table, json: string): Promise<num
       throw new Error(`The backup holds ${table.name}.${column}, which the database does not have.`)
     return `(r ->> ${at})::${type}`
   })
-  const { rowCount } = await tx.query(
-    `insert into ${quote(table.name)} (${table.columns.map(quote).join(', ')})
+  const insert = `insert into ${quote(table.name)} (${table.columns.map(quote).join(', ')})
      overriding system value
-     select ${values.join(', ')} from json_array_elements($1::json) r`,
-    [json],
-  )
-  return rowCount ?? 0
+     select ${values.join(', ')} from json_array_elements($1::json) r`
+  return async (json) => (await tx.query(insert, [json])).rowCount ?? 0
 }
 
 /** Ends what `beginLoad` began: references hold again, and counters go on behind the greatest number. */
