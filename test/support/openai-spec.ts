@@ -27,6 +27,11 @@ const orNull = (schema: Schema): Schema => ({ anyOf: [schema, { type: 'null' }] 
  */
 const CONTRADICTIONS: readonly { at: string; to: (schema: Schema) => Schema; why: string }[] = [
   {
+    at: '/components/schemas/FineTuningJob/properties/status',
+    to: ({ enum: known, ...rest }) => ({ ...rest, enum: [...(known as string[]), 'paused'] }),
+    why: 'The example of pausing a job shows the status `paused`; the list of them lacks it.',
+  },
+  {
     at: '/components/schemas/ListFilesResponse/properties/first_id',
     to: orNull,
     why: 'An empty list has no first file; the field is required.',
