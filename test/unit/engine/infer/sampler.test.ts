@@ -133,6 +133,7 @@ test('top_k over a large vocabulary draws from the set that a full sort would gi
   expect(drawn.size).toBeGreaterThan(30)
 })
 
+// transformers 5.24's MinPLogitsWarper keeps the same sets.
 test('min_p keeps what is at least that many times as probable as the best, after temperature', () => {
   const x = logits(0.5, 0.26, 0.14, 0.1)
   const possible = (change: Partial<Sampling>) => draw(x, change, 2000).map((share) => share > 0)
@@ -146,7 +147,7 @@ test('min_p keeps what is at least that many times as probable as the best, afte
 const before = { prompt: [0, 1, 1], tokens: [2, 3, 3] }
 
 test.each([
-  // torch: transformers' RepetitionPenaltyLogitsProcessor(2), vLLM's apply_penalties; by hand they are the same.
+  // As transformers 5.24's RepetitionPenaltyLogitsProcessor(2) gives it; the others by hand from OpenAI's formula.
   ['repetition', { repetition_penalty: 2 }, [0.5, -4, 1.5, -8, 5]],
   ['frequency', { frequency_penalty: 0.5 }, [1, -2, 2.5, -5, 5]],
   ['presence', { presence_penalty: 0.5 }, [1, -2, 2.5, -4.5, 5]],
