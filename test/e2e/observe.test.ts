@@ -56,6 +56,8 @@ test.skipIf(stories.missing)('the page counts what was trained, answered and ask
   })
   const { values, text, type } = await metrics()
   expect(type).toContain('text/plain')
+  expect(text).toContain('# TYPE luthier_device_turns_total counter')
+  expect(text).toContain('# TYPE luthier_work gauge')
   expect(values.get('luthier_training_steps_total')).toBe(STEPS)
   expect(values.get('luthier_training_tokens_total')).toBe(job.trained_tokens)
   expect(values.get('luthier_training_tokens_per_second')).toBe(0)

@@ -111,7 +111,10 @@ export const createMetrics = ({ db, serving, device }: Counted): Metrics => {
 
 type Set = (labels: Record<string, string>, value: number) => void
 
-/** A number that is asked for when the page is read; one that cannot be told just now is left out. */
+/**
+ * A number that is asked for when the page is read; one that cannot be told just now is left out. What is named
+ * `…_total` only grows.
+ */
 const asked = (
   registers: Registry[],
   name: string,
@@ -119,14 +122,21 @@ const asked = (
   labelNames: string[],
   ask: (set: Set) => Promise<void>,
 ): void => {
-  new Gauge({
-    name,
-    help,
-    labelNames,
-    registers,
-    async collect() {
-      this.reset()
-      await ask((labels, value) => this.set(labels, value)).catch(() => this.reset())
-    },
-  })
+  const about = { name, help, labelNames, registers }
+  if (name.endsWith('_total'))
+    new Counter({
+      ...about,
+      async collect() {
+        this.reset()
+        await ask((labels, value) => this.inc(labels, value)).catch(() => this.reset())
+      },
+    })
+  else
+    new Gauge({
+      ...about,
+      async collect() {
+        this.reset()
+        await ask((labels, value) => this.set(labels, value)).catch(() => this.reset())
+      },
+    })
 }
