@@ -215,6 +215,41 @@ def cancelling_a_finished_job_is_refused_without_a_retry(context):
     assert len(requests) == 1, requests
 
 
+def a_key_used_twice_is_one_job(context):
+    training_file = upload(context, chat_rows(12))
+    headers = {"Idempotency-Key": f"once-{training_file}"}
+
+    def create(**more):
+        return context.client.fine_tuning.jobs.create(
+            model=context.model, training_file=training_file, extra_headers=headers, **more
+        )
+
+    first, second = create(), create()
+    assert first.id == second.id
+    refused(lambda: create(seed=1), openai.BadRequestError, code="idempotency_key_reused")
+
+
+def a_paused_job_ends_with_the_weights_of_an_undisturbed_one(context):
+    jobs = context.client.fine_tuning.jobs
+    undisturbed = ended(context, start_job(context, chat_rows(24), 10, "pause").id)
+    assert undisturbed.status == "succeeded", undisturbed.error
+    job_id = start_job(context, chat_rows(24), 10, "pause").id
+    while jobs.retrieve(job_id).estimated_finish is None:
+        time.sleep(0.02)
+    assert jobs.pause(job_id).status == "paused"
+    refused(lambda: jobs.pause(job_id), openai.BadRequestError, code="invalid_job_state")
+    checkpoint = jobs.checkpoints.list(job_id).data[0]
+    assert checkpoint.fine_tuned_model_checkpoint.endswith(f":ckpt-step-{checkpoint.step_number}")
+    assert jobs.resume(job_id).status == "queued"
+    job = ended(context, job_id)
+    assert job.status == "succeeded", job.error
+
+    def result(of):
+        return context.client.files.content(of.result_files[0]).read()
+
+    assert result(job) == result(undisturbed)
+
+
 def a_stream_says_its_usage_and_its_deltas_are_the_text(context):
     request = dict(
         model=context.model,
@@ -340,6 +375,8 @@ SCENARIOS = {
     "2: events are walked once, newest first, none lost while new ones arrive": events_are_walked_once_newest_first_none_lost,
     "3: every refusal is the right class with code, param, type and request id": every_refusal_is_the_right_class,
     "4: cancelling a finished job is refused at once, without a retry": cancelling_a_finished_job_is_refused_without_a_retry,
+    "5: a job created twice under one Idempotency-Key is one job": a_key_used_twice_is_one_job,
+    "10: a job that is paused and resumed ends with the weights of an undisturbed one": a_paused_job_ends_with_the_weights_of_an_undisturbed_one,
     "6: a stream says its usage, and its deltas are the text of the answer": a_stream_says_its_usage_and_its_deltas_are_the_text,
     "6: a stream never cuts a character in two": a_stream_never_cuts_a_character_in_two,
     "6: a client that goes away frees its place": a_client_that_goes_away_frees_its_place,

@@ -342,6 +342,86 @@ export const scenarios: Scenario[] = [
     },
   },
   {
+    name: '5: a job created twice under one Idempotency-Key is one job',
+    async run(context) {
+      const client = connect(context)
+      const training_file = await upload(context, chatRows(12))
+      const metadata = { client: context.name, purpose: 'idempotency' }
+      const body = { model: context.model, training_file, metadata }
+      const options = { headers: { 'Idempotency-Key': `once-${training_file}` } }
+      const created = await Promise.all(
+        [1, 2, 3].map(() => client.fineTuning.jobs.create(body, options)),
+      )
+      created.push(await client.fineTuning.jobs.create(body, options))
+      assert.deepEqual(new Set(created.map(({ id }) => id)).size, 1)
+      const listed = []
+      for await (const job of client.fineTuning.jobs.list({ metadata })) listed.push(job.id)
+      assert.equal(listed.filter((id) => id === created[0]?.id).length, 1)
+      await refused(context, client.fineTuning.jobs.create({ ...body, seed: 1 }, options), {
+        status: 400,
+        code: 'idempotency_key_reused',
+      })
+      await client.fineTuning.jobs.cancel(created[0]?.id ?? '').catch(() => {})
+    },
+  },
+  {
+    name: '10: a job that is paused and resumed ends with the weights of an undisturbed one',
+    async run(context) {
+      const client = connect(context)
+      const { fineTuning } = client
+      const start = async () => (await startJob(context, chatRows(24), 10, 'pause')).id
+      const undisturbed = await ended(context, await start())
+      assert.equal(undisturbed.status, 'succeeded', JSON.stringify(undisturbed.error))
+
+      const id = await start()
+      await refused(context, fineTuning.jobs.resume(id), { status: 400, code: 'invalid_job_state' })
+      while ((await fineTuning.jobs.retrieve(id)).estimated_finish === null) await sleep(20)
+      const paused = await fineTuning.jobs.pause(id)
+      assert.equal(String(paused.status), 'paused')
+      assert.equal(paused.estimated_finish, null)
+      await refused(context, fineTuning.jobs.pause(id), { status: 400, code: 'invalid_job_state' })
+
+      const [checkpoint] = (await fineTuning.jobs.checkpoints.list(id)).data
+      assert(checkpoint)
+      assert.equal(checkpoint.metrics.step, checkpoint.step_number)
+      assert.match(checkpoint.fine_tuned_model_checkpoint, /^ft:.+:ckpt-step-\d+$/)
+      const answer = await client.chat.completions.create({
+        model: checkpoint.fine_tuned_model_checkpoint,
+        messages: [{ role: 'user', content: 'Tell me about cat 3.' }],
+        max_tokens: 4,
+      })
+      assert.equal(answer.model, checkpoint.fine_tuned_model_checkpoint)
+
+      const resumed = await fineTuning.jobs.resume(id)
+      assert.equal(resumed.status, 'queued')
+      const job = await ended(context, id)
+      assert.equal(job.status, 'succeeded', JSON.stringify(job.error))
+      assert.equal(job.trained_tokens, undisturbed.trained_tokens)
+      const messages = (await fineTuning.jobs.listEvents(id, { limit: 1000 })).data.map(
+        ({ message }) => message,
+      )
+      const told = messages.filter((message) => /^Job (paused|resumed)$/.test(message))
+      assert.deepEqual(told, ['Job resumed', 'Job paused'])
+
+      // The fingerprint is made of the adapter's bytes.
+      const fingerprint = async (model: string | null) => {
+        const { system_fingerprint } = await client.chat.completions.create({
+          model: model ?? '',
+          messages: [{ role: 'user', content: 'Tell me about cat 3.' }],
+          max_tokens: 1,
+        })
+        return system_fingerprint
+      }
+      const weights = await fingerprint(job.fine_tuned_model)
+      assert.match(weights ?? '', /^fp_/)
+      assert.equal(weights, await fingerprint(undisturbed.fine_tuned_model))
+      const csv = async (file: string | undefined) =>
+        (await client.files.content(file ?? '')).text()
+      assert.equal(await csv(job.result_files[0]), await csv(undisturbed.result_files[0]))
+      await refused(context, fineTuning.jobs.pause(id), { status: 400 })
+    },
+  },
+  {
     name: '6: a stream says its usage, and its deltas are the text of the answer',
     async run(context) {
       const client = connect(context)
