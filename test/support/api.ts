@@ -7,7 +7,7 @@ import { Readable } from 'node:stream'
 import type { FastifyInstance } from 'fastify'
 import type { Scope } from '../../src/service/auth/keys.ts'
 import type { Purpose } from '../../src/service/files/files.ts'
-import { bearer, startService, type TestService } from './service.ts'
+import { bearer, type ServiceOptions, startService, type TestService } from './service.ts'
 
 export interface Reply {
   status: number
@@ -33,14 +33,15 @@ export interface TestApi extends TestService, TestClient {
 
 /** Opens a service with one base model, `tiny`, which cannot be loaded, or with those of `models`. */
 export async function openTestApi(
-  options: { models?: string; aliases?: Record<string, string> } = {},
+  options: { models?: string } & Pick<ServiceOptions, 'aliases' | 'objects'> = {},
 ): Promise<TestApi> {
-  const made = options.models === undefined ? await tinyModels() : undefined
+  const { models, ...rest } = options
+  const made = models === undefined ? await tinyModels() : undefined
   const remove = () => (made ? rm(made, { recursive: true, force: true }) : Promise.resolve())
-  const modelFolder = options.models ?? made ?? ''
+  const modelFolder = models ?? made ?? ''
   let service: TestService
   try {
-    service = await startService({ modelFolder, aliases: options.aliases ?? {} })
+    service = await startService({ ...rest, modelFolder })
   } catch (error) {
     await remove()
     throw error

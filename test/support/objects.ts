@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { openFolderStore } from '../../src/service/storage/folder.ts'
 import type { ObjectStore } from '../../src/service/storage/object-store.ts'
+import type { S3Options } from '../../src/service/storage/s3.ts'
 import { makeBucket, s3Server } from './s3.ts'
 
 export const onS3 = process.env.TEST_OBJECTS === 's3'
@@ -17,19 +18,22 @@ export interface TestObjects extends AsyncDisposable {
   stored(): Promise<string[]>
 }
 
-export const openObjects = async (): Promise<TestObjects> => {
-  if (onS3) {
-    const bucket = await makeBucket()
-    return {
-      store: await bucket.open(),
-      place: { bucket: bucket.bucket, cache: bucket.cache },
-      stored: async () => {
-        const names = [...(await bucket.names()), ...(await bucket.unfinished())]
-        return names.map((name) => name.replace(/^projects\//, '')).sort()
-      },
-      [Symbol.asyncDispose]: () => bucket[Symbol.asyncDispose](),
-    }
+/** A bucket of its own, asked as `options` say. */
+export const openBucket = async (options: Partial<S3Options> = {}): Promise<TestObjects> => {
+  const bucket = await makeBucket()
+  return {
+    store: await bucket.open(options),
+    place: { bucket: bucket.bucket, cache: bucket.cache },
+    stored: async () => {
+      const names = [...(await bucket.names()), ...(await bucket.unfinished())]
+      return names.map((name) => name.replace(/^projects\//, '')).sort()
+    },
+    [Symbol.asyncDispose]: () => bucket[Symbol.asyncDispose](),
   }
+}
+
+export const openObjects = async (): Promise<TestObjects> => {
+  if (onS3) return openBucket()
   const folder = await mkdtemp(join(tmpdir(), 'luthier-objects-'))
   return {
     store: await openFolderStore(folder),

@@ -60,6 +60,8 @@ export interface TestService extends AsyncDisposable {
 
 export type ServiceOptions = Partial<AppDeps> & {
   fileLimit?: number
+  /** Instead of a store of its own; closed with the service. */
+  objects?: TestObjects
   /** Bytes that a project may take. */
   diskLimit?: number
   /** Of one key. */
@@ -73,11 +75,18 @@ const UNLIMITED = { requests_per_minute: 1e6, tokens_per_minute: 1e9 }
 
 /** Builds the app as server.ts does; `deps` replaces what a test wants otherwise. */
 export const startService = async (options: ServiceOptions = {}): Promise<TestService> => {
-  const { fileLimit, diskLimit, limits = UNLIMITED, modelFolder, aliases, ...deps } = options
+  const {
+    fileLimit,
+    objects = await openObjects(),
+    diskLimit,
+    limits = UNLIMITED,
+    modelFolder,
+    aliases,
+    ...deps
+  } = options
   const database = await freshDatabase()
   const { db } = database
   const folder = await mkdtemp(join(tmpdir(), 'luthier-service-'))
-  const objects = await openObjects()
   const { store } = objects
   const quota = createDiskQuota(db, diskLimit)
   const files = createFiles({ db, store, quota, log: testLog }, fileLimit)

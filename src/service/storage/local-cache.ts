@@ -30,7 +30,10 @@ export const openLocalCache = async (
   const copies = join(folder, 'copies')
   // What is in use has a name of its own, so that dropping the copy takes it from nobody.
   const inUse = join(folder, 'in-use')
-  for (const place of [copies, inUse]) await mkdir(place, { recursive: true, mode: 0o700 })
+  const makeFolders = async () => {
+    for (const place of [copies, inUse]) await mkdir(place, { recursive: true, mode: 0o700 })
+  }
+  await makeFolders()
   await clearStale(inUse, LONGEST_USE_MS)
   const fetching = new Map<ObjectKey, Promise<void>>()
 
@@ -40,6 +43,8 @@ export const openLocalCache = async (
   }
 
   const fetchCopy = async (key: ObjectKey) => {
+    // A cache may be emptied by hand at any time.
+    await makeFolders()
     const temporary = join(inUse, ownName())
     try {
       await pipeline(
