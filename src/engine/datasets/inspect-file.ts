@@ -47,7 +47,7 @@ export async function inspectFile(path: string, options: InspectOptions): Promis
 
   const refuse = (error: RowError) => {
     count.errors++
-    if (errors.length < KEPT_ERRORS) errors.push(error)
+    if (errors.length < KEPT_ERRORS) errors.push(tellable(error))
   }
 
   for await (const line of readLines(path)) {
@@ -98,6 +98,16 @@ export async function inspectFile(path: string, options: InspectOptions): Promis
     lengths,
   }
 }
+
+/** Keys of a row may hold what no database keeps as text. */
+const tellable = ({ pointer, message, ...error }: RowError): RowError => ({
+  ...error,
+  pointer: asText(pointer),
+  message: asText(message),
+})
+
+/** NUL and halves of surrogate pairs become U+FFFD. */
+const asText = (text: string) => text.replace(/\0|\p{Surrogate}/gu, '\ufffd')
 
 const nothingToLearn = (line: number, truncated: boolean, length: number): RowError => ({
   line,

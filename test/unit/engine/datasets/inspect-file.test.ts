@@ -43,6 +43,18 @@ test('mistakes of every kind come together in the order of their lines', async (
   ])
 })
 
+test('a mistake tells nothing that no database keeps: NUL, half of a surrogate pair', async () => {
+  const message = { role: 'user', content: 'Hi', 'a\0b': 1, [`${'k'.repeat(199)}😀`]: 1 }
+  const { errors } = await inspectFile(
+    written([{ messages: [message, { role: 'assistant', content: 'a' }] }]),
+    { max_sequence_length: 10 },
+  )
+  expect(errors.map(({ pointer }) => pointer)).toEqual([
+    '/messages/0/a\ufffdb',
+    `/messages/0/${'k'.repeat(199)}\ufffd`,
+  ])
+})
+
 test('duplicates are a warning', async () => {
   const report = await inspectFile(written([chat('a'), chat('b'), chat('a')]), {
     max_sequence_length: 10,
