@@ -1,5 +1,6 @@
 // The training loop, an async generator on one page: says what happened, persists nothing.
 
+import { invalidRequest } from '../../errors.ts'
 import { encodeFile } from '../datasets/encode.ts'
 import type { Example } from '../datasets/example.ts'
 import {
@@ -102,6 +103,7 @@ export async function* train(
     // The update.
     const rate = learningRate(state.step + 1, plan)
     const measure = await trainer.step(batch, rate)
+    if (!Number.isFinite(measure.loss + measure.gradNorm)) throw diverged(state.step)
     trained_tokens += measure.tokens
     const metrics: StepMetrics = {
       step: state.step,
@@ -136,6 +138,13 @@ export async function* train(
   }
   yield { type: 'done', step: state.step, trained_tokens }
 }
+
+/** Nothing that a further try could mend, and no model worth keeping. */
+const diverged = (step: number) =>
+  invalidRequest(
+    `Training diverged at step ${step}: its loss or gradient is no finite number. Choose a lower learning rate.`,
+    { code: 'training_diverged' },
+  )
 
 /** The adapter that training goes on from; throws where the plan is for another rank, scale or set of targets. */
 async function readInitial(path: string, layout: LoraLayout): Promise<Float32Array> {

@@ -134,6 +134,12 @@ describe('from an adapter that was trained before', () => {
   })
 })
 
+test('a loss that is no number any more ends the training with advice', async () => {
+  await expect(collect({ plan: { ...plan, learning_rate: 1e30 } })).rejects.toThrow(
+    /^Training diverged at step [23]\b.*learning rate/,
+  )
+})
+
 test('another seed gives another adapter', async () => {
   const one = adapters(await collect()).at(-1)
   const other = adapters(await collect({ seed: 8 })).at(-1)
