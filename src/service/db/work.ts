@@ -119,6 +119,16 @@ export async function noteProgress(tx: Db, lease: Lease): Promise<void> {
   )
 }
 
+/** Errors of the work itself since something was last committed: fewer than the claim knew, once something was. */
+export async function faultsOf(db: Db, lease: Lease): Promise<number> {
+  const { rows } = await db.query<{ faults: number }>(
+    `select faults from work where id = $1 and lease_token = $2 and state = 'running'`,
+    [lease.id, lease.lease_token],
+  )
+  if (!rows[0]) throw new LeaseLost(lease.id)
+  return rows[0].faults
+}
+
 /** Gives work back for the next claim: after a stop at once, after a fault when `delay_seconds` are over. */
 export async function releaseLease(
   tx: Db,

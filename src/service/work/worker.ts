@@ -6,6 +6,7 @@ import { type Pool, transaction } from '../db/pool.ts'
 import {
   claimWork,
   expireLease,
+  faultsOf,
   type Lease,
   LeaseLost,
   leasesOf,
@@ -145,7 +146,7 @@ class ClaimingWorker {
     }
     try {
       const hopeless = cause instanceof ApiError || cause instanceof Hopeless
-      if (hopeless || lease.faults + 1 >= MAX_FAULTS) {
+      if (hopeless || (await faultsOf(this.#db, lease)) + 1 >= MAX_FAULTS) {
         this.#log.error({ work: lease.id, err: cause }, 'work failed')
         await kind.fail(lease, cause)
         return

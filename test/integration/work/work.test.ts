@@ -290,6 +290,20 @@ test('an error is tried again, and the third in a row fails the work', async () 
   expect(working.failed).toEqual([new Error('error 3')])
 })
 
+test('errors before something was committed do not count against those after it', async () => {
+  await add('w')
+  let runs = 0
+  await using working = worker(
+    async (lease) => {
+      if (++runs === 3) await noteProgress(database.db, lease)
+      throw new Error(`error ${runs}`)
+    },
+    { poll_seconds: 0.1 },
+  )
+  await until(() => working.failed.length > 0)
+  expect(working.failed).toEqual([new Error('error 5')])
+})
+
 test('the lease of a process that is provably dead need not run out', async () => {
   const self = await thisProcess()
   if (self.neighbours === undefined) throw new Error('this system has no /proc')
