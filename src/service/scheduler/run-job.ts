@@ -51,7 +51,8 @@ export async function runJob(
   try {
     return await run.toEnd()
   } catch (error) {
-    if (!signal.aborted) throw error
+    // A pause wants the last state: an error on the way there is one, not an end.
+    if (!signal.aborted || signal.reason instanceof WorkPauses) throw error
     if (signal.reason instanceof LeaseLost) throw signal.reason
     if (error instanceof LeaseLost) throw error
     deps.log.warn({ job: lease.id, err: error }, 'job stopped without a last state')
