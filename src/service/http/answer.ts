@@ -144,6 +144,9 @@ function renamed(error: unknown, param: string): unknown {
 /** Aborts when the connection closes, whether the answer was sent or the client went away. */
 function clientGone(reply: FastifyReply): AbortSignal {
   const gone = new AbortController()
-  reply.raw.once('close', () => gone.abort(new Error('The client went away.')))
+  const leave = () => gone.abort(new Error('The client went away.'))
+  reply.raw.once('close', leave)
+  // Whoever left before we listened is gone too.
+  if (reply.raw.destroyed) leave()
   return gone.signal
 }

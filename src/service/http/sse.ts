@@ -22,6 +22,8 @@ export const streamEvents = async (
     if (!raw.writableFinished) gone.abort(new Error('The client went away.'))
   }
   raw.on('close', leave)
+  // Whoever left before we listened is gone too.
+  if (raw.destroyed) leave()
   const events = open(gone.signal)[Symbol.asyncIterator]()
   try {
     let next = await events.next()

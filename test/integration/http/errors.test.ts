@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
 import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
@@ -55,6 +56,13 @@ beforeAll(async () => {
       }
     }),
   )
+  app.get('/stream/late', async (request, reply) => {
+    await once(request.raw.socket, 'close')
+    return streamEvents(request, reply, async function* (signal) {
+      closed.push(signal.aborted ? 'gone' : 'here')
+      yield {}
+    })
+  })
   await app.listen({ host: '127.0.0.1', port: 0 })
 })
 afterAll(() => service[Symbol.asyncDispose]())
@@ -189,6 +197,15 @@ test('a client that does not read holds the stream up; one that leaves ends it',
   expect(written).toBeLessThan(500)
   expect(closed).toEqual([])
   socket.destroy()
+  await expect.poll(() => closed, { timeout: 5000 }).toEqual(['gone'])
+})
+
+test('a client that leaves before its stream is opened is gone for it too', async () => {
+  closed = []
+  const { port } = service.app.server.address() as AddressInfo
+  const socket = connect(port, '127.0.0.1')
+  socket.write('GET /stream/late HTTP/1.1\r\nhost: x\r\n\r\n')
+  setTimeout(() => socket.destroy(), 200)
   await expect.poll(() => closed, { timeout: 5000 }).toEqual(['gone'])
 })
 
