@@ -67,6 +67,13 @@ export const isDatabaseAway = (error: unknown): error is Error => {
   return syscall !== undefined ? AWAY_CALLS.includes(syscall) : AWAY_WORDS.test(error.message)
 }
 
+/** NUL in a text (22021), its escape in JSON (22P05), and half a surrogate pair's (22P02, with these words). */
+export const isUnstorableText = (error: unknown): boolean => {
+  const { code, detail } = (error ?? {}) as { code?: unknown; detail?: unknown }
+  if (code === '22021' || code === '22P05') return true
+  return code === '22P02' && /surrogate/.test(String(detail))
+}
+
 /** Runs `body` in one transaction: all of it, or, when it throws, nothing. */
 export const transaction = async <T>(
   db: Pool,

@@ -3,7 +3,7 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import { ApiError, invalidRequest, unavailable } from '../../errors.ts'
-import { isDatabaseAway } from '../db/pool.ts'
+import { isDatabaseAway, isUnstorableText } from '../db/pool.ts'
 import { StoreUnavailable } from '../storage/object-store.ts'
 
 /** What every failed request is answered with. */
@@ -38,6 +38,12 @@ export const toApiError = (error: unknown): ApiError => {
     return unavailable('The object store cannot be reached. Please retry shortly.', 5)
   if (isDatabaseAway(error))
     return unavailable('The database cannot be reached. Please retry shortly.', 5)
+  // All text of a request that reaches the database is the client's own.
+  if (isUnstorableText(error))
+    return invalidRequest(
+      'The request holds a character that is no text: NUL, or half of a surrogate pair.',
+      { code: 'invalid_value' },
+    )
   const { code, statusCode } = error as Partial<FastifyError>
   switch (code) {
     case 'FST_ERR_CTP_BODY_TOO_LARGE':

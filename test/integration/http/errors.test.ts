@@ -142,6 +142,32 @@ test.each<[string, 'GET' | 'POST', string, string | undefined, number, object]>(
   },
 )
 
+test.each<['GET' | 'POST', string, object?]>([
+  ['GET', '/v1/files/%00'],
+  ['GET', '/v1/files?after=%00'],
+  ['GET', '/v1/files?purpose=%00'],
+  ['GET', '/v1/models/%00'],
+  ['GET', '/v1/fine_tuning/jobs/%00'],
+  ['GET', '/v1/fine_tuning/jobs?metadata%5Bk%5D=%00'],
+  ['POST', '/v1/fine_tuning/jobs', { model: 'tiny\0', training_file: 'file-x' }],
+  ['POST', '/v1/chat/completions', { model: '\0', messages: [{ role: 'user', content: 'x' }] }],
+])(
+  '%s %s with a character that no database keeps is the mistake of the client',
+  async (method, url, payload) => {
+    const { key, app } = service
+    const reply = await app.inject({
+      method,
+      url,
+      headers: { authorization: `Bearer ${key}` },
+      ...(payload && { payload }),
+    })
+    expect(reply.json()).toMatchObject({
+      error: { type: 'invalid_request_error', code: 'invalid_value' },
+    })
+    expect(reply.statusCode).toBe(400)
+  },
+)
+
 test('another content type is 415, too large a body 413', async () => {
   expect(
     (await send('POST', '/takes', 'a=1', 'application/x-www-form-urlencoded')).statusCode,
