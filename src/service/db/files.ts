@@ -82,7 +82,7 @@ export const listFiles = async (
     `select * from files
       where project_id = $1 and ${ALIVE}
         and ($2::text is null or purpose = $2)
-        and ($3::text is null or (created_at, id) ${is} (select created_at, id from files where id = $3))
+        and ($3::text is null or (created_at, id) ${is} (select created_at, id from files where project_id = $1 and id = $3))
       order by created_at ${order}, id ${order}
       limit $4`,
     [project_id, query.purpose ?? null, cursor, query.limit + 1],
