@@ -2,7 +2,7 @@
 
 import type { Db } from './pool.ts'
 
-/** What a key may do: everything, everything but administration, or only look and infer. */
+/** What a key may do, the least first: look; upload, tune, infer and delete as well; administer. */
 export const scopes = ['read', 'member', 'admin'] as const
 export type Scope = (typeof scopes)[number]
 
