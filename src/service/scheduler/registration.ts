@@ -8,7 +8,7 @@ import { newId } from '../ids.ts'
 import type { Serving } from './serving.ts'
 
 const BEAT_MS = 1000
-const SILENT_SECONDS = 3600
+const SILENT_SECONDS = 300
 
 export interface RegistrationOptions {
   db: Db
