@@ -307,7 +307,6 @@ function refuseUnsupported({ method, integrations, metadata }: CreateJob): void 
 const jobNotFound = (id: string) =>
   notFound(`Could not find fine tune: ${id}`, {
     param: 'fine_tuning_job_id',
-    code: 'fine_tune_not_found',
   })
 
 function wrongState(id: string, status: JobStatus, wished: 'paused' | 'resumed') {
