@@ -1,6 +1,6 @@
 // SQL of objects: which bytes a project owns.
 
-import type { Db } from './pool.ts'
+import { type Db, isForeignKeyViolation } from './pool.ts'
 
 export interface ObjectRecord {
   readonly project_id: string
@@ -58,8 +58,7 @@ export const deleteObjectIfUnused = async (tx: Db, object: ObjectKeyParts): Prom
     )
     return rowCount === 1
   } catch (error) {
-    const FOREIGN_KEY_VIOLATION = '23503'
-    if ((error as { code?: string }).code !== FOREIGN_KEY_VIOLATION) throw error
+    if (!isForeignKeyViolation(error)) throw error
     await tx.query('rollback to savepoint unused')
     return false
   }

@@ -67,6 +67,10 @@ export const isDatabaseAway = (error: unknown): error is Error => {
   return syscall !== undefined ? AWAY_CALLS.includes(syscall) : AWAY_WORDS.test(error.message)
 }
 
+/** A foreign key: a row was to refer to another that is not there, or to leave those that refer to it. */
+export const isForeignKeyViolation = (error: unknown): boolean =>
+  (error as { code?: unknown } | null)?.code === '23503'
+
 /** NUL in a text (22021), its escape in JSON (22P05), and half a surrogate pair's (22P02, with these words). */
 export const isUnstorableText = (error: unknown): boolean => {
   const { code, detail } = (error ?? {}) as { code?: unknown; detail?: unknown }

@@ -21,7 +21,7 @@ import {
   listJobs,
   type MetadataFilter,
 } from '../db/fine-tuning-jobs.ts'
-import { type Db, transaction } from '../db/pool.ts'
+import { type Db, isForeignKeyViolation, transaction } from '../db/pool.ts'
 import { cancelWork, insertWork, requestPause, resumeWork } from '../db/work.ts'
 import { findWorkEvent, listWorkEvents, type WorkEvent } from '../db/work-events.ts'
 import { newId, randomLetters } from '../ids.ts'
@@ -189,6 +189,14 @@ export function createJobs({ stores, models, log, pause_seconds = 30 }: JobsOpti
           eventText.validating(job.training_file, job.validation_file),
         )
         return inserted
+      }).catch(async (error: unknown) => {
+        if (!isForeignKeyViolation(error)) throw error
+        // A file or the model was deleted meanwhile: whichever it was, looking again says so.
+        await resolveStart(project_id, request.model)
+        await resolveFile(project_id, request.training_file, 'training_file')
+        if (request.validation_file != null)
+          await resolveFile(project_id, request.validation_file, 'validation_file')
+        throw error
       })
       // A request that was sent twice is answered with the job of the first.
       if (created.id === id) log.info({ job: id, project: project_id }, 'job created')

@@ -2,7 +2,9 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { transaction } from '../../../src/service/db/pool.ts'
 import { eventText } from '../../../src/service/jobs/event-texts.ts'
+import { createJobs } from '../../../src/service/jobs/jobs.ts'
 import { openTestApi, type TestApi } from '../../support/api.ts'
 
 let service: TestApi
@@ -372,4 +374,15 @@ test('two base models of one id end the start', async () => {
   } finally {
     await rm(folder, { recursive: true })
   }
+})
+
+test('a file that is deleted while its job is created is one that does not exist', async () => {
+  const { stores, models, files, caller, project_id } = service
+  const id = await service.upload('{"prompt":"gone","completion":"b"}\n'.repeat(10))
+  const jobs = createJobs({ stores, models, log: { info: () => {} } })
+  const creating = jobs.create(caller, { model: 'tiny', training_file: id }, async (write) => {
+    await files.delete(project_id, id)
+    return transaction(service.db, write)
+  })
+  await expect(creating).rejects.toMatchObject({ status: 400, code: 'invalid_training_file' })
 })
