@@ -97,7 +97,7 @@ const newApp = ({ log, metrics }: Pick<AppDeps, 'log' | 'metrics'>): FastifyInst
       requestIdLogLabel: 'request_id',
     }),
     bodyLimit: BODY_LIMIT,
-    genReqId: () => `req_${randomUUID().replaceAll('-', '')}`,
+    genReqId: newRequestId,
     // Model names hold `/` and `:`; the router decodes them as one segment.
     routerOptions: { maxParamLength: 512 },
     // What still comes while we drain is answered as long as its connection lives.
@@ -123,6 +123,8 @@ const newApp = ({ log, metrics }: Pick<AppDeps, 'log' | 'metrics'>): FastifyInst
   return app
 }
 
+const newRequestId = (): string => `req_${randomUUID().replaceAll('-', '')}`
+
 /** What is no HTTP at all is answered by hand: there is no request yet. */
 const refuseBrokenHttp = (error: NodeJS.ErrnoException, socket: Socket): void => {
   if (error.code === 'ECONNRESET' || !socket.writable) return void socket.destroy()
@@ -134,7 +136,7 @@ const refuseBrokenHttp = (error: NodeJS.ErrnoException, socket: Socket): void =>
         : [400, 'Bad Request']
   const body = JSON.stringify(errorBody(new ApiError(status, `${reason}.`)))
   socket.end(
-    `HTTP/1.1 ${status} ${reason}\r\ncontent-type: application/json; charset=utf-8\r\ncontent-length: ${body.length}\r\nconnection: close\r\n\r\n${body}`,
+    `HTTP/1.1 ${status} ${reason}\r\ncontent-type: application/json; charset=utf-8\r\ncontent-length: ${body.length}\r\nx-request-id: ${newRequestId()}\r\nconnection: close\r\n\r\n${body}`,
   )
 }
 

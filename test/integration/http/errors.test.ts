@@ -248,5 +248,6 @@ test('what is no HTTP gets the shape of an error too', async () => {
   socket.write('NONSENSE\r\n\r\n')
   const reply = await text(socket)
   expect(reply).toMatch(/^HTTP\/1.1 400 Bad Request\r\n/)
+  expect(reply).toMatch(/\r\nx-request-id: req_\w+\r\n/)
   expect(JSON.parse(reply.split('\r\n\r\n')[1]!).error).toMatchObject({ message: 'Bad Request.' })
 })
