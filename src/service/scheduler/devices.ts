@@ -6,7 +6,10 @@ import type { TakeTurn, Turn } from '../../engine/runtime/thread.ts'
 export type Claimant = 'serving' | 'training'
 
 export interface Policy {
-  /** How long serving may go on, turn after turn, while training waits. In milliseconds. */
+  /**
+   * How long serving may go on, turn after turn, while training waits: so many milliseconds, or as long as
+   * training's last turn took if that is more, so that a slow step does not starve those who wait for answers.
+   */
   quantum: number
   /**
    * How long the device is kept for serving after its turn. Between two decoded tokens serving asks
@@ -23,6 +26,9 @@ export interface DeviceState {
   /** Start of serving's unbroken series of turns. */
   readonly burst_since: number | undefined
   readonly serving_ended: number | undefined
+  readonly training_began: number
+  /** How long training's last turn took. */
+  readonly training_took: number
 }
 
 export type Decision =
@@ -36,6 +42,8 @@ export const freeDevice: DeviceState = {
   waiting: { serving: [], training: [] },
   burst_since: undefined,
   serving_ended: undefined,
+  training_began: 0,
+  training_took: 0,
 }
 
 export const ask = (state: DeviceState, claimant: Claimant, ticket: number): DeviceState => ({
@@ -47,6 +55,7 @@ export const release = (state: DeviceState, now: number): DeviceState => ({
   ...state,
   holder: undefined,
   serving_ended: state.holder === 'serving' ? now : state.serving_ended,
+  training_took: state.holder === 'training' ? now - state.training_began : state.training_took,
 })
 
 /** Whose turn it is. Serving goes first, until its quantum is over while training waits. */
@@ -60,7 +69,7 @@ export function decide(state: DeviceState, now: number, policy: Policy): Decisio
       : { type: 'grant', claimant: 'serving', ticket: serving }
 
   const burst_ends = burstGoesOn(state, now, policy)
-    ? (state.burst_since ?? now) + policy.quantum
+    ? (state.burst_since ?? now) + Math.max(policy.quantum, state.training_took)
     : undefined
   if (burst_ends !== undefined && now >= burst_ends)
     return { type: 'grant', claimant: 'training', ticket: training }
@@ -85,7 +94,14 @@ export function grant(
     [claimant]: state.waiting[claimant].filter((waiting) => waiting !== ticket),
   }
   if (claimant === 'training')
-    return { ...state, holder: claimant, waiting, burst_since: undefined, serving_ended: undefined }
+    return {
+      ...state,
+      holder: claimant,
+      waiting,
+      burst_since: undefined,
+      serving_ended: undefined,
+      training_began: now,
+    }
   const burst_since = burstGoesOn(state, now, policy) ? state.burst_since : now
   return { ...state, holder: claimant, waiting, burst_since }
 }

@@ -61,6 +61,15 @@ test('training alone never waits', () => {
   expect(turns).toHaveLength(Math.ceil(10_000 / 101))
 })
 
+test('a step longer than the quantum gives serving as long a time', () => {
+  const turns = play(100_000, { serving: 100, training: 5000, gap: 1 })
+  const trained = turns.filter(({ claimant }) => claimant === 'training').length
+  const served = turns.length - trained
+  // Half of the time each: 100 turns of 100 ms for 2 of 5 s.
+  expect(served / trained).toBeGreaterThan(45)
+  expect(served / trained).toBeLessThan(60)
+})
+
 test('while serving decodes, training gets one step after each quantum of serving', () => {
   const turns = play(20_000, { serving: 20, training: 500, gap: 1 })
   const steps = turns.filter((turn) => turn.claimant === 'training')
