@@ -10,9 +10,9 @@ import { shared } from '../support/shared.ts'
 
 const stories = shared('models/stories260k')
 const KILLS = 10
-const N_EPOCHS = 40
+const N_EPOCHS = 50
 const BATCH = 2
-const ROWS = 12
+const ROWS = 48
 const STEPS = (ROWS / BATCH) * N_EPOCHS
 
 describe.skipIf(stories.missing)('a server that is killed', () => {
@@ -28,7 +28,7 @@ describe.skipIf(stories.missing)('a server that is killed', () => {
     JSON.stringify({ prompt: `Cat ${i} said`, completion: ` hello ${i * 7}.` }),
   ).join('\n')
 
-  async function startJob() {
+  async function startJob(n_epochs = N_EPOCHS) {
     const bytes = new TextEncoder().encode(`${rows}\n`)
     const file = await client.files.create({
       file: await OpenAI.toFile(bytes, 'rows.jsonl'),
@@ -40,7 +40,7 @@ describe.skipIf(stories.missing)('a server that is killed', () => {
       seed: 3,
       method: {
         type: 'supervised',
-        supervised: { hyperparameters: { n_epochs: N_EPOCHS, batch_size: BATCH } },
+        supervised: { hyperparameters: { n_epochs, batch_size: BATCH } },
       },
     })
     return job.id
@@ -77,13 +77,18 @@ describe.skipIf(stories.missing)('a server that is killed', () => {
 
     const id = await startJob()
     let largest = 0
+    let atWork = 0
     for (let i = 0; i < KILLS; i++) {
       // From the very start of a process to well into its training.
-      await sleep(Math.random() * 2500)
+      await sleep(Math.random() * 2000)
+      const { status } = await client.fineTuning.jobs.retrieve(id)
+      if (['validating_files', 'queued', 'running'].includes(status)) atWork++
       await server.kill()
       largest = Math.max(largest, objects().size)
       await server.start()
     }
+    // Kills of a server that has nothing to do any more would show nothing.
+    expect(atWork).toBe(KILLS)
     const job = await ended(id)
     expect([job.status, job.error]).toEqual(['succeeded', null])
     expect(job.trained_tokens).toBe(undisturbed.trained_tokens)
@@ -121,7 +126,7 @@ describe.skipIf(stories.missing)('a server that is killed', () => {
   })
 
   test('with SIGTERM gives its job back, and the next start goes on at once', async () => {
-    const id = await startJob()
+    const id = await startJob(10)
     const metrics = async () => {
       const page = await client.fineTuning.jobs.listEvents(id, { limit: 1 })
       return page.data[0]?.type === 'metrics'
