@@ -130,7 +130,7 @@ describe.skipIf(model.missing)('stories260k', () => {
     const alone = await t.evaluate([b!])
     // Another order in the row, other neighbours on both sides, and the same within rounding.
     const among = await t.evaluate([silent(a!), b!, silent(c!)])
-    expect(Math.abs(among.loss - alone.loss) / alone.loss).toBeLessThan(1e-6)
+    expect(Math.abs(among!.loss - alone!.loss) / alone!.loss).toBeLessThan(1e-6)
   })
 
   test('twenty steps: the losses of peft on identical weights, batches and hyperparameters', async () => {

@@ -20,7 +20,7 @@ import { createMoments } from './optimizer.ts'
 import type { StepMetrics, TrainEvent, TrainRequest } from './request.ts'
 import { decodeState, encodeState } from './save.ts'
 import { learningRate } from './schedule.ts'
-import { createTrainer, type Measure } from './trainer.ts'
+import { createTrainer } from './trainer.ts'
 
 /** A lost process may cost so many seconds of training. */
 const SECONDS_AT_RISK = 60
@@ -61,6 +61,7 @@ export async function* train(
     moments: createMoments(layout.parameters),
   }
   let trained_tokens = saved?.trained_tokens ?? 0
+  let unvalidated = saved?.unvalidated
 
   await using trainer = await createTrainer(state, {
     weights,
@@ -74,7 +75,7 @@ export async function* train(
   const save = (): TrainEvent => ({
     type: 'state',
     step: state.step,
-    state: encodeState({ state, trained_tokens }),
+    state: encodeState({ state, trained_tokens, unvalidated }),
   })
   const adapterFiles = () => {
     const adapter = adapterFromFlat(layout, state.adapter, checkpoint.id)
@@ -87,39 +88,45 @@ export async function* train(
   let lastSave = performance.now()
   let order: { epoch: number; examples: Example[] } | undefined
 
-  while (state.step < plan.total_steps) {
+  /** One step on the next batch: an epoch's order depends on the seed and the epoch alone. */
+  const update = async (): Promise<StepMetrics> => {
+    const epoch = Math.floor(state.step / stepsPerEpoch)
+    if (order?.epoch !== epoch) order = { epoch, examples: shuffle(examples, seed, epoch) }
+    const from = (state.step % stepsPerEpoch) * plan.batch_size
+    const batch = order.examples.slice(from, from + plan.batch_size)
+    const rate = learningRate(state.step + 1, plan)
+    const { loss, accuracy, tokens, gradNorm } = await trainer.step(batch, rate)
+    if (!Number.isFinite(loss + gradNorm)) throw diverged(state.step)
+    trained_tokens += tokens
+    return {
+      step: state.step,
+      total_steps: plan.total_steps,
+      epoch: epoch + 1,
+      train_loss: loss,
+      train_mean_token_accuracy: accuracy,
+      learning_rate: rate,
+      grad_norm: gradNorm,
+    }
+  }
+
+  while (unvalidated || state.step < plan.total_steps) {
     if (signal.aborted) {
       yield { type: 'stopped', step: state.step, ...adapterFiles() }
       yield save()
       return
     }
-
-    // The next batch: an epoch's order depends on the seed and the epoch alone.
-    const epoch = Math.floor(state.step / stepsPerEpoch)
-    if (order?.epoch !== epoch) order = { epoch, examples: shuffle(examples, seed, epoch) }
-    const from = (state.step % stepsPerEpoch) * plan.batch_size
-    const batch = order.examples.slice(from, from + plan.batch_size)
-
-    // The update.
-    const rate = learningRate(state.step + 1, plan)
-    const measure = await trainer.step(batch, rate)
-    if (!Number.isFinite(measure.loss + measure.gradNorm)) throw diverged(state.step)
-    trained_tokens += measure.tokens
-    const metrics: StepMetrics = {
-      step: state.step,
-      total_steps: plan.total_steps,
-      epoch: epoch + 1,
-      train_loss: measure.loss,
-      train_mean_token_accuracy: measure.accuracy,
-      learning_rate: rate,
-      grad_norm: measure.gradNorm,
-    }
+    const metrics = unvalidated ?? (await update())
 
     // How it does on rows it does not learn: one batch now and then, all of them at an epoch's end.
     const epochEnds = state.step % stepsPerEpoch === 0
     if (validation.length > 0 && (epochEnds || state.step % validateEvery === 0)) {
       const some = epochEnds ? validation : rotate(validation, state.step, plan.batch_size)
-      const valid: Measure = await trainer.evaluate(some)
+      const valid = await trainer.evaluate(some, signal)
+      unvalidated = valid ? undefined : metrics
+      if (!valid) {
+        yield { type: 'step', metrics, trained_tokens }
+        continue
+      }
       metrics.valid_loss = valid.loss
       metrics.valid_mean_token_accuracy = valid.accuracy
       if (epochEnds) {

@@ -9,26 +9,30 @@ export interface MicroBatch {
   readonly feeds: Readonly<Record<string, HostTensor>>
 }
 
+/** Examples that are packed together at most: first fit costs the square of them. */
+const PACKED_TOGETHER = 512
+
 /**
- * Packs examples into rows of the step's length and rows into micro-batches. Weights are divided by
- * `totalWeight`, so that the losses of all micro-batches of one optimizer step add up to its mean.
- * Throws for an example longer than a row.
+ * Packs examples into rows of the step's length and rows into micro-batches, one at a time as they are asked for.
+ * Weights are divided by `totalWeight`, so that the losses of all micro-batches of one optimizer step add up to
+ * its mean. Throws for an example longer than a row.
  */
-export function microBatches(
+export function* microBatches(
   examples: readonly Example[],
   shape: StepShape,
   totalWeight: number,
-): MicroBatch[] {
-  const rows = packExamples(
-    examples.map((e) => e.tokens.length),
-    shape.length,
-  )
-  const batches: MicroBatch[] = []
-  for (let i = 0; i < rows.length; i += shape.rows) {
-    const part = rows.slice(i, i + shape.rows).map((row) => row.map((j) => examples[j]!))
-    batches.push({ feeds: feedsOf(part, shape, totalWeight) })
+): Generator<MicroBatch, void, undefined> {
+  for (let from = 0; from < examples.length; from += PACKED_TOGETHER) {
+    const some = examples.slice(from, from + PACKED_TOGETHER)
+    const rows = packExamples(
+      some.map((e) => e.tokens.length),
+      shape.length,
+    )
+    for (let i = 0; i < rows.length; i += shape.rows) {
+      const part = rows.slice(i, i + shape.rows).map((row) => row.map((j) => some[j]!))
+      yield { feeds: feedsOf(part, shape, totalWeight) }
+    }
   }
-  return batches
 }
 
 /** Unused places are tokens of id 0 in a segment of their own, which no supervised token sees. */

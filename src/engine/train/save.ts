@@ -1,12 +1,15 @@
 // Training state as bytes: a line of JSON, then the adapter and both moments as they lie in memory.
 
 import { createMoments } from './optimizer.ts'
+import type { StepMetrics } from './request.ts'
 import type { TrainState } from './trainer.ts'
 
 /** What a resume needs besides the request: the numbers of the last step and the vectors after it. */
 export interface SavedState {
   readonly state: TrainState
   readonly trained_tokens: number
+  /** The last step was stopped while it was being validated: a resume validates it anew. */
+  readonly unvalidated?: StepMetrics | undefined
 }
 
 interface Header {
@@ -14,12 +17,14 @@ interface Header {
   step: number
   trained_tokens: number
   parameters: number
+  unvalidated?: StepMetrics | undefined
 }
 
 /** The same state gives the same bytes. */
-export function encodeState({ state, trained_tokens }: SavedState): Uint8Array {
+export function encodeState({ state, trained_tokens, unvalidated }: SavedState): Uint8Array {
   const { step, adapter, moments } = state
-  const header: Header = { version: 1, step, trained_tokens, parameters: adapter.length }
+  const parameters = adapter.length
+  const header: Header = { version: 1, step, trained_tokens, parameters, unvalidated }
   const line = new TextEncoder().encode(JSON.stringify(header).padEnd(127))
   const vectors = [adapter, moments.first, moments.second]
   const bytes = new Uint8Array(line.length + 1 + vectors.length * adapter.byteLength)
@@ -51,5 +56,9 @@ export function decodeState(bytes: Uint8Array, parameters: number): SavedState {
   const moments = createMoments(parameters)
   vector(1, moments.first)
   vector(2, moments.second)
-  return { state: { step: header.step, adapter, moments }, trained_tokens: header.trained_tokens }
+  return {
+    state: { step: header.step, adapter, moments },
+    trained_tokens: header.trained_tokens,
+    unvalidated: header.unvalidated,
+  }
 }

@@ -40,8 +40,8 @@ export interface Trainer extends AsyncDisposable {
   readonly state: TrainState
   /** Loss before the update, then the update. `grad_norm` is the norm before clipping. */
   step(examples: readonly Example[], learningRate: number): Promise<Measure & { gradNorm: number }>
-  /** Loss and accuracy alone. */
-  evaluate(examples: readonly Example[]): Promise<Measure>
+  /** Loss and accuracy alone; undefined when `signal` was aborted before the last micro-batch. */
+  evaluate(examples: readonly Example[], signal?: AbortSignal): Promise<Measure | undefined>
   /** The gradient of the mean loss, not clipped, and nothing updated. */
   gradient(examples: readonly Example[]): Promise<Measure & { gradient: Float32Array }>
 }
@@ -61,13 +61,15 @@ export async function createTrainer(state: TrainState, options: TrainerOptions):
     session: Session,
     examples: readonly Example[],
     each: (outputs: Record<string, HostTensor>) => void,
-  ): Promise<Measure> {
+    signal?: AbortSignal,
+  ): Promise<Measure | undefined> {
     const weight = totalWeight(examples)
     const tokens = supervisedTokens(examples)
     let loss = 0
     let correct = 0
     for (const { feeds } of microBatches(examples, shape, weight)) {
       if (feeds.index!.dims[0] === 0) continue
+      if (signal?.aborted) return undefined
       using _turn = await turn()
       const outputs = await session.run({ ...feeds, adapter })
       loss += Number(outputs.loss!.data[0])
@@ -77,12 +79,13 @@ export async function createTrainer(state: TrainState, options: TrainerOptions):
     return { loss, accuracy: tokens === 0 ? 0 : correct / tokens, tokens }
   }
 
-  const accumulate = (examples: readonly Example[]) => {
+  const accumulate = async (examples: readonly Example[]): Promise<Measure> => {
     sum.fill(0)
-    return run(trainSession, examples, ({ gradient }) => {
+    const measure = await run(trainSession, examples, ({ gradient }) => {
       const part = gradient!.data as Float32Array
       for (let i = 0; i < sum.length; i++) sum[i]! += part[i]!
     })
+    return measure!
   }
 
   return {
@@ -98,9 +101,9 @@ export async function createTrainer(state: TrainState, options: TrainerOptions):
       })
       return { ...measure, gradNorm }
     },
-    async evaluate(examples) {
+    async evaluate(examples, signal) {
       evaluateSession ??= await open(graphs.evaluate)
-      return run(evaluateSession, examples, () => {})
+      return run(evaluateSession, examples, () => {}, signal)
     },
     async gradient(examples) {
       return { ...(await accumulate(examples)), gradient: sum.slice() }

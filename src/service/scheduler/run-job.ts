@@ -180,7 +180,8 @@ class Run {
         case 'step': {
           const { step, total_steps } = event.metrics
           const now = Date.now()
-          const pace = (now - began) / (step - first)
+          // A step that was stopped while it was validated comes again, and says nothing of the pace.
+          const pace = step > first ? (now - began) / (step - first) : 0
           await this.#progress.step(event.metrics, new Date(now + pace * (total_steps - step)))
           // Before its first step nobody knows how many tokens an earlier process had trained on.
           if (last.tokens !== undefined)

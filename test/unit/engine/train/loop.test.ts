@@ -140,6 +140,30 @@ test('a loss that is no number any more ends the training with advice', async ()
   )
 })
 
+test('stopped while it validates, it ends before the rest of the rows, and validates again later', async () => {
+  // The second turn after the third update is a micro-batch of the full validation.
+  let turns = 0
+  const abort = new AbortController()
+  const first: TrainEvent[] = []
+  const turn = async () => {
+    if (first.filter((e) => e.type === 'step').length === 2 && ++turns === 2) abort.abort()
+    return { [Symbol.dispose]() {} }
+  }
+  const small = { ...request, plan: { ...plan, rows: 1, row_length: 64 } }
+  for await (const event of train(small, { signal: abort.signal, turn })) first.push(event)
+  expect(first.at(-1)).toMatchObject({ type: 'state', step: 3 })
+  expect(steps(first).at(-1)).toMatchObject({ step: 3 })
+  expect(steps(first).at(-1)).not.toHaveProperty('full_valid_loss')
+  const rest = await collect({
+    plan: small.plan,
+    state: (first.at(-1) as { state: Uint8Array }).state,
+  })
+  expect(steps(rest).map((m) => m.step)).toEqual([3, 4, 5, 6, 7, 8, 9])
+  expect(steps(rest)[0]).toHaveProperty('full_valid_loss')
+  expect(adapters(rest)).toHaveLength(3)
+  expect(adapters(rest).at(-1)).toEqual(adapters(await collect({ plan: small.plan })).at(-1))
+})
+
 test('another seed gives another adapter', async () => {
   const one = adapters(await collect()).at(-1)
   const other = adapters(await collect({ seed: 8 })).at(-1)

@@ -11,7 +11,7 @@ const example = (tokens: number[], weights: number[]): Example => ({
 test('examples lie end to end, each with positions and a segment of its own', () => {
   const a = example([11, 12, 13], [0, 0, 1])
   const b = example([21, 22], [0, 0.5])
-  const [batch, ...rest] = microBatches([a, b], { rows: 1, length: 6 }, totalWeight([a, b]))
+  const [batch, ...rest] = [...microBatches([a, b], { rows: 1, length: 6 }, totalWeight([a, b]))]
   expect(rest).toEqual([])
   const numbers = (name: string) => Array.from(batch!.feeds[name]!.data, Number)
   expect(numbers('tokens')).toEqual([11, 12, 13, 21, 22, 0])
@@ -25,6 +25,6 @@ test('examples lie end to end, each with positions and a segment of its own', ()
 
 test('what does not fit into one micro-batch goes into the next', () => {
   const rows = Array.from({ length: 5 }, () => example([1, 2, 3, 4], [0, 1, 1, 1]))
-  const batches = microBatches(rows, { rows: 2, length: 4 }, 15)
+  const batches = [...microBatches(rows, { rows: 2, length: 4 }, 15)]
   expect(batches.map((b) => b.feeds.index!.dims[0])).toEqual([6, 6, 3])
 })
