@@ -70,7 +70,7 @@ export class Generator {
     this.#turn = turn
     switch (request.type) {
       case 'load':
-        await this.#residents.get(request.target)
+        ;(await this.#residents.use(request.target))[Symbol.dispose]()
         yield { type: 'ready' }
         break
       case 'unload':
@@ -89,7 +89,8 @@ export class Generator {
     request: GenerateRequest,
     signal: AbortSignal,
   ): AsyncGenerator<InferEvent, void, undefined> {
-    const target = await this.#residents.get(request.target)
+    using lease = await this.#residents.use(request.target)
+    const { target } = lease
     const prompt = promptTokens(request, target)
     const max_tokens = newTokens(request, prompt.length, target)
     checkBias(request, target)
@@ -131,7 +132,6 @@ export class Generator {
       emit,
     }))
     shared.choices.push(...running)
-    target.users++
     try {
       if (shared.echo && !scored) tellEcho(shared)
       for (const r of running) {
@@ -156,7 +156,6 @@ export class Generator {
     } finally {
       signal.removeEventListener('abort', onAbort)
       for (const r of running) this.#leave(r)
-      target.users--
     }
   }
 

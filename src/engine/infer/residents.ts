@@ -25,7 +25,15 @@ export interface ResidentTarget {
   readonly decoder: Decoder
   /** Who lies in each of the cache's slots. */
   readonly slots: unknown[]
-  /** Requests that use it now: it stays while there is one. */
+}
+
+/** A target that stays as long as this is held. */
+export interface Lease extends Disposable {
+  readonly target: ResidentTarget
+}
+
+interface Entry {
+  readonly loading: Promise<ResidentTarget>
   users: number
 }
 
@@ -36,32 +44,40 @@ const KEPT_TARGETS = 32
 export class Residents {
   readonly #threads: number
   readonly #models = new Map<string, Promise<ResidentModel>>()
-  readonly #targets = new Map<string, Promise<ResidentTarget>>()
+  /** In the order of use, the longest unused first. */
+  readonly #targets = new Map<string, Entry>()
+  #loads = 0
 
   constructor(threads: number) {
     this.#threads = threads
   }
 
-  /** The target, loaded if it is not yet there. Throws what is wrong with its files, and tries anew the next time. */
-  async get(target: Target): Promise<ResidentTarget> {
-    const key = `${target.model}\n${target.adapter ?? ''}`
-    const known = this.#targets.get(key)
-    this.#targets.delete(key)
-    const loading = known ?? this.#load(key, target)
-    this.#targets.set(key, loading) // last again: the order is that of use
+  /**
+   * The target, loaded if it is not yet there; it stays until the lease on it is disposed. Throws what is wrong with
+   * its files, and tries anew the next time.
+   */
+  async use(target: Target): Promise<Lease> {
+    const name = `${target.model}\n${target.adapter ?? ''}`
+    const entry = this.#targets.get(name) ?? this.#enter(name, target)
+    this.#targets.delete(name)
+    this.#targets.set(name, entry)
+    entry.users++
+    const release = () => {
+      entry.users--
+    }
     try {
-      const resident = await loading
-      await this.#forgetIdle(KEPT_TARGETS)
-      return resident
+      const resident = await entry.loading
+      this.#forgetIdle(KEPT_TARGETS)
+      return { target: resident, [Symbol.dispose]: release }
     } catch (error) {
-      this.#targets.delete(key)
+      release()
       throw error
     }
   }
 
   /** Gives back everything that no request uses. */
   async clear(): Promise<void> {
-    await this.#forgetIdle(0)
+    this.#forgetIdle(0)
     if (this.#targets.size > 0) return
     for (const [path, loading] of this.#models) {
       this.#models.delete(path)
@@ -70,10 +86,19 @@ export class Residents {
     }
   }
 
-  async #forgetIdle(keep: number): Promise<void> {
-    for (const [key, loading] of this.#targets) {
+  #enter(name: string, target: Target): Entry {
+    // The key is new with each load: sequences of a target that was forgotten do not mix with those of its successor.
+    const entry: Entry = { loading: this.#load(`${name}\n${++this.#loads}`, target), users: 0 }
+    entry.loading.catch(() => {
+      if (this.#targets.get(name) === entry) this.#targets.delete(name)
+    })
+    return entry
+  }
+
+  #forgetIdle(keep: number): void {
+    for (const [name, { users }] of this.#targets) {
       if (this.#targets.size <= keep) return
-      if ((await loading).users === 0) this.#targets.delete(key)
+      if (users === 0) this.#targets.delete(name)
     }
   }
 
@@ -98,7 +123,6 @@ export class Residents {
         layout && adapterFeeds(layout, flatFromAdapter(layout, adapter)),
       ),
       slots: [],
-      users: 0,
     }
   }
 
