@@ -14,6 +14,7 @@ import { createLog, type Logger } from './log.ts'
 import { readOrMakeKey } from './service/auth/bootstrap.ts'
 import { ensureBootstrapKey } from './service/auth/keys.ts'
 import { startEmbeddedPostgres } from './service/db/embedded-postgres.ts'
+import { removeEndedCursors } from './service/db/ended-cursors.ts'
 import { migrate } from './service/db/migrate.ts'
 import { openPool, type Pool } from './service/db/pool.ts'
 import { createFiles } from './service/files/files.ts'
@@ -125,6 +126,7 @@ export const startServer = async (
       tasks: {
         files: files.sweep,
         uploads: uploads.sweep,
+        cursors: () => removeEndedCursors(db),
         objects: () => sweepObjects(stores, { grace_ms: DAY_MS, stale_ms: DAY_MS, log }),
         caches: async () => {
           const folders = [join(cache, 'weights'), join(cache, 'adapters')]

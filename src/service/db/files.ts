@@ -31,6 +31,18 @@ export interface FileQuery {
 
 const ALIVE = '(expires_at is null or expires_at > now())'
 
+/** Where a page may begin: at files, and where files stood until lately. */
+const CURSORS = `(select created_at, id from files where project_id = $1 and id = $2
+                  union all
+                  select created_at, id from ended_cursors where list_id = $1 and id = $2)`
+
+/** What a deletion returns, noted as the cursors that it ends. */
+const ENDING = (deletion: string) =>
+  `with gone as (${deletion} returning *),
+        ended as (insert into ended_cursors (list_id, id, created_at)
+                  select project_id, id, created_at from gone)
+   select * from gone`
+
 export const insertFile = async (db: Db, file: NewFile): Promise<FileRecord> => {
   const { rows } = await db.query<FileRecord>(
     `insert into files (id, project_id, sha256, bytes, filename, purpose, status, status_details, expires_at)
@@ -63,7 +75,7 @@ export const findFile = async (
   return rows[0]
 }
 
-/** `limit + 1` rows behind `after`; undefined when `after` names no file of this project. */
+/** `limit + 1` rows behind `after`; undefined when `after` names no file that this project has or had lately. */
 export const listFiles = async (
   db: Db,
   project_id: string,
@@ -71,21 +83,19 @@ export const listFiles = async (
 ): Promise<FileRecord[] | undefined> => {
   const cursor = query.after === undefined ? null : query.after
   if (cursor !== null) {
-    const { rowCount } = await db.query('select from files where project_id = $1 and id = $2', [
-      project_id,
-      cursor,
-    ])
+    const { rowCount } = await db.query(`select from ${CURSORS} cursor`, [project_id, cursor])
     if (rowCount === 0) return undefined
   }
   const [is, order] = query.order === 'asc' ? ['>', 'asc'] : ['<', 'desc']
   const { rows } = await db.query<FileRecord>(
     `select * from files
       where project_id = $1 and ${ALIVE}
-        and ($2::text is null or purpose = $2)
-        and ($3::text is null or (created_at, id) ${is} (select created_at, id from files where project_id = $1 and id = $3))
+        and ($3::text is null or purpose = $3)
+        and ($2::text is null
+             or (created_at, id) ${is} (select created_at, id from ${CURSORS} cursor limit 1))
       order by created_at ${order}, id ${order}
       limit $4`,
-    [project_id, query.purpose ?? null, cursor, query.limit + 1],
+    [project_id, cursor, query.purpose ?? null, query.limit + 1],
   )
   return rows
 }
@@ -97,7 +107,7 @@ export const deleteFile = async (
   id: string,
 ): Promise<FileRecord | undefined> => {
   const { rows } = await db.query<FileRecord>(
-    `delete from files where project_id = $1 and id = $2 and ${ALIVE} returning *`,
+    ENDING(`delete from files where project_id = $1 and id = $2 and ${ALIVE}`),
     [project_id, id],
   )
   return rows[0]
@@ -109,9 +119,10 @@ export const deleteExpiredFiles = async (
   limit: number,
 ): Promise<Pick<FileRecord, 'id' | 'project_id' | 'sha256'>[]> => {
   const { rows } = await db.query(
-    `delete from files
-      where id in (select id from files where expires_at <= now() limit $1 for update skip locked)
-      returning id, project_id, sha256`,
+    ENDING(
+      `delete from files
+        where id in (select id from files where expires_at <= now() limit $1 for update skip locked)`,
+    ),
     [limit],
   )
   return rows

@@ -53,12 +53,18 @@ export async function pruneCheckpoints(
   keep: number,
 ): Promise<FineTuningCheckpoint[]> {
   const { rows } = await tx.query<FineTuningCheckpoint>(
-    `delete from fine_tuning_checkpoints
-      where job_id = $1 and made_by = 'epoch'
-        and step_number not in (select step_number from fine_tuning_checkpoints
-                                 where job_id = $1 and made_by = 'epoch'
-                                 order by step_number desc limit $2)
-      returning *`,
+    `with gone as (
+       delete from fine_tuning_checkpoints
+        where job_id = $1 and made_by = 'epoch'
+          and step_number not in (select step_number from fine_tuning_checkpoints
+                                   where job_id = $1 and made_by = 'epoch'
+                                   order by step_number desc limit $2)
+       returning *
+     ), ended as (
+       insert into ended_cursors (list_id, id, created_at, step_number)
+       select job_id, id, created_at, step_number from gone
+     )
+     select * from gone`,
     [job_id, keep],
   )
   return rows
@@ -77,6 +83,11 @@ export async function findCheckpointAt(
   return rows[0]
 }
 
+/** Where a page may begin: at checkpoints, and where some stood until lately. */
+const CURSORS = `(select step_number from fine_tuning_checkpoints where job_id = $1 and id = $2
+                  union all
+                  select step_number from ended_cursors where list_id = $1 and id = $2)`
+
 /** Newest first, older than the checkpoint `after`. */
 export async function listCheckpoints(
   db: Db,
@@ -86,8 +97,7 @@ export async function listCheckpoints(
     `select * from fine_tuning_checkpoints
       where job_id = $1
         and ($2::text is null
-             or step_number < (select step_number from fine_tuning_checkpoints
-                                where job_id = $1 and id = $2))
+             or step_number < (select step_number from ${CURSORS} cursor limit 1))
       order by step_number desc
       limit $3`,
     [query.job_id, query.after ?? null, query.limit],
@@ -143,11 +153,8 @@ export async function endCheckpointNames(
   return rows
 }
 
-/** Whether the job has a checkpoint of this id. */
-export async function findCheckpoint(db: Db, job_id: string, id: string): Promise<boolean> {
-  const { rowCount } = await db.query(
-    'select from fine_tuning_checkpoints where job_id = $1 and id = $2',
-    [job_id, id],
-  )
-  return rowCount === 1
+/** Whether the job has a checkpoint of this id, or had it lately: a page may begin there. */
+export async function isCheckpointCursor(db: Db, job_id: string, id: string): Promise<boolean> {
+  const { rowCount } = await db.query(`select from ${CURSORS} cursor`, [job_id, id])
+  return rowCount !== 0
 }

@@ -8,7 +8,7 @@ import type { Logger } from '../../log.ts'
 import { type FileRecord, findFile } from '../db/files.ts'
 import {
   type FineTuningCheckpoint,
-  findCheckpoint,
+  isCheckpointCursor,
   listCheckpoints,
 } from '../db/fine-tuning-checkpoints.ts'
 import {
@@ -261,7 +261,8 @@ export function createJobs({ stores, models, log, pause_seconds = 30 }: JobsOpti
 
     async checkpoints(project_id, id, { after, limit }) {
       const { id: job_id } = await retrieve(project_id, id)
-      if (after !== undefined && !(await findCheckpoint(db, job_id, after))) throw badCursor(after)
+      if (after !== undefined && !(await isCheckpointCursor(db, job_id, after)))
+        throw badCursor(after)
       return listCheckpoints(db, { job_id, after, limit: limit + 1 })
     },
   }

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import OpenAI, { toFile } from 'openai'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { removeEndedCursors } from '../../../src/service/db/ended-cursors.ts'
 import { onS3 } from '../../support/objects.ts'
 import { checkedFetch } from '../../support/replies.ts'
 import { bearer, startService, type TestService } from '../../support/service.ts'
@@ -302,6 +303,44 @@ test('pages walk all files of the project once, newest first or oldest first', a
     status: 400,
     param: 'order',
   })
+})
+
+test.each(['asc', 'desc'] as const)(
+  'files may be deleted while one pages over them (%s)',
+  async (order) => {
+    const mine = clientOf(await service.keyOf('member', await service.anotherProject()))
+    const file = async () =>
+      (
+        await mine.files.create({
+          file: await toFile(Buffer.from(ROW), 'a.jsonl'),
+          purpose: 'fine-tune',
+        })
+      ).id
+    const made = [await file(), await file(), await file(), await file(), await file()]
+    const seen: string[] = []
+    for await (const { id } of mine.files.list({ limit: 2, order })) {
+      seen.push(id)
+      await mine.files.delete(id)
+    }
+    expect(seen).toEqual(order === 'asc' ? made : made.toReversed())
+    expect((await mine.files.list()).data).toEqual([])
+    // The place is this project's alone, and kept for a day.
+    await expect(client.files.list({ after: made[2]! })).rejects.toMatchObject({ status: 400 })
+    await service.db.query(`update ended_cursors set ended_at = now() - interval '25 hours'`)
+    await removeEndedCursors(service.db)
+    await expect(mine.files.list({ after: made[2]! })).rejects.toMatchObject({ param: 'after' })
+  },
+)
+
+test('a file whose hour came and that was swept is still a place to go on from', async () => {
+  const mine = clientOf(await service.keyOf('member', await service.anotherProject()))
+  const file = async () => toFile(Buffer.from(ROW), 'a.jsonl')
+  const older = await mine.files.create({ file: await file(), purpose: 'fine-tune' })
+  const newer = await mine.files.create({ file: await file(), purpose: 'fine-tune' })
+  await service.db.query('update files set expires_at = now() where id = $1', [newer.id])
+  await service.files.sweep()
+  const { data } = await mine.files.list({ after: newer.id })
+  expect(data.map(({ id }) => id)).toEqual([older.id])
 })
 
 test('a project sees no file of another', async () => {

@@ -330,6 +330,25 @@ test('a job that fails says why and leaves no state', async () => {
   expect(cancelled).toMatchObject({ status: 400 })
 })
 
+test('a checkpoint that newer ones have pushed out is still a place to go on from', async () => {
+  const { id, lease, job } = await claimedJob()
+  const progress = new Progress(service.stores, lease)
+  await progress.planned(plan, [])
+  await progress.started()
+  const url = `/v1/fine_tuning/jobs/${id}/checkpoints`
+  await progress.checkpoint(await job(), checkpoint(id, 2))
+  await progress.checkpoint(await job(), checkpoint(id, 3))
+  const { last_id } = (await service.get(`${url}?limit=1`)).body
+  for (const step of [4, 5, 6]) await progress.checkpoint(await job(), checkpoint(id, step))
+  // Steps 2 and 3 are gone: nothing is older than step 3.
+  expect(await service.get(`${url}?after=${last_id}`)).toMatchObject({
+    status: 200,
+    body: { data: [], has_more: false },
+  })
+  expect((await service.get(`${url}?after=ftckpt_none`)).status).toBe(400)
+  await service.post(`/v1/fine_tuning/jobs/${id}/cancel`)
+})
+
 test('a cancel ends the holder, its state goes and its checkpoints stay usable', async () => {
   const { id, lease, job } = await claimedJob()
   const progress = new Progress(service.stores, lease)
