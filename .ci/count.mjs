@@ -6,7 +6,7 @@ import { join } from 'node:path'
 const [folder, failedSteps] = process.argv.slice(2)
 const total = { passed: 0, failed: 0, skipped: 0 }
 
-for (const run of ['npm-test', 'debian-postgres', 's3']) {
+for (const run of ['npm-test', 'embedded-s3', 'debian-folder', 'debian-s3']) {
   const file = join(folder, `${run}.json`)
   if (!existsSync(file)) {
     console.log(`${run}: no report`)

@@ -1,4 +1,5 @@
-// A real server in a process of its own, as `npm start` runs it, on embedded parts in a temporary home.
+// A real server in a process of its own, as `npm start` runs it, in a temporary home: on embedded parts, or on the
+// database server and the object store that TEST_DATABASE_URL and TEST_OBJECTS name.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -8,6 +9,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { objectSettings } from './objects.ts'
+import { freshDatabase } from './postgres.ts'
 
 export interface LuthierServer extends AsyncDisposable {
   /** Ends in /v1. */
@@ -57,6 +59,8 @@ export async function startLuthier(
   const port = await freePort()
   const apiKey = 'sk-end-to-end-tests-only'
   const objects = await objectSettings()
+  const outside = process.env.TEST_DATABASE_URL !== undefined && !('DATABASE_URL' in settings)
+  const database = outside ? await freshDatabase() : undefined
   let child: ChildProcess | undefined
   let output = ''
 
@@ -86,6 +90,7 @@ export async function startLuthier(
           LUTHIER_API_KEY: apiKey,
           LUTHIER_PRECISION: 'fp32',
           ...objects.env,
+          ...(database && { DATABASE_URL: database.url }),
           ...settings,
         },
         stdio: ['ignore', 'pipe', 'pipe'],
@@ -122,6 +127,7 @@ export async function startLuthier(
     async [Symbol.asyncDispose]() {
       await server.stop()
       await objects.remove()
+      await database?.[Symbol.asyncDispose]()
       rmSync(home, { recursive: true, force: true })
     },
   }

@@ -154,7 +154,7 @@ const acceptEmptyJson = (app: FastifyInstance): void => {
     { parseAs: 'string' },
     (request, body, done) => {
       if (body === '') done(null, undefined)
-      else parse(request, body, done)
+      else void parse(request, body, done)
     },
   )
 }
