@@ -75,7 +75,7 @@ const unfinished = (bytes: Buffer): number => {
   return 0
 }
 
-/** Collects the first line that is not blank. */
+/** Collects the first line that is not blank. Looks at each byte before it once and keeps none of them. */
 const createRowReader = () => {
   let parts: Buffer[] = []
   let bytes = 0
@@ -85,6 +85,10 @@ const createRowReader = () => {
     push(chunk: Buffer) {
       let start = 0
       while (state === 'reading' && start < chunk.length) {
+        if (bytes === 0) {
+          start = skipBlank(chunk, start)
+          if (start === chunk.length) return
+        }
         const end = chunk.indexOf(NEWLINE, start)
         const part = chunk.subarray(start, end < 0 ? chunk.length : end)
         parts.push(Buffer.from(part))
@@ -92,14 +96,8 @@ const createRowReader = () => {
         if (bytes > ROW_LIMIT) {
           state = 'too long'
           parts = []
-        }
+        } else if (end >= 0) finish()
         if (end < 0) return
-        if (reader.text()?.trim() !== '') state = state === 'reading' ? 'complete' : state
-        else {
-          parts = []
-          bytes = 0
-          reader.line++
-        }
         start = end + 1
       }
     },
@@ -107,11 +105,32 @@ const createRowReader = () => {
     text(): string | undefined {
       if (state === 'too long') return undefined
       const all = Buffer.concat(parts)
-      return (all.subarray(0, 3).equals(BOM) ? all.subarray(3) : all).toString('utf8')
+      const marked = reader.line === 1 && all.subarray(0, 3).equals(BOM)
+      return (marked ? all.subarray(3) : all).toString('utf8')
     },
+  }
+
+  const skipBlank = (chunk: Buffer, from: number): number => {
+    let at = from
+    for (; at < chunk.length && isBlank(chunk[at]!); at++) if (chunk[at] === NEWLINE) reader.line++
+    return at
+  }
+
+  const finish = () => {
+    // Only the first line may be blank and yet have bytes here: those of the byte order mark.
+    if (reader.line > 1 || reader.text()?.trim() !== '') {
+      state = 'complete'
+      return
+    }
+    parts = []
+    bytes = 0
+    reader.line++
   }
   return reader
 }
+
+/** Tab, newline, vertical tab, form feed, carriage return, space. */
+const isBlank = (byte: number) => byte === 0x20 || (byte >= 0x09 && byte <= 0x0d)
 
 const isJsonObject = (text: string): boolean => {
   try {

@@ -41,6 +41,26 @@ test.each<[string, Buffer, string]>([
   for (const piece of [1, 2, 1000]) expect(sniff(bytes, piece)).toContain(verdict)
 })
 
+test('a file of blank lines costs next to nothing, and the line of its row is right', () => {
+  const blank = Buffer.alloc(16 * 1024 * 1024, '\n')
+  const before = process.cpuUsage()
+  expect(sniff(blank, 65_536)).toBe('The file holds no rows.')
+  // A tenth of what decoding every line took.
+  expect(process.cpuUsage(before).user).toBeLessThan(1.5e6)
+  const lines = 100_000
+  expect(sniff(Buffer.concat([blank.subarray(0, lines), text('12')]), 65_536)).toBe(
+    `The file is not JSONL: line ${lines + 1} is not a JSON object.`,
+  )
+})
+
+test('a byte order mark alone on the first line is a blank line', () => {
+  const bom = [0xef, 0xbb, 0xbf]
+  for (const piece of [1, 2, 1000]) {
+    expect(sniff(text(bom, '\n{"a":1}'), piece)).toBeUndefined()
+    expect(sniff(text(bom, ' \r\n12\n'), piece)).toContain('line 2 is')
+  }
+})
+
 test('how the bytes are cut changes nothing', () => {
   fc.assert(
     fc.property(
