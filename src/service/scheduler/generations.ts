@@ -82,7 +82,10 @@ export async function gather(events: AsyncIterable<InferEvent>): Promise<Answers
       case 'delta': {
         const answer = part(event.index)
         answer.text += event.text
-        if (event.tokens) answer.tokens = [...(answer.tokens ?? []), ...event.tokens]
+        if (event.tokens) {
+          answer.tokens ??= []
+          for (const token of event.tokens) answer.tokens.push(token)
+        }
         break
       }
       case 'finish': {

@@ -83,6 +83,21 @@ test('events are gathered into one text a choice, in order', async () => {
   })
 })
 
+test('listed tokens are gathered in order, and in time that grows with their number alone', async () => {
+  const N = 50_000
+  async function* events(): AsyncGenerator<InferEvent> {
+    for (let i = 0; i < N; i++) {
+      const token = { token: `${i}`, bytes: [], logprob: -1, offset: i, top: [] }
+      yield { type: 'delta', index: 0, text: 'x', tokens: [token] }
+    }
+    yield { type: 'finish', index: 0, finish_reason: 'length', completion_tokens: N }
+  }
+  const { tokens } = (await gather(events())).choices[0]!
+  expect(tokens?.length).toBe(N)
+  expect(tokens?.every(({ offset }, at) => offset === at)).toBe(true)
+  // Copied at every delta, this many tokens took more than the time that a test has.
+})
+
 test('the best of each prompt are those with the highest mean, the best first', () => {
   const choice = (text: string, mean_logprob?: number) => ({
     text,
