@@ -3,7 +3,7 @@
 import { realpathSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import type { AddressInfo } from 'node:net'
-import { hostname } from 'node:os'
+import { hostname, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
@@ -113,6 +113,7 @@ export const startServer = async (
         cache: join(cache, 'weights'),
         adapterFile,
         takeTurn: device.turns('training'),
+        folders: [config.home, config.models, tmpdir()],
         metrics,
         warm: async (project_id, model) => local.warm(await models.resolve(project_id, model)),
       })

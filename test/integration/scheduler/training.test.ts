@@ -34,6 +34,7 @@ describe.skipIf(stories.missing)('fine-tuning jobs on a real model', () => {
       log: testLog,
       adapterFile: service.adapterFile,
       takeTurn: service.device.turns('training'),
+      folders: [models, service.folder],
       lease_seconds: 2,
       poll_seconds: 0.5,
     })

@@ -79,6 +79,7 @@ describe.skipIf(stories.missing || !s3Server())(`an outage of S3 (${NO_S3})`, ()
       log: testLog,
       adapterFile: service.adapterFile,
       takeTurn: service.device.turns('training'),
+      folders: [service.folder],
       lease_seconds: 10,
       poll_seconds: 0.5,
     })
