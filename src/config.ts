@@ -105,6 +105,10 @@ export const readConfig = (env: Environment): Config => {
     )
   if (config.workerUrl !== undefined && !/^http:\/\/[^/]/.test(config.workerUrl))
     mistakes.push(`LUTHIER_WORKER_URL: '${config.workerUrl}' does not begin with http://`)
+  if (config.workerUrl !== undefined && config.role !== 'worker')
+    mistakes.push(
+      `LUTHIER_WORKER_URL: with the role '${config.role}' this means nothing; set LUTHIER_ROLE=worker`,
+    )
   if (mistakes.length > 0)
     throw new Error(`The settings are wrong:\n${mistakes.map((text) => `  ${text}`).join('\n')}`)
   return Object.freeze(config)

@@ -82,6 +82,7 @@ export const startServer = async (
       stores,
       folder: config.models,
       aliases: config.modelAliases,
+      log,
     })
     const jobs = createJobs({ stores, models, log })
 

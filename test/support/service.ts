@@ -99,6 +99,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     stores,
     folder: modelFolder ?? join(folder, 'models'),
     aliases: aliases ?? {},
+    log: testLog,
   })
   const jobs = createJobs({ stores, models, log: testLog })
   const device = new Device()

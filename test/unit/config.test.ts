@@ -128,6 +128,13 @@ test('a role of its own needs a database that others see too', () => {
   expect(() => readConfig({ LUTHIER_WORKER_URL: 'somewhere' })).toThrow('LUTHIER_WORKER_URL: ')
 })
 
+test('an address of a worker means nothing to another role', () => {
+  const env = { LUTHIER_WORKER_URL: 'http://gpu-1:8080', DATABASE_URL: 'postgres://host/name' }
+  for (const LUTHIER_ROLE of ['api', 'all'])
+    expect(() => readConfig({ ...env, LUTHIER_ROLE })).toThrow('set LUTHIER_ROLE=worker')
+  expect(readConfig({ ...env, LUTHIER_ROLE: 'worker' }).workerUrl).toBe('http://gpu-1:8080')
+})
+
 test('auto does not stand in a list of devices', () => {
   expect(() => readConfig({ LUTHIER_DEVICE: 'auto,cpu' })).toThrow('stands alone')
 })

@@ -2,6 +2,7 @@
 
 import { resolve as absolute } from 'node:path'
 import { invalidRequest, modelNotFound } from '../../errors.ts'
+import type { Logger } from '../../log.ts'
 import {
   endCheckpointNames,
   findCheckpointByName,
@@ -19,6 +20,7 @@ export interface ModelsOptions {
   folder: string
   /** A name that clients send → the base model that answers. */
   aliases: Readonly<Record<string, string>>
+  log: Pick<Logger, 'warn'>
 }
 
 export interface ModelRegistry extends Models {
@@ -33,9 +35,13 @@ const SCAN_MS = 2000
 export async function openModels(options: ModelsOptions): Promise<ModelRegistry> {
   const registry = new Registry(options)
   const found = await registry.scan()
-  for (const [alias, target] of Object.entries(options.aliases))
+  for (const [alias, target] of Object.entries(options.aliases)) {
     if (found.has(alias) && alias !== target)
       throw new Error(`The alias "${alias}" is the name of a base model: ${found.get(alias)?.path}`)
+    // It may still be pulled.
+    if (!found.has(target))
+      options.log.warn({ alias, target }, 'alias of a base model that is not installed')
+  }
   return registry
 }
 
