@@ -3,6 +3,7 @@
 
 import { createHash } from 'node:crypto'
 import type { FastifyRequest } from 'fastify'
+import { Type } from 'typebox'
 import { invalidRequest } from '../../errors.ts'
 import {
   findResponse,
@@ -17,6 +18,15 @@ import { type Pool, type PoolClient, transaction } from '../db/pool.ts'
 export type Commit<T> = (write: (tx: PoolClient) => Promise<T>) => Promise<T>
 
 const MAX_LENGTH = 255
+
+/** For the description of a route that honours the key. Its length is judged where it is read. */
+export const IdempotencyHeaders = Type.Object({
+  'Idempotency-Key': Type.Optional(
+    Type.String({
+      description: `1 to ${MAX_LENGTH} characters. For 24 hours, the same request under the same key gets the first one's answer and does nothing.`,
+    }),
+  ),
+})
 
 /**
  * Answers with what `act` comes to, or, under a key that was used, with what it came to then. `act` does its writing

@@ -4,7 +4,7 @@ import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from 'typebox'
 import type { Pool } from '../../db/pool.ts'
 import type { Jobs } from '../../jobs/jobs.ts'
-import { idempotent } from '../idempotency.ts'
+import { IdempotencyHeaders, idempotent } from '../idempotency.ts'
 import { cursorQuery, cutPage, presentPage } from '../pagination.ts'
 import {
   CreateFineTuningJobRequest,
@@ -49,6 +49,7 @@ export const fineTuningRoutes: FastifyPluginAsyncTypebox<FineTuningDeps> = async
         operationId: 'createFineTuningJob',
         summary: 'Creates a job that tunes a model on an uploaded file.',
         tags,
+        headers: IdempotencyHeaders,
         body: CreateFineTuningJobRequest,
         response: { 200: Type.Ref('FineTuningJob#') },
       },
