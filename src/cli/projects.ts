@@ -1,7 +1,10 @@
 // luthier projects: makes, lists and archives projects.
 
 import { Command } from 'commander'
+import { readConfig } from '../config.ts'
 import { createProject, endProject, listProjects, namedProject } from '../service/auth/projects.ts'
+import { cancelJobsOf } from '../service/jobs/cancel.ts'
+import { openStore } from '../service/storage/open.ts'
 import { table, timeText, withOrganization } from './operator.ts'
 
 export const projectsCommand = () =>
@@ -37,12 +40,17 @@ export const projectsCommand = () =>
     )
     .addCommand(
       new Command('archive')
-        .description('have a project refuse every request; nothing of it is deleted')
+        .description(
+          'refuse every request of a project and cancel its jobs; nothing of it is deleted',
+        )
         .argument('<project>', 'its id or name')
         .action((name: string) =>
           withOrganization(async (db, organization_id) => {
             const { id } = await namedProject(db, organization_id, name)
             await endProject(db, organization_id, id)
+            const store = await openStore(readConfig(process.env))
+            const cancelled = await cancelJobsOf({ db, store }, id)
+            for (const job of cancelled) console.log(`${job} is cancelled.`)
             console.log(`${id} is archived.`)
           }),
         ),

@@ -245,6 +245,19 @@ export async function listSuperseded(db: Db, id: string): Promise<string[]> {
   return [...new Set(rows[0]?.superseded)]
 }
 
+/** The jobs of a project that have not ended, the oldest first. */
+export async function listUnended(
+  db: Db,
+  project_id: string,
+): Promise<Array<{ id: string; project_id: string }>> {
+  const { rows } = await db.query<{ id: string; project_id: string }>(
+    `select id, project_id from fine_tuning_jobs
+      where project_id = $1 and status = any ($2) order by seq`,
+    [project_id, statesBefore('cancelled')],
+  )
+  return rows
+}
+
 /** Jobs that have ended and still have something to be released. */
 export async function listUnreleased(db: Db): Promise<Array<{ id: string; project_id: string }>> {
   const { rows } = await db.query<{ id: string; project_id: string }>(

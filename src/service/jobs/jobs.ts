@@ -22,17 +22,17 @@ import {
   type MetadataFilter,
 } from '../db/fine-tuning-jobs.ts'
 import { type Db, isForeignKeyViolation, transaction } from '../db/pool.ts'
-import { cancelWork, insertWork, requestPause, resumeWork } from '../db/work.ts'
+import { insertWork, requestPause, resumeWork } from '../db/work.ts'
 import { findWorkEvent, listWorkEvents, type WorkEvent } from '../db/work-events.ts'
 import { newId, randomLetters } from '../ids.ts'
 import { baseOfTunedName, tunedModelName } from '../models/names.ts'
 import type { ModelRegistry } from '../models/registry.ts'
 import type { Stores } from '../storage/objects.ts'
+import { alreadyEnded, cancelJob } from './cancel.ts'
 import { eventText } from './event-texts.ts'
 import type { FileParam } from './file-errors.ts'
 import { mergeHyperparameters, type SentHyperparameters } from './hyperparameters.ts'
 import { isTerminal, type JobStatus } from './states.ts'
-import { releaseSuperseded } from './superseded.ts'
 import { tell } from './tell.ts'
 
 export const FINE_TUNING_JOB = 'fine_tuning.job'
@@ -210,16 +210,8 @@ export function createJobs({ stores, models, log, pause_seconds = 30 }: JobsOpti
 
     async cancel(project_id, id) {
       const job = await retrieve(project_id, id)
-      const cancelled = await transaction(db, async (tx) => {
-        // The work first: its holder's transactions lock it first too.
-        await cancelWork(tx, job.id)
-        const changed = await changeJob(tx, job.id, 'cancelled')
-        if (!changed) throw alreadyEnded(job.id)
-        await tell(tx, id, 'cancelled', eventText.cancelled())
-        return changed
-      })
+      const cancelled = await cancelJob(stores, job)
       log.info({ job: id }, 'job cancelled')
-      await releaseSuperseded(stores, project_id, id)
       return cancelled
     },
 
@@ -326,10 +318,6 @@ function wrongState(id: string, status: JobStatus, wished: 'paused' | 'resumed')
     { code: 'invalid_job_state' },
   )
 }
-
-// Not a 409: clients try those again, and this will not change.
-const alreadyEnded = (id: string) =>
-  invalidRequest(`Job has already completed: ${id}`, { code: 'invalid_job_state' })
 
 const badCursor = (after: string) =>
   invalidRequest(`Invalid 'after': no object with id '${after}' in this list.`, {

@@ -3,22 +3,40 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import OpenAI, { toFile } from 'openai'
+import { pino } from 'pino'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { readConfig } from '../../../src/config.ts'
 import { type RunningServer, startServer } from '../../../src/server.ts'
+import { openDatabase } from '../../../src/service/db/database.ts'
 import { luthier } from '../../support/command.ts'
 import { testLog } from '../../support/log.ts'
+import { writeTinyModel } from '../../support/tiny-model.ts'
 
 let home: string
 let server: RunningServer
+const logged: string[] = []
+const log = pino({ level: 'warn' }, { write: (line: string) => void logged.push(line) })
 beforeAll(async () => {
   // A short path: the database's socket lies under it.
   home = mkdtempSync(join(tmpdir(), 'luthier-ops-'))
-  server = await startServer(readConfig({ PORT: '0', LUTHIER_HOME: home }), testLog)
+  await writeTinyModel(join(home, 'models', 'tiny'))
+  const LUTHIER_MODEL_ALIASES = 'gpt-4o-mini=gone,gpt-4o=tiny'
+  server = await startServer(
+    readConfig({ PORT: '0', LUTHIER_HOME: home, LUTHIER_MODEL_ALIASES }),
+    log,
+  )
 })
 afterAll(async () => {
   await server.close()
   rmSync(home, { recursive: true, force: true })
+})
+
+test('an alias whose model is not installed is said at start', () => {
+  const warnings = logged.map((line) => JSON.parse(line)).filter(({ alias }) => alias)
+  expect(warnings).toMatchObject([
+    { alias: 'gpt-4o-mini', target: 'gone', msg: expect.stringContaining('not installed') },
+  ])
 })
 
 const run = (...args: string[]) => luthier({ LUTHIER_HOME: home, DATABASE_URL: '' }, ...args)
@@ -77,6 +95,36 @@ test('a project has keys of its own, and refuses every request once it is archiv
   const gone = await run('keys', 'create', 'late', '--project', 'support')
   expect(gone).toMatchObject({ code: 1, stderr: 'luthier: There is no project support.\n' })
 })
+
+test('archiving a project cancels what it has in line and in work, and says so', async () => {
+  const project = (await run('projects', 'create', 'busy')).stdout.trim()
+  const key = (await run('keys', 'create', 'bot', '--project', 'busy')).stdout.trim()
+  const client = new OpenAI({ apiKey: key, baseURL: `${server.url}/v1`, maxRetries: 0 })
+  const rows = Array.from({ length: 200 }, (_, i) => `{"prompt":"Cat ${i}","completion":" ${i}"}\n`)
+  const file = await toFile(Buffer.from(rows.join('')), 'train.jsonl')
+  const training_file = (await client.files.create({ file, purpose: 'fine-tune' })).id
+  const create = () =>
+    client.fineTuning.jobs.create({
+      model: 'tiny',
+      training_file,
+      hyperparameters: { n_epochs: 50, batch_size: 1 },
+    })
+  const jobs = [await create(), await create()]
+  await expect
+    .poll(async () => (await client.fineTuning.jobs.retrieve(jobs[0]!.id)).status, {
+      timeout: 60_000,
+    })
+    .toBe('running')
+  expect(await run('projects', 'archive', 'busy')).toMatchObject({
+    code: 0,
+    stdout: `${jobs.map(({ id }) => `${id} is cancelled.\n`).join('')}${project} is archived.\n`,
+  })
+  await using database = await openDatabase(readConfig({ LUTHIER_HOME: home }), testLog)
+  const sql = `select status, state, lease_owner from fine_tuning_jobs join work using (id)
+                where fine_tuning_jobs.project_id = $1`
+  const cancelled = { status: 'cancelled', state: 'ended', lease_owner: null }
+  expect((await database.db.query(sql, [project])).rows).toEqual([cancelled, cancelled])
+}, 120_000)
 
 test('the default project stays, and an unknown name is one sentence', async () => {
   const refused = await run('projects', 'archive', 'Default project')
