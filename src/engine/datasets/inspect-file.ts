@@ -1,8 +1,8 @@
 // A whole training file judged: every mistake with its line, and how much there is to learn.
 
-import { createHash } from 'node:crypto'
 import { ApiError } from '../../errors.ts'
 import type { Tokenizer } from '../tokenizer/tokenizer.ts'
+import { GrowingList, TextSet } from './compact.ts'
 import { encodeRow } from './encode.ts'
 import type { RowError, RowFormat } from './example.ts'
 import { readLines } from './jsonl.ts'
@@ -28,7 +28,7 @@ export interface InspectedFile {
   error_count: number
   warnings: string[]
   /** Tokens of each example after cutting, in the file's order; empty without a tokenizer. */
-  lengths: number[]
+  lengths: Int32Array
 }
 
 const KEPT_ERRORS = 100
@@ -40,9 +40,9 @@ const KEPT_ERRORS = 100
 export async function inspectFile(path: string, options: InspectOptions): Promise<InspectedFile> {
   const { tokenizer, chat_template, max_sequence_length } = options
   const errors: RowError[] = []
-  const lengths: number[] = []
+  const lengths = new GrowingList()
   const count = { rows: 0, errors: 0, tokens: 0, trained: 0, truncated: 0, skipped: 0, twice: 0 }
-  const seen = new Set<string>()
+  const seen = new TextSet()
   let expected: RowFormat | undefined
 
   const refuse = (error: RowError) => {
@@ -57,9 +57,7 @@ export async function inspectFile(path: string, options: InspectOptions): Promis
     for (const error of found) refuse(error)
     if (found.length > 0 || !row || !format || 'error' in line) continue
 
-    const digest = createHash('sha1').update(line.text).digest('base64')
-    if (seen.has(digest)) count.twice++
-    seen.add(digest)
+    if (!seen.add(line.text)) count.twice++
     if (!tokenizer) continue
 
     try {
@@ -95,7 +93,7 @@ export async function inspectFile(path: string, options: InspectOptions): Promis
     errors,
     error_count: count.errors,
     warnings: warningsOf(count, max_sequence_length),
-    lengths,
+    lengths: lengths.values(),
   }
 }
 

@@ -12,7 +12,7 @@ export async function inspect(request: InspectRequest): Promise<Inspection> {
   const checkpoint = await openCheckpoint(request.model)
   const tokenizer = await openTokenizer(checkpoint)
   const max_sequence_length = sequenceLimit(request.hyperparameters, checkpoint.config)
-  const look = async ({ path }: Dataset): Promise<{ report: FileReport; lengths: number[] }> => {
+  const look = async ({ path }: Dataset): Promise<{ report: FileReport; lengths: Int32Array }> => {
     const { chat_template } = checkpoint
     const options = { tokenizer, chat_template, max_sequence_length }
     const { lengths, ...report } = await inspectFile(path, options)

@@ -30,7 +30,7 @@ export interface PlanInput {
   readonly hyperparameters: Hyperparameters
   readonly config: ModelConfig
   /** Tokens of every training example, already cut to `sequenceLimit`. */
-  readonly lengths: readonly number[]
+  readonly lengths: ArrayLike<number>
   /** Tokens of the longest validation example. */
   readonly longestValidation: number
   readonly threads: number
@@ -122,14 +122,14 @@ function loraOptions(lora: Partial<LoraOptions>): LoraOptions {
  * over the batches of the file as it stands.
  */
 export function chooseShape(
-  lengths: readonly number[],
+  lengths: ArrayLike<number>,
   batchSize: number,
   longestValidation = 0,
 ): StepShape {
-  const longest = Math.max(longestValidation, ...longestOf(lengths))
+  const longest = longestOf(lengths, longestValidation)
   const batches: number[][] = []
   for (let i = 0; i < lengths.length && batches.length < 64; i += batchSize)
-    batches.push(lengths.slice(i, i + batchSize))
+    batches.push(Array.prototype.slice.call(lengths, i, i + batchSize))
 
   let best: { shape: StepShape; cost: number } | undefined
   const shortest = Math.max(64, Math.ceil(longest / 64) * 64)
@@ -146,6 +146,9 @@ const batchCost = (lengths: readonly number[], { rows, length }: StepShape): num
   Math.ceil(packExamples(lengths, length).length / rows) *
   (rows * length * (1 + length / 3000) + 32)
 
-/** Math.max(...lengths) without a stack that grows with the file. */
-const longestOf = (lengths: readonly number[]): number[] =>
-  lengths.length === 0 ? [] : [lengths.reduce((a, b) => Math.max(a, b))]
+/** Math.max(...lengths, least) without a stack that grows with the file. */
+function longestOf(lengths: ArrayLike<number>, least: number): number {
+  let longest = least
+  for (let i = 0; i < lengths.length; i++) longest = Math.max(longest, lengths[i]!)
+  return longest
+}

@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { TextSet } from '../../../../src/engine/datasets/compact.ts'
 import { encodePrompt } from '../../../../src/engine/datasets/completion-rows.ts'
 import { encodeFile } from '../../../../src/engine/datasets/encode.ts'
 import { inspectFile } from '../../../../src/engine/datasets/inspect-file.ts'
@@ -63,6 +64,21 @@ test('duplicates are a warning', async () => {
   expect(report.warnings).toEqual(['1 example(s) are exact duplicates of earlier ones.'])
 })
 
+test('what is remembered of each row is a few bytes', async () => {
+  const rows = 300_000
+  const texts = Array.from({ length: rows }, (_, i) =>
+    JSON.stringify({ prompt: 'a', completion: String(i % (rows - 7)) }),
+  )
+  const seen = new TextSet()
+  const before = process.memoryUsage().arrayBuffers
+  let twice = 0
+  for (const text of texts) if (!seen.add(text)) twice++
+  const held = process.memoryUsage().arrayBuffers - before
+  expect(twice).toBe(7)
+  expect(held / rows).toBeLessThan(64)
+  expect(seen.add(texts[0]!)).toBe(false)
+})
+
 test('an empty file has no examples', async () => {
   const report = await inspectFile(written([]), { max_sequence_length: 10 })
   expect(report).toMatchObject({ format: undefined, examples: 0, error_count: 0 })
@@ -117,7 +133,7 @@ describe.skipIf(stories.missing)('with a tokenizer', async () => {
       error_count: 0,
       tokens: sum(examples.map(({ tokens }) => tokens.length)),
       trained_tokens: sum(examples.map(({ weights }) => sum([...weights]))),
-      lengths: examples.map(({ tokens }) => tokens.length),
+      lengths: Int32Array.from(examples, ({ tokens }) => tokens.length),
     })
     expect(report.trained_tokens).toBeGreaterThan(0)
   })
@@ -130,7 +146,7 @@ describe.skipIf(stories.missing)('with a tokenizer', async () => {
     ])
     const report = await inspectFile(file, { ...options, max_sequence_length: 8 })
     expect(report.truncated).toBe(2)
-    expect(report.lengths).toEqual([expect.any(Number), 8, 8])
+    expect([...report.lengths]).toEqual([expect.any(Number), 8, 8])
     expect(report.warnings).toEqual(['2 example(s) are longer than 8 tokens and were truncated.'])
     expect(report.errors).toMatchObject([{ line: 3, check: 'nothing_to_learn' }])
   })
