@@ -7,7 +7,7 @@ import {
   encodeChatRow,
 } from '../../src/engine/tokenizer/assistant-mask.ts'
 import { renderChat, type TemplateMessage } from '../../src/engine/tokenizer/chat-template.ts'
-import { openTokenizer } from '../../src/engine/tokenizer/tokenizer.ts'
+import { openTokenizer, type Tokenizer } from '../../src/engine/tokenizer/tokenizer.ts'
 import { openCheckpoint } from '../../src/engine/weights/checkpoint.ts'
 import { shared, testModel } from '../support/shared.ts'
 
@@ -53,6 +53,20 @@ const turn = fc.record({
   weight: fc.constantFrom(0, 1),
 })
 
+function expectNoFewerTokens(tokenizer: Tokenizer) {
+  const letter = fc.constantFrom('\u0000', 'e\u0301', '가', '\u212a', '\t'.repeat(40), ' ', 'the ')
+  const text = fc.array(fc.oneof(content, letter), { maxLength: 12 }).map((parts) => parts.join(''))
+  fc.assert(
+    fc.property(text, (text) => {
+      const ids = tokenizer.encode(text)
+      expect(tokenizer.fewestTokens(text)).toBeLessThanOrEqual(ids.length)
+    }),
+    { numRuns: 300 },
+  )
+  expect(tokenizer.fewestTokens('word '.repeat(100_000))).toBeGreaterThan(1000)
+  expect(tokenizer.fewestTokens('a'.repeat(100_000))).toBeGreaterThan(10_000)
+}
+
 function expectPromptsToBePrefixes(coder: ChatCoder, messages: TemplateMessage[]) {
   const row = encodeChatRow(coder, { messages })
   for (const [i, { role, weight }] of messages.entries()) {
@@ -71,6 +85,8 @@ describe.skipIf(smollm2.missing)('SmolLM2', async () => {
   const checkpoint = await openCheckpoint(smollm2.path)
   const tokenizer = await openTokenizer(checkpoint)
   const coder: ChatCoder = { tokenizer, chat_template: checkpoint.chat_template }
+
+  test('no text has fewer tokens than is said', () => expectNoFewerTokens(tokenizer))
 
   test.each(fixture.masked.map((row, i) => ({ ...row, i })))(
     'the mask of chat $i is the one transformers finds by generation blocks',
@@ -130,6 +146,8 @@ describe.skipIf(stories.missing)('a tokenizer in the manner of llama 2', async (
       { numRuns: 300 },
     )
   })
+
+  test('no text has fewer tokens than is said', () => expectNoFewerTokens(tokenizer))
 
   test('a template that ends no turn gets an end after the last', () => {
     const chat_template =

@@ -5,12 +5,33 @@ import { encodeChatPrompt } from '../tokenizer/assistant-mask.ts'
 import type { GenerateRequest } from './request.ts'
 import type { ResidentTarget } from './residents.ts'
 
-/** Messages by the model's own template; a plain text gets what the tokenizer puts before every text. */
-export function promptTokens({ prompt }: GenerateRequest, target: ResidentTarget): number[] {
+/**
+ * Messages by the model's own template; a plain text gets what the tokenizer puts before every text.
+ * Throws as soon as it is sure that the prompt does not fit: everybody waits while text becomes tokens.
+ */
+export function promptTokens(request: GenerateRequest, target: ResidentTarget): number[] {
   const { checkpoint, tokenizer } = target
+  const { prompt } = request
   if ('tokens' in prompt) return knownTokens(prompt.tokens, checkpoint.config.vocab_size)
-  if ('text' in prompt) return tokenizer.encode(prompt.text, { special: true })
-  return encodeChatPrompt({ tokenizer, chat_template: checkpoint.chat_template }, prompt)
+  const atLeast = (tokens: number) => {
+    if (tokens > checkpoint.config.max_position_embeddings)
+      throw tooLong(request, target, `more than ${checkpoint.config.max_position_embeddings}`)
+  }
+  if ('messages' in prompt)
+    return encodeChatPrompt({ tokenizer, chat_template: checkpoint.chat_template }, prompt, atLeast)
+  atLeast(tokenizer.fewestTokens(prompt.text))
+  return tokenizer.encode(prompt.text, { special: true })
+}
+
+const limitOf = ({ checkpoint }: ResidentTarget) =>
+  `This model's maximum context length is ${checkpoint.config.max_position_embeddings} tokens.`
+
+function tooLong({ prompt }: GenerateRequest, target: ResidentTarget, tokens: string) {
+  const where = 'messages' in prompt ? 'messages' : 'prompt'
+  return invalidRequest(
+    `${limitOf(target)} However, your ${where} resulted in ${tokens} tokens. Please reduce the length of the ${where}.`,
+    { param: where, code: 'context_length_exceeded' },
+  )
 }
 
 function knownTokens(tokens: number[], vocab_size: number): number[] {
@@ -26,23 +47,18 @@ function knownTokens(tokens: number[], vocab_size: number): number[] {
 export function newTokens(
   request: GenerateRequest,
   promptLength: number,
-  { checkpoint }: ResidentTarget,
+  target: ResidentTarget,
 ): number {
-  const context = checkpoint.config.max_position_embeddings
+  const context = target.checkpoint.config.max_position_embeddings
   const { prompt, max_tokens } = request
   const where = 'messages' in prompt ? 'messages' : 'prompt'
-  const code = 'context_length_exceeded'
-  const limit = `This model's maximum context length is ${context} tokens.`
   if (promptLength === 0) throw invalidRequest('The prompt is empty.', { param: where })
   if (promptLength >= context + (max_tokens === 0 ? 1 : 0))
-    throw invalidRequest(
-      `${limit} However, your ${where} resulted in ${promptLength} tokens. Please reduce the length of the ${where}.`,
-      { param: where, code },
-    )
+    throw tooLong(request, target, String(promptLength))
   if (max_tokens !== undefined && promptLength + max_tokens > context)
     throw invalidRequest(
-      `${limit} However, you requested ${promptLength + max_tokens} tokens (${promptLength} in the ${where}, ${max_tokens} in the completion). Please reduce the length of the ${where} or the completion.`,
-      { param: 'max_tokens', code },
+      `${limitOf(target)} However, you requested ${promptLength + max_tokens} tokens (${promptLength} in the ${where}, ${max_tokens} in the completion). Please reduce the length of the ${where} or the completion.`,
+      { param: 'max_tokens', code: 'context_length_exceeded' },
     )
   return max_tokens ?? context - promptLength
 }

@@ -1,19 +1,10 @@
-// Which tokens of a chat the model wrote itself, found by rendering the chat turn by turn, never by guessing at markers.
-// Serving's prompt and training's row are cut into tokens at the same places, so the one is a prefix of the other.
+// A chat as tokens, and which of them the model wrote itself. Serving's prompt and training's row are cut into tokens
+// at the same places, so the one is a prefix of the other.
 
-import { renderChat, type TemplateMessage } from './chat-template.ts'
+import { type Chat, type ChatCoder, chatSpans, type Span } from './assistant-spans.ts'
 import type { Tokenizer } from './tokenizer.ts'
 
-/** A model's tokenizer and its template. */
-export interface ChatCoder {
-  readonly tokenizer: Tokenizer
-  readonly chat_template: string | undefined
-}
-
-export interface Chat {
-  readonly messages: readonly TemplateMessage[]
-  readonly tools?: readonly unknown[] | undefined
-}
+export type { Chat, ChatCoder } from './assistant-spans.ts'
 
 export interface MaskedTokens {
   readonly tokens: number[]
@@ -23,11 +14,20 @@ export interface MaskedTokens {
   readonly skipped: number
 }
 
-/** Tokens of the prompt that asks the model for the next message. */
-export function encodeChatPrompt(coder: ChatCoder, chat: Chat): number[] {
-  const text = render(coder, chat, chat.messages, true)
-  const spans = assistantSpans(coder, chat, text, true)
-  return encodeSpans(coder.tokenizer, text, spans).tokens
+/**
+ * Tokens of the prompt that asks the model for the next message. As it works it tells `atLeast` how many there will be
+ * at least: who cannot use so many throws there, and is spared the rest.
+ */
+export function encodeChatPrompt(
+  coder: ChatCoder,
+  chat: Chat,
+  atLeast: (tokens: number) => void = () => {},
+): number[] {
+  const { tokenizer } = coder
+  const { text, spans } = chatSpans(coder, chat, true, (rendered) =>
+    atLeast(tokenizer.fewestTokens(rendered)),
+  )
+  return encodeSpans(tokenizer, text, spans, atLeast).tokens
 }
 
 /**
@@ -35,8 +35,7 @@ export function encodeChatPrompt(coder: ChatCoder, chat: Chat): number[] {
  * turn. What follows the last learned token is left out. A template that never ends a turn gets an end after the last.
  */
 export function encodeChatRow(coder: ChatCoder, chat: Chat): MaskedTokens {
-  const text = render(coder, chat, chat.messages, false)
-  const spans = assistantSpans(coder, chat, text, false)
+  const { text, spans } = chatSpans(coder, chat, false)
   const { tokens, weights, open } = encodeSpans(coder.tokenizer, text, spans)
   const end = coder.tokenizer.eos_token_ids[0]
   if (open && end !== undefined) {
@@ -54,57 +53,13 @@ export function encodeChatRow(coder: ChatCoder, chat: Chat): MaskedTokens {
   }
 }
 
-/** Characters `begin` to `end` of the rendered chat are one assistant message and what ends it. */
-interface Span {
-  readonly begin: number
-  readonly end: number
-  readonly weight: number
-}
-
-/**
- * The prompt before each assistant message and the chat through it; the difference is what the model writes.
- * A template that shows an earlier turn differently once more turns follow has no such difference there: those turns
- * are part of the prompt, and only from the first turn on that stays as it was are turns found.
- */
-function assistantSpans(coder: ChatCoder, chat: Chat, text: string, prompt: boolean): Span[] {
-  const spans: Span[] = []
-  for (const [i, message] of chat.messages.entries()) {
-    if (message.role !== 'assistant') continue
-    const whole = !prompt && i + 1 === chat.messages.length
-    const through = whole ? text : render(coder, chat, chat.messages.slice(0, i + 1), false)
-    if (!text.startsWith(through)) continue
-    const begin =
-      promptLength(coder, chat, i, through) ?? contentStart(coder, chat, i, through) ?? -1
-    if (begin < (spans.at(-1)?.end ?? 0)) continue
-    spans.push({ begin, end: through.length, weight: message.weight ?? 1 })
-  }
-  return spans
-}
-
-/** Where message i begins: after the prompt that asks for it. */
-function promptLength(coder: ChatCoder, chat: Chat, i: number, through: string) {
-  const before = chat.messages.slice(0, i)
-  // Without a message before it a template shows another prompt, or none.
-  if (before.length === 0) return undefined
-  const prompt = render(coder, chat, before, true)
-  return through.startsWith(prompt) ? prompt.length : undefined
-}
-
-/** Where the chat with message i first parts from the chat with another text in its place. */
-function contentStart(coder: ChatCoder, chat: Chat, i: number, through: string) {
-  const message = chat.messages[i]!
-  const other = render(
-    coder,
-    chat,
-    [...chat.messages.slice(0, i), { ...message, content: '\u{E000}' }],
-    false,
-  )
-  const at = other.indexOf('\u{E000}')
-  return at >= 0 && through.startsWith(other.slice(0, at)) ? at : undefined
-}
-
 /** Tokens span by span; `open` when the last span, of weight 1, holds no token that ends a turn. */
-function encodeSpans(tokenizer: Tokenizer, text: string, spans: readonly Span[]) {
+function encodeSpans(
+  tokenizer: Tokenizer,
+  text: string,
+  spans: readonly Span[],
+  atLeast: (tokens: number) => void = () => {},
+) {
   const tokens: number[] = []
   const weights: number[] = []
   let open = false
@@ -120,6 +75,7 @@ function encodeSpans(tokenizer: Tokenizer, text: string, spans: readonly Span[])
       tokens.push(id)
       weights.push(k < learned ? 1 : 0)
     }
+    atLeast(tokens.length)
   }
   let at = 0
   for (const { begin, end, weight } of spans) {
@@ -130,16 +86,3 @@ function encodeSpans(tokenizer: Tokenizer, text: string, spans: readonly Span[])
   append(at, text.length, 0)
   return { tokens, weights, open }
 }
-
-const render = (
-  { tokenizer, chat_template }: ChatCoder,
-  { tools }: Chat,
-  messages: readonly TemplateMessage[],
-  add_generation_prompt: boolean,
-) =>
-  renderChat(chat_template, messages, {
-    add_generation_prompt,
-    bos_token: tokenizer.bos_token,
-    eos_token: tokenizer.eos_token,
-    tools,
-  })

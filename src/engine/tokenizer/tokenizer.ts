@@ -2,6 +2,7 @@
 
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers'
 import type { Checkpoint } from '../weights/checkpoint.ts'
+import { fewestTokens } from './fewest-tokens.ts'
 import { readFolderVocabulary } from './folder-vocabulary.ts'
 import { readGgufVocabulary } from './gguf-vocabulary.ts'
 import { tokenBytes } from './token-bytes.ts'
@@ -46,6 +47,9 @@ export interface Tokenizer {
    * before every text, and take one leading space away here; a text that goes on from other text keeps it.
    */
   bytes(id: number, first?: boolean): Uint8Array
+
+  /** No encoding of the text has fewer tokens than this. Cheap, and far from exact; 0 where nothing is known. */
+  fewestTokens(text: string): number
 
   /** Whether the id is a special token: parsed as one and left out of text. */
   isSpecial(id: number): boolean
@@ -130,6 +134,8 @@ export function buildTokenizer(vocabulary: Vocabulary): Tokenizer {
       const found = bytes[id] ?? none
       return first && strips_leading_space && found[0] === 0x20 ? found.subarray(1) : found
     },
+
+    fewestTokens: fewestTokens(json, bytes),
 
     isSpecial: (id) => names.has(id),
     nameOf: (id) => names.get(id),

@@ -201,3 +201,22 @@ test('a prompt that fills the context can be read, not continued', async () => {
   expect(events[0]).toMatchObject({ prompt_tokens: 96 })
   await expect(answer({ prompt, max_tokens: 1 })).rejects.toMatchObject({ param: 'prompt' })
 })
+
+test('what cannot possibly fit is refused at once', async () => {
+  const messages = Array.from({ length: 3001 }, (_, i) => ({
+    role: i % 2 === 0 ? 'user' : 'assistant',
+    content: 'a',
+  }))
+  const refused = (param: string) => ({
+    status: 400,
+    param,
+    code: 'context_length_exceeded',
+    message: expect.stringContaining(`96 tokens. However, your ${param} resulted in more than 96`),
+  })
+  const before = performance.now()
+  await expect(answer({ prompt: { messages } })).rejects.toMatchObject(refused('messages'))
+  await expect(answer({ prompt: { text: 'word '.repeat(1_400_000) } })).rejects.toMatchObject(
+    refused('prompt'),
+  )
+  expect(performance.now() - before).toBeLessThan(5000)
+}, 120_000)
