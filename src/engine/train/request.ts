@@ -1,6 +1,6 @@
 // What the training thread is asked, and what it answers: paths and numbers in, events out.
 
-import type { RowError, RowFormat } from '../datasets/example.ts'
+import type { InspectedFile } from '../datasets/inspect-file.ts'
 
 /** A hyperparameter that `inspect` turns into a number. */
 export type Auto<T> = T | 'auto'
@@ -66,19 +66,8 @@ export interface Plan {
   reasons: string[]
 }
 
-export interface FileReport {
-  format: RowFormat | undefined
-  examples: number
-  tokens: number
-  /** Tokens with a loss weight above 0. */
-  trained_tokens: number
-  /** Examples cut to `max_sequence_length`. */
-  truncated: number
-  /** At most 100; `error_count` is the true number. */
-  errors: RowError[]
-  error_count: number
-  warnings: string[]
-}
+/** What is in a file; the lengths of its rows stay in the thread. */
+export type FileReport = Omit<InspectedFile, 'lengths'>
 
 export interface Inspection {
   type: 'inspected'
