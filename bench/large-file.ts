@@ -1,4 +1,4 @@
-// tsx bench/large-file.ts MODEL-FOLDER [MB]: a large training file through a server in a process of its own. What its
+// tsx bench/large-file.ts MODEL [MB]: a large training file through a server in a process of its own. What its
 // memory grows by while the file comes in and while it is checked, and whether the job keeps its lease.
 
 import { spawn } from 'node:child_process'
@@ -9,14 +9,15 @@ import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 
-const [folder, megabytes = '512'] = process.argv.slice(2)
-if (!folder) throw new Error('Which model? tsx bench/large-file.ts MODEL-FOLDER [MB]')
+const [path, megabytes = '512'] = process.argv.slice(2)
+if (!path) throw new Error('Which model? tsx bench/large-file.ts MODEL [MB]')
+const model = basename(path, '.gguf')
 const limit = Number(megabytes) * 1024 * 1024
 const apiKey = 'sk-large-file-bench'
 
 const home = await mkdtemp(join(tmpdir(), 'luthier-large-'))
 await mkdir(join(home, 'models'))
-await cp(folder, join(home, 'models', basename(folder)), { recursive: true })
+await cp(path, join(home, 'models', basename(path)), { recursive: true })
 const server = spawn(process.execPath, ['--import', 'tsx', 'src/server.ts'], {
   cwd: fileURLToPath(new URL('..', import.meta.url)),
   env: { ...process.env, LUTHIER_HOME: home, LUTHIER_API_KEY: apiKey, PORT: '0' },
@@ -65,7 +66,7 @@ async function measure() {
   const job = await ask('/fine_tuning/jobs', {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({ model: basename(folder!), training_file: file.id }),
+    body: JSON.stringify({ model, training_file: file.id }),
   })
   let { status } = job
   while (status === 'validating_files') {
@@ -112,8 +113,10 @@ function watch(begin: number): () => string {
   const began = Date.now()
   let most = 0
   const timer = setInterval(async () => {
-    most = Math.max(most, await resident())
+    // The server may be gone already, when something else failed.
+    most = Math.max(most, await resident().catch(() => 0))
   }, 100)
+  timer.unref()
   return () => {
     clearInterval(timer)
     return `${Math.round((Date.now() - began) / 1000)} s, at most ${most} MB, growth ${most - begin} MB`
