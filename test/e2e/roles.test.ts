@@ -129,6 +129,8 @@ describe.skipIf(stories.missing)('an API process and two workers', () => {
     const victims: (number | undefined)[] = []
     let back = Promise.resolve()
     for (let kill = 0; kill < KILLS; kill++) {
+      // Whoever comes back may take the job at once: it is ready before it may be killed again.
+      await back
       await sleep(Math.random() * 1500)
       let victim = await holder()
       for (; !victim; victim = await holder()) {
@@ -139,7 +141,6 @@ describe.skipIf(stories.missing)('an API process and two workers', () => {
       victims.push(victim.pid)
       await victim.kill()
       // The other one takes the job over; this one comes back meanwhile.
-      await back
       back = victim.start()
     }
     await back

@@ -104,8 +104,10 @@ export async function startLuthier(
       while (true) {
         const ready = await fetch(`http://127.0.0.1:${port}/readyz`).catch(() => undefined)
         if (ready?.status === 200) return
-        if (started.exitCode !== null)
-          throw new Error(`The server ended with code ${started.exitCode}:\n${output}`)
+        if (started.exitCode !== null || started.signalCode !== null)
+          throw new Error(
+            `The server ended with ${started.signalCode ?? `code ${started.exitCode}`}:\n${output}`,
+          )
         if (Date.now() > deadline) throw new Error(`The server is not ready:\n${output}`)
         await sleep(100)
       }
