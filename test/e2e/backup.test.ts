@@ -99,13 +99,15 @@ test.skipIf(stories.missing)(
     expect(before.models).toHaveLength(1)
 
     const file = join(folder, 'luthier.backup')
-    const backup = await luthier({ LUTHIER_HOME: used.home, DATABASE_URL: '' }, 'backup', file)
+    const backup = await luthier(used.settings, 'backup', file)
     expect(backup).toMatchObject({ code: 0, stderr: '' })
     expect(backup.stdout).toMatch(/: \d+ rows, \d+ objects, /)
-    const target = { LUTHIER_HOME: emptyHome, DATABASE_URL: database.url }
+    // Restored into a folder, wherever the objects were.
+    const folders = { S3_BUCKET: '', S3_ENDPOINT: '', S3_REGION: '', S3_FORCE_PATH_STYLE: '' }
+    const target = { LUTHIER_HOME: emptyHome, DATABASE_URL: database.url, ...folders }
     expect(await luthier(target, 'restore', file)).toMatchObject({ code: 0, stderr: '' })
 
-    const server = await startLuthier(emptyHome, { DATABASE_URL: database.url })
+    const server = await startLuthier(emptyHome, target)
     try {
       expect(await everything(clientOf(server))).toEqual(before)
     } finally {

@@ -16,6 +16,8 @@ export interface LuthierServer extends AsyncDisposable {
   readonly baseURL: string
   readonly apiKey: string
   readonly home: string
+  /** Where its database and its objects are: the environment of a command on the same data. */
+  readonly settings: Readonly<Record<string, string>>
   /** Of the process that runs now. */
   readonly pid: number | undefined
   /** kill -9; the home stays as it is. */
@@ -61,6 +63,12 @@ export async function startLuthier(
   const objects = await objectSettings()
   const outside = process.env.TEST_DATABASE_URL !== undefined && !('DATABASE_URL' in settings)
   const database = outside ? await freshDatabase() : undefined
+  const places = {
+    LUTHIER_HOME: home,
+    ...objects.env,
+    ...(database && { DATABASE_URL: database.url }),
+    ...settings,
+  }
   let child: ChildProcess | undefined
   let output = ''
 
@@ -75,6 +83,7 @@ export async function startLuthier(
     baseURL: `http://127.0.0.1:${port}/v1`,
     apiKey,
     home,
+    settings: places,
     get pid() {
       return child?.pid
     },
@@ -86,12 +95,9 @@ export async function startLuthier(
           ...process.env,
           HOST: '127.0.0.1',
           PORT: String(port),
-          LUTHIER_HOME: home,
           LUTHIER_API_KEY: apiKey,
           LUTHIER_PRECISION: 'fp32',
-          ...objects.env,
-          ...(database && { DATABASE_URL: database.url }),
-          ...settings,
+          ...places,
         },
         stdio: ['ignore', 'pipe', 'pipe'],
       })
