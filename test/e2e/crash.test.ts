@@ -1,7 +1,5 @@
 // kill -9 at random moments: the job goes on afterwards as if nothing had been.
 
-import { readdirSync, statSync } from 'node:fs'
-import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { OpenAI } from 'openai'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -55,25 +53,11 @@ describe.skipIf(stories.missing)('a server that is killed', () => {
     throw new Error('The job has not ended within three minutes.')
   }
 
-  /** Every file under the objects' folder, by its hash. */
-  const objects = (): Map<string, number> => {
-    const found = new Map<string, number>()
-    const walk = (folder: string) => {
-      for (const entry of readdirSync(folder, { withFileTypes: true })) {
-        const path = join(folder, entry.name)
-        if (entry.isDirectory()) walk(path)
-        else found.set(entry.name, statSync(path).size)
-      }
-    }
-    walk(join(server.home, 'objects'))
-    return found
-  }
-
   test('ten times during a job ends with the bytes of an undisturbed one, and leaves no rest', async () => {
-    const before = [...objects().keys()]
+    const before = await server.stored()
     const undisturbed = await ended(await startJob())
     expect(undisturbed.status).toBe('succeeded')
-    const kept = [...objects().keys()].filter((name) => !before.includes(name))
+    const kept = (await server.stored()).filter((name) => !before.includes(name))
 
     const id = await startJob()
     let largest = 0
@@ -84,7 +68,7 @@ describe.skipIf(stories.missing)('a server that is killed', () => {
       const { status } = await client.fineTuning.jobs.retrieve(id)
       if (['validating_files', 'queued', 'running'].includes(status)) atWork++
       await server.kill()
-      largest = Math.max(largest, objects().size)
+      largest = Math.max(largest, (await server.stored()).length)
       await server.start()
     }
     // Kills of a server that has nothing to do any more would show nothing.
@@ -111,7 +95,7 @@ describe.skipIf(stories.missing)('a server that is killed', () => {
     expect(csv).toBe(await csvOf(undisturbed.result_files[0]))
 
     // Objects are named by their bytes: the same adapters, the same result file, so nothing new at all.
-    const after = [...objects().keys()].filter((name) => !before.includes(name))
+    const after = (await server.stored()).filter((name) => !before.includes(name))
     expect(after.sort()).toEqual(kept.sort())
     expect(largest).toBeLessThan(before.length + kept.length + 12)
 

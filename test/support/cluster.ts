@@ -19,8 +19,8 @@ export async function startCluster(
   options: { workers: number; databaseUrl?: (url: string) => string } = { workers: 2 },
 ): Promise<Cluster> {
   const database = await freshDatabase()
-  const objects = await objectSettings()
   const common = makeHome(models)
+  const objects = await objectSettings(common)
   const homes = [common]
   const started: LuthierServer[] = []
   const stop = async () => {

@@ -18,6 +18,8 @@ export interface LuthierServer extends AsyncDisposable {
   readonly home: string
   /** Where its database and its objects are: the environment of a command on the same data. */
   readonly settings: Readonly<Record<string, string>>
+  /** The names of all objects, half received ones too. */
+  stored(): Promise<string[]>
   /** Of the process that runs now. */
   readonly pid: number | undefined
   /** kill -9; the home stays as it is. */
@@ -60,7 +62,7 @@ export async function startLuthier(
 ): Promise<LuthierServer> {
   const port = await freePort()
   const apiKey = 'sk-end-to-end-tests-only'
-  const objects = await objectSettings()
+  const objects = await objectSettings(home)
   const outside = process.env.TEST_DATABASE_URL !== undefined && !('DATABASE_URL' in settings)
   const database = outside ? await freshDatabase() : undefined
   const places = {
@@ -84,6 +86,7 @@ export async function startLuthier(
     apiKey,
     home,
     settings: places,
+    stored: objects.stored,
     get pid() {
       return child?.pid
     },

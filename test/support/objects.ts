@@ -52,12 +52,21 @@ export const openObjects = async (): Promise<TestObjects> => {
   }
 }
 
-/** The settings of a server in a process of its own, and what removes its bucket. */
-export const objectSettings = async (): Promise<{
+/** The settings of a server in a process of its own, the names of all that it stored, and what removes its bucket. */
+export const objectSettings = async (
+  home: string,
+): Promise<{
   env: Record<string, string>
+  stored: () => Promise<string[]>
   remove: () => Promise<void>
 }> => {
-  if (!onS3) return { env: {}, remove: async () => {} }
+  if (!onS3) {
+    const stored = async () => {
+      const found = await readdir(join(home, 'objects'), { recursive: true, withFileTypes: true })
+      return found.filter((entry) => entry.isFile()).map((entry) => entry.name)
+    }
+    return { env: {}, stored, remove: async () => {} }
+  }
   const { endpoint, region, credentials } = s3Server()!
   const bucket = await makeBucket()
   return {
@@ -69,6 +78,7 @@ export const objectSettings = async (): Promise<{
       AWS_ACCESS_KEY_ID: credentials.accessKeyId,
       AWS_SECRET_ACCESS_KEY: credentials.secretAccessKey,
     },
+    stored: async () => [...(await bucket.names()), ...(await bucket.unfinished())],
     remove: async () => bucket[Symbol.asyncDispose](),
   }
 }
