@@ -173,7 +173,19 @@ class Run {
     if (!(this.#signal.reason instanceof WorkPauses)) this.#signal.throwIfAborted()
     const quit = new AbortController()
     const follow = () => quit.abort(this.#signal.reason)
-    using _ = { [Symbol.dispose]: () => this.#signal.removeEventListener('abort', follow) }
+    // Until it has started there is no state to save, and reading a large file is not worth waiting for.
+    let started = false
+    const early = () => {
+      if (!started && !(this.#signal.reason instanceof WorkPauses))
+        void thread[Symbol.asyncDispose]()
+    }
+    this.#signal.addEventListener('abort', early)
+    using _ = {
+      [Symbol.dispose]: () => {
+        this.#signal.removeEventListener('abort', early)
+        this.#signal.removeEventListener('abort', follow)
+      },
+    }
 
     const keep = async (event: TrainEvent): Promise<void> => {
       switch (event.type) {
@@ -212,6 +224,7 @@ class Run {
           ended = true
           return tell({ step: event.step }, 'job succeeded')
         case 'started':
+          started = true
           tell({ step: event.step }, 'training started')
           if (this.#signal.aborted) follow()
           else this.#signal.addEventListener('abort', follow, { once: true })
