@@ -19,7 +19,8 @@ describe.skipIf(stories.missing)('an API process and two workers', () => {
   })
   afterAll(() => cluster?.[Symbol.asyncDispose]())
 
-  const rows = Array.from({ length: 40 }, (_, i) =>
+  // Long enough to outlast five restarts on a quick machine.
+  const rows = Array.from({ length: 100 }, (_, i) =>
     JSON.stringify({ prompt: `Cat ${i} said`, completion: ` hello ${i * 7}.` }),
   ).join('\n')
 
