@@ -4,34 +4,62 @@ import { constant, emit, emitOne, ints, scalar, staticDims, type Value } from '.
 import * as op from '../graph/ops/ops.ts'
 import { int64 } from '../tensor.ts'
 import type { ModelConfig } from '../weights/checkpoint.ts'
-import type { Weights } from './weights.ts'
+import type { Lora, Weights } from './weights.ts'
 
 /** x [N, in] → [N, out], with the adapter on this projection if there is one. */
 export const linear = (x: Value, w: Weights): Value => linears(x, [w])[0]!
 
 /**
- * Several projections of one input, each [N, out]. Adapters of one rank share their first product: x·[A₁; A₂; …]ᵀ is
- * one matrix product where one for each would be too thin to be fast.
+ * Several projections of one input, each [N, out]. Adapters share their first product: x·[A₁; A₂; …]ᵀ is one matrix
+ * product where one for each would be too thin to be fast; so they do the second, where the results lie side by side.
  */
 export function linears(x: Value, ws: readonly Weights[]): Value[] {
-  const ys = ws.map((w) => op.linear(x, w.get('weight')))
-  const adapted = ws.flatMap(({ lora }, i) => (lora ? [{ lora, i }] : []))
-  if (adapted.length === 0) return ys
-  const inner = op.linear(
-    x,
-    op.concat(
-      adapted.map(({ lora }) => lora.a),
-      0,
-    ),
-  ) // [N, Σr]
+  const loras = ws.flatMap(({ lora }) => lora ?? [])
+  const inner = // x·Aᵀ of all, [N, Σr]
+    loras.length > 0
+      ? op.linear(
+          x,
+          op.concat(
+            loras.map(({ a }) => a),
+            0,
+          ),
+        )
+      : undefined
   let from = 0
-  for (const { lora, i } of adapted) {
-    const rank = staticDims(lora.a.dims)[0]!
-    const part = op.slice(inner, 1, from, from + rank)
-    ys[i] = op.gemm(part, lora.b, { transB: true, alpha: lora.scale, c: ys[i]! })
+  return ws[0]!.products(x, ws).flatMap(({ y, members }) => {
+    const widths = members.map((w) => outputs(w))
+    const rank = members.reduce((sum, { lora }) => sum + (lora ? rankOf(lora) : 0), 0)
+    const adapted =
+      inner && rank > 0 ? addLoras(y, op.slice(inner, 1, from, from + rank), members, widths) : y
     from += rank
+    return op.split(adapted, 1, widths)
+  })
+}
+
+const outputs = (w: Weights): number => staticDims(w.get('weight').dims)[0]!
+const rankOf = (lora: Lora): number => staticDims(lora.a.dims)[0]!
+
+/** y + scale · inner·B for the members' B as blocks of one matrix [Σr, Σ out], zero off its diagonal. */
+function addLoras(
+  y: Value,
+  inner: Value,
+  members: readonly Weights[],
+  widths: readonly number[],
+): Value {
+  const [alone] = members
+  if (members.length === 1) {
+    const { b, scale } = alone!.lora!
+    return op.gemm(inner, b, { transB: true, alpha: scale, c: y })
   }
-  return ys
+  const all = widths.reduce((sum, width) => sum + width, 0)
+  let before = 0
+  const rows = members.flatMap(({ lora }, i) => {
+    const left = before
+    before += widths[i]!
+    if (!lora) return []
+    return op.pad(op.scale(op.transpose(lora.b, [1, 0]), lora.scale), 1, left, all - before)
+  })
+  return op.gemm(inner, op.concat(rows, 0), { c: y })
 }
 
 /** SwiGLU (arXiv 2002.05202): down(silu(gate(x)) · up(x)). */

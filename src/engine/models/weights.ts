@@ -2,6 +2,7 @@
 
 import { external, type Value } from '../graph/graph.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
+import { type Products, plainProducts } from './products.ts'
 
 /** A low-rank update of one projection: y += scale · (x·aᵀ)·bᵀ, a [r, in], b [out, r] (arXiv 2106.09685). */
 export interface Lora {
@@ -12,18 +13,28 @@ export interface Lora {
 
 /** Where a part of the model finds its tensors; `at` steps into a part of it. */
 export interface Weights {
+  /** `model.layers.0.self_attn.q_proj` */
+  readonly path: string
   at(part: string): Weights
   /** The tensor of this name in this scope; throws where the checkpoint has none. */
   get(name: string): Value
   has(name: string): boolean
   /** The adapter on this scope's own `weight`. */
   readonly lora: Lora | undefined
+  /** How products with frozen weights are computed. */
+  readonly products: Products
 }
 
-/** All tensors of a checkpoint; `loras` by the module they adapt, `model.layers.0.self_attn.q_proj`. */
+export interface WeightsOptions {
+  /** By the module they adapt, `model.layers.0.self_attn.q_proj`. */
+  readonly loras?: ReadonlyMap<string, Lora>
+  readonly products?: Products
+}
+
+/** All tensors of a checkpoint. */
 export function weightsOf(
   mapped: MappedWeights,
-  loras: ReadonlyMap<string, Lora> = new Map(),
+  { loras = new Map(), products = plainProducts }: WeightsOptions = {},
 ): Weights {
   const values = new Map<string, Value>()
   const get = (name: string): Value => {
@@ -36,6 +47,8 @@ export function weightsOf(
     return value
   }
   const scope = (path: string): Weights => ({
+    path,
+    products,
     at: (part) => scope(path === '' ? part : `${path}.${part}`),
     get: (name) => get(`${path}.${name}`),
     has: (name) => mapped.tensors.has(`${path}.${name}`),

@@ -42,7 +42,7 @@ export function buildStep(mapped: MappedWeights, layout: LoraLayout, shape: Step
   const adapter = input('adapter', 'float32', [layout.parameters])
 
   const { loras, parts } = bindAdapter(layout, adapter)
-  const model = weightsOf(mapped, loras)
+  const model = weightsOf(mapped, { loras })
   const attend = packedAttention(config, { rows: B, length: T, positions, segments })
   const hidden = architecture.hidden(op.reshape(tokens, [B * T]), model, config, attend) // [N, D]
 

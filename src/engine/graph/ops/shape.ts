@@ -64,13 +64,15 @@ export function concat(parts: readonly Value[], axis: number): Value {
   const total = lengths.reduce((n, l) => n + l, 0)
   const dims = parts[0]!.dims.map((d, i) => (i === axis ? total : d))
   const y = emitOne('Concat', parts, { dtype: parts[0]!.dtype, dims }, { attributes: { axis } })
-  return withGradient('Concat', y, parts, (dy) => {
-    let start = 0
-    return lengths.map((length) => {
-      const from = start
-      start += length
-      return slice(dy, axis, from, start)
-    })
+  return withGradient('Concat', y, parts, (dy) => split(dy, axis, lengths))
+}
+
+/** The parts of x along one axis, of these lengths: the mirror of `concat`. One Slice each, for WebGPU's sake. */
+export function split(x: Value, axis: number, lengths: readonly number[]): Value[] {
+  let end = 0
+  return lengths.map((length) => {
+    end += length
+    return slice(x, axis, end - length, end)
   })
 }
 
