@@ -19,6 +19,7 @@ export type Source =
   | {
       readonly type: 'external'
       readonly name: string
+      /** Absolute path. */
       readonly file: string
       readonly offset: number
       readonly bytes: number

@@ -1,5 +1,6 @@
 // Graph → ONNX bytes (onnx.proto3 of ONNX 1.18), keeping only the nodes that the outputs need.
 
+import { parse, relative } from 'node:path'
 import type { Dtype, HostTensor } from '../tensor.ts'
 import { type Attribute, type Dims, type Node, reach, type Value } from './graph.ts'
 import { Message } from './protobuf.ts'
@@ -7,6 +8,9 @@ import { Message } from './protobuf.ts'
 const IR_VERSION = 10
 const OPSET = 21
 const PRODUCER = 'luthier'
+
+/** What the locations of external weights are relative to. */
+export const EXTERNAL_ROOT = parse(process.cwd()).root
 
 /** TensorProto.DataType */
 const DATA_TYPE: Record<Dtype, number> = {
@@ -22,7 +26,7 @@ const DATA_TYPE: Record<Dtype, number> = {
 
 /**
  * Encodes the graph that computes `outputs`, each under its given name. Inputs keep their own names; weights
- * become external data, by file name. Throws where two inputs share a name.
+ * become external data, by their file's path below `EXTERNAL_ROOT`. Throws where two inputs share a name.
  */
 export function encodeOnnx(outputs: Readonly<Record<string, Value>>): Uint8Array {
   const { nodes, leaves } = reach(Object.values(outputs))
@@ -104,7 +108,7 @@ function encodeExternal(
   message.int(2, DATA_TYPE[leaf.dtype]).string(8, place.name)
   const entry = (key: string, text: string) => new Message().string(1, key).string(2, text)
   return message
-    .message(13, entry('location', place.file))
+    .message(13, entry('location', relative(EXTERNAL_ROOT, place.file)))
     .message(13, entry('offset', String(place.offset)))
     .message(13, entry('length', String(place.bytes)))
     .int(14, 1)

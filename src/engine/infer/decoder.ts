@@ -12,8 +12,7 @@ export const createDecoderSession = (
   mapped: MappedWeights,
   layout: LoraLayout | undefined,
   threads: number,
-): Promise<Session> =>
-  createSession(buildDecode(mapped, layout), { folder: mapped.folder, threads })
+): Promise<Session> => createSession(buildDecode(mapped, layout), { threads })
 
 /** The sequences of one target (a base model with one adapter, or none) that are being decoded. */
 export class Decoder {

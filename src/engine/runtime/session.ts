@@ -1,11 +1,10 @@
 // The only file that imports onnxruntime-node: sessions over encoded graphs, host tensors in and out.
 
 import * as ort from 'onnxruntime-node'
+import { EXTERNAL_ROOT } from '../graph/onnx.ts'
 import type { Dtype, HostTensor } from '../tensor.ts'
 
 export interface SessionOptions {
-  /** Folder of the files that external weights name. */
-  folder?: string
   threads: number
 }
 
@@ -32,7 +31,7 @@ const ortType = (dtype: Dtype): ort.Tensor.Type => {
  */
 export async function createSession(
   onnx: Uint8Array,
-  { folder, threads }: SessionOptions,
+  { threads }: SessionOptions,
 ): Promise<Session> {
   const session = await ort.InferenceSession.create(onnx, {
     executionProviders: ['cpu'],
@@ -45,7 +44,8 @@ export async function createSession(
     extra: {
       session: {
         disable_prepacking: '1',
-        ...(folder && { model_external_initializers_file_folder_path: folder }),
+        // Weights of one graph may lie in several folders, and must all lie below this one.
+        model_external_initializers_file_folder_path: EXTERNAL_ROOT,
       },
     },
   })

@@ -50,7 +50,7 @@ export interface Trainer extends AsyncDisposable {
 export async function createTrainer(state: TrainState, options: TrainerOptions): Promise<Trainer> {
   const { weights, layout, shape, threads, turn } = options
   const graphs = buildStep(weights, layout, shape)
-  const open = (onnx: Uint8Array) => createSession(onnx, { folder: weights.folder, threads })
+  const open = (onnx: Uint8Array) => createSession(onnx, { threads })
   const trainSession = await open(graphs.train)
   let evaluateSession: Session | undefined
 

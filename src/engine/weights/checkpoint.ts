@@ -25,8 +25,6 @@ export interface Checkpoint {
 
 /** All tensors of a checkpoint as float32, ready to be mapped: external data of an ONNX graph points here. */
 export interface MappedWeights {
-  /** Absolute path of the folder that holds `file`s. */
-  readonly folder: string
   readonly config: ModelConfig
   readonly tensors: ReadonlyMap<string, MappedTensor>
 }
@@ -34,7 +32,7 @@ export interface MappedWeights {
 export interface MappedTensor {
   readonly name: string
   readonly dims: readonly number[]
-  /** File name inside the folder. */
+  /** Absolute path. */
   readonly file: string
   readonly offset: number
   readonly bytes: number

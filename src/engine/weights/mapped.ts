@@ -23,23 +23,14 @@ export async function mapWeights(checkpoint: Checkpoint, cacheDir: string): Prom
   return (await mapInPlace(checkpoint, needed)) ?? mapConverted(checkpoint, needed, cacheDir)
 }
 
-/** Possible when all is aligned float32 and lies in one folder once links are followed. */
+/** Possible when all is aligned float32. */
 async function mapInPlace(
   { config }: Checkpoint,
   needed: readonly StoredTensor[],
 ): Promise<MappedWeights | undefined> {
   if (!needed.every(({ dtype, offset }) => dtype === 'F32' && offset % 4 === 0)) return undefined
   if (needed.some(({ interleaved_heads }) => interleaved_heads)) return undefined
-  const real = new Map<string, string>()
-  for (const { file } of needed) if (!real.has(file)) real.set(file, await realpath(file))
-  const folders = new Set([...real.values()].map((file) => dirname(file)))
-  const [folder] = folders
-  if (folder === undefined || folders.size > 1) return undefined
-  return {
-    folder,
-    config,
-    tensors: toMapped(needed, ({ file }) => basename(real.get(file)!)),
-  }
+  return { config, tensors: await toMapped(needed) }
 }
 
 async function mapConverted(
@@ -59,7 +50,7 @@ async function mapConverted(
     if (!tensor) throw new Error(`${basename(file)}: tensor ${name} is missing; delete the file`)
     return tensor
   })
-  return { folder, config: checkpoint.config, tensors: toMapped(converted, () => name) }
+  return { config: checkpoint.config, tensors: await toMapped(converted) }
 }
 
 /** Writes beside the goal and renames: whoever comes second replaces a file by an equal one. */
@@ -119,13 +110,16 @@ async function fingerprint(tensors: readonly StoredTensor[]): Promise<string> {
   return hash.digest('hex').slice(0, 16)
 }
 
-const toMapped = (
+/** Links are followed now, so that a session's files stay the ones that were checked. */
+async function toMapped(
   tensors: readonly StoredTensor[],
-  fileOf: (tensor: StoredTensor) => string,
-): ReadonlyMap<string, MappedTensor> =>
-  new Map(
-    tensors.map((tensor) => {
-      const { name, dims, offset, bytes } = tensor
-      return [name, { name, dims, file: fileOf(tensor), offset, bytes }]
-    }),
+): Promise<ReadonlyMap<string, MappedTensor>> {
+  const real = new Map<string, string>()
+  for (const { file } of tensors) if (!real.has(file)) real.set(file, await realpath(file))
+  return new Map(
+    tensors.map(({ name, dims, file, offset, bytes }) => [
+      name,
+      { name, dims, file: real.get(file)!, offset, bytes },
+    ]),
   )
+}
