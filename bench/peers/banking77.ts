@@ -16,6 +16,7 @@ import { Generator } from '../../src/engine/infer/generate.ts'
 import type { Target } from '../../src/engine/infer/request.ts'
 import { adapterFromFlat, flatFromAdapter, loraLayout } from '../../src/engine/models/adapters.ts'
 import type { TakeTurn } from '../../src/engine/runtime/thread.ts'
+import { supervised } from '../../src/engine/train/methods/supervised.ts'
 import { createMoments } from '../../src/engine/train/optimizer.ts'
 import { chooseShape } from '../../src/engine/train/plan.ts'
 import { createTrainer } from '../../src/engine/train/trainer.ts'
@@ -89,12 +90,14 @@ async function runSeed(seed: number): Promise<SeedResult> {
     await using trainer = await createTrainer(
       { step: 0, adapter, moments: createMoments(layout.parameters) },
       {
-        weights,
-        layout,
-        shape: chooseShape(
-          examples.map((e) => e.tokens.length),
-          plan.batch_size,
-        ),
+        objective: supervised.objective({
+          weights,
+          layout,
+          shape: chooseShape(
+            examples.map((e) => e.tokens.length),
+            plan.batch_size,
+          ),
+        }),
         threads,
         weightDecay: plan.weight_decay,
         maxGradNorm: plan.max_grad_norm,

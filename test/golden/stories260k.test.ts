@@ -9,6 +9,7 @@ import { createDecoderSession, Decoder } from '../../src/engine/infer/decoder.ts
 import { argmax } from '../../src/engine/infer/sampler.ts'
 import { type LoraLayout, loraLayout } from '../../src/engine/models/adapters.ts'
 import { openTokenizer } from '../../src/engine/tokenizer/tokenizer.ts'
+import { supervised } from '../../src/engine/train/methods/supervised.ts'
 import { createMoments } from '../../src/engine/train/optimizer.ts'
 import { createTrainer, type Trainer } from '../../src/engine/train/trainer.ts'
 import { type MappedWeights, openCheckpoint } from '../../src/engine/weights/checkpoint.ts'
@@ -54,9 +55,7 @@ describe.skipIf(model.missing)('stories260k', () => {
     createTrainer(
       { step: 0, adapter, moments: createMoments(layout.parameters) },
       {
-        weights,
-        layout,
-        shape,
+        objective: supervised.objective({ weights, layout, shape }),
         threads: 1,
         turn: async () => ({ [Symbol.dispose]() {} }),
         ...options,
@@ -158,7 +157,7 @@ describe.skipIf(model.missing)('stories260k', () => {
       // The issue asks for 1e-3; fp32 on both sides gives 1e-6.
       expect(Math.abs(got.loss - want.loss) / want.loss, `step ${i + 1}`).toBeLessThan(1e-5)
       expect(Math.abs(got.gradNorm - want.grad_norm) / want.grad_norm).toBeLessThan(1e-4)
-      expect(got.accuracy).toBeCloseTo(want.token_accuracy, 6)
+      expect(got.scores.mean_token_accuracy).toBeCloseTo(want.token_accuracy, 6)
       expect(got.tokens).toBe(want.trained_tokens)
     }
     const final = await readFlat('stories260k.training-final.safetensors', layout)

@@ -20,6 +20,7 @@ const MESSAGE_KEYS = [
 
 export const chatRows: Format = {
   name: 'chat',
+  shape: 'chat messages',
   marks: ['messages'],
 
   check(row, report) {

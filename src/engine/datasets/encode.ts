@@ -16,6 +16,32 @@ export interface EncodedExample extends Example {
   readonly skipped: number
 }
 
+/** How the rows of a file become examples. */
+export interface RowEncoder {
+  /** Which formats the file may have. */
+  readonly formats: readonly RowFormat[]
+  /** Takes a row that passed its format's checks; throws RowFault for what only now turns out to be wrong. */
+  encode(line: number, row: Readonly<Record<string, unknown>>, format: RowFormat): EncodedExample
+}
+
+/** Something wrong with a row that its format cannot see. */
+export class RowFault extends Error {
+  readonly check: string
+  readonly pointer: string
+
+  constructor(check: string, pointer: string, message: string) {
+    super(message)
+    this.check = check
+    this.pointer = pointer
+  }
+}
+
+/** Rows of text to be continued. */
+export const rowEncoder = (options: EncodeOptions): RowEncoder => ({
+  formats: ['chat', 'completion'],
+  encode: (line, row, format) => encodeRow(line, row, format, options),
+})
+
 /** Encodes one row that passed its checks. */
 export function encodeRow(
   line: number,
@@ -38,16 +64,16 @@ export function encodeRow(
 }
 
 /** Every row of a file that inspection found without errors; throws at the first that has one. */
-export async function encodeFile(path: string, options: EncodeOptions): Promise<Example[]> {
+export async function encodeFile(path: string, encoder: RowEncoder): Promise<Example[]> {
   const examples: Example[] = []
   let expected: RowFormat | undefined
   for await (const line of readLines(path)) {
-    const { row, format, errors } = checkLine(line, expected)
+    const { row, format, errors } = checkLine(line, expected, encoder.formats)
     if (errors[0] || !row || !format)
       throw new Error(`Line ${line.number} ${errors[0]?.message ?? 'is not a training row'}`)
     expected ??= format
-    const { tokens, weights } = encodeRow(line.number, row, format, options)
-    examples.push({ line: line.number, tokens, weights })
+    const { truncated: _, skipped: __, ...example } = encoder.encode(line.number, row, format)
+    examples.push(example)
   }
   return examples
 }

@@ -3,7 +3,7 @@
 import { ApiError } from '../../errors.ts'
 import type { Tokenizer } from '../tokenizer/tokenizer.ts'
 import { GrowingList, TextSet } from './compact.ts'
-import { encodeRow } from './encode.ts'
+import { type RowEncoder, RowFault, rowEncoder } from './encode.ts'
 import type { RowError, RowFormat } from './example.ts'
 import { readLines } from './jsonl.ts'
 import { checkLine } from './rows.ts'
@@ -13,6 +13,8 @@ export interface InspectOptions {
   readonly tokenizer?: Tokenizer
   readonly chat_template?: string | undefined
   readonly max_sequence_length: number
+  /** How rows become examples; absent: as text to be continued. */
+  readonly encoder?: RowEncoder
 }
 
 export interface InspectedFile {
@@ -39,6 +41,8 @@ const KEPT_ERRORS = 100
  */
 export async function inspectFile(path: string, options: InspectOptions): Promise<InspectedFile> {
   const { tokenizer, chat_template, max_sequence_length } = options
+  const encoder =
+    options.encoder ?? (tokenizer && rowEncoder({ tokenizer, chat_template, max_sequence_length }))
   const errors: RowError[] = []
   const lengths = new GrowingList()
   const count = { rows: 0, errors: 0, tokens: 0, trained: 0, truncated: 0, skipped: 0, twice: 0 }
@@ -51,21 +55,17 @@ export async function inspectFile(path: string, options: InspectOptions): Promis
   }
 
   for await (const line of readLines(path)) {
-    const { row, format, errors: found } = checkLine(line, expected)
+    const { row, format, errors: found } = checkLine(line, expected, encoder?.formats)
     expected ??= format
     if (row) count.rows++
     for (const error of found) refuse(error)
     if (found.length > 0 || !row || !format || 'error' in line) continue
 
     if (!seen.add(line.text)) count.twice++
-    if (!tokenizer) continue
+    if (!encoder) continue
 
     try {
-      const example = encodeRow(line.number, row, format, {
-        tokenizer,
-        chat_template,
-        max_sequence_length,
-      })
+      const example = encoder.encode(line.number, row, format)
       const trained = example.weights.reduce((n, weight) => n + (weight > 0 ? 1 : 0), 0)
       lengths.push(example.tokens.length)
       count.tokens += example.tokens.length
@@ -74,6 +74,11 @@ export async function inspectFile(path: string, options: InspectOptions): Promis
       count.skipped += example.skipped
       if (trained === 0) refuse(nothingToLearn(line.number, example.truncated, max_sequence_length))
     } catch (error) {
+      if (error instanceof RowFault) {
+        const { check, pointer, message } = error
+        refuse({ line: line.number, pointer, check, message })
+        continue
+      }
       if (!(error instanceof ApiError) || error.param !== 'messages') throw error
       refuse({
         line: line.number,

@@ -13,11 +13,22 @@ export const rowFormats: Readonly<Record<RowFormat, Format>> = {
   completion: completionRows,
 }
 
-/** The format a parsed row means to have. */
-export function detectFormat(row: unknown): RowFormat | undefined {
+/** The one of these formats that a parsed row means to have. */
+export function detectFormat(
+  row: unknown,
+  formats: readonly RowFormat[] = ALL_FORMATS,
+): RowFormat | undefined {
   if (!isRecord(row)) return undefined
-  return Object.values(rowFormats).find(({ marks }) => marks.some((key) => key in row))?.name
+  return formats.find((name) => rowFormats[name].marks.some((key) => key in row))
 }
+
+/** `either prompt/completion pairs or chat messages`, as OpenAI says it: what is most usual comes last. */
+function shapesOf(formats: readonly RowFormat[]): string {
+  const shapes = formats.map((name) => rowFormats[name].shape).reverse()
+  return shapes.length === 2 ? `either ${shapes.join(' or ')}` : shapes.join(' or ')
+}
+
+const ALL_FORMATS = Object.keys(rowFormats) as RowFormat[]
 
 /** A line that was read: its row and format, and what is wrong with it. */
 export interface CheckedRow {
@@ -26,8 +37,12 @@ export interface CheckedRow {
   readonly errors: readonly RowError[]
 }
 
-/** Parses and checks one line of a file whose rows so far had `expected`. */
-export function checkLine(line: Line, expected?: RowFormat): CheckedRow {
+/** Parses and checks one line of a file whose rows so far had `expected`, and which may have one of `formats`. */
+export function checkLine(
+  line: Line,
+  expected?: RowFormat,
+  formats: readonly RowFormat[] = ALL_FORMATS,
+): CheckedRow {
   const report = reportRow(line.number)
   const refuse = (check: string, what: string): CheckedRow => {
     report.add(check, '', what)
@@ -41,11 +56,16 @@ export function checkLine(line: Line, expected?: RowFormat): CheckedRow {
   } catch {
     return refuse('invalid_json', 'is not valid JSON')
   }
-  return checkRow(line.number, value, expected)
+  return checkRow(line.number, value, expected, formats)
 }
 
 /** Checks one parsed row. */
-export function checkRow(line: number, value: unknown, expected?: RowFormat): CheckedRow {
+export function checkRow(
+  line: number,
+  value: unknown,
+  expected?: RowFormat,
+  formats: readonly RowFormat[] = ALL_FORMATS,
+): CheckedRow {
   const report = reportRow(line)
   const done = (row?: Readonly<Record<string, unknown>>, format?: RowFormat): CheckedRow => ({
     row,
@@ -56,12 +76,12 @@ export function checkRow(line: number, value: unknown, expected?: RowFormat): Ch
     report.add('data_type', '', 'is not a JSON object')
     return done()
   }
-  const format = detectFormat(value) ?? expected
+  const format = detectFormat(value, formats) ?? expected
   if (format === undefined) {
     report.add(
       'unexpected_format',
       '',
-      'has an unexpected file format, expected either prompt/completion pairs or chat messages.',
+      `has an unexpected file format, expected ${shapesOf(formats)}.`,
     )
     return done(value)
   }

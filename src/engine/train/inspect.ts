@@ -4,6 +4,8 @@ import { availableParallelism } from 'node:os'
 import { inspectFile } from '../datasets/inspect-file.ts'
 import { openTokenizer } from '../tokenizer/tokenizer.ts'
 import { openCheckpoint } from '../weights/checkpoint.ts'
+import { methodOf } from './methods/index.ts'
+import type { MethodEncoder } from './methods/method.ts'
 import { resolvePlan, sequenceLimit } from './plan.ts'
 import type { Dataset, FileReport, Inspection, InspectRequest } from './request.ts'
 
@@ -12,14 +14,21 @@ export async function inspect(request: InspectRequest): Promise<Inspection> {
   const checkpoint = await openCheckpoint(request.model)
   const tokenizer = await openTokenizer(checkpoint)
   const max_sequence_length = sequenceLimit(request.hyperparameters, checkpoint.config)
-  const look = async ({ path }: Dataset): Promise<{ report: FileReport; lengths: Int32Array }> => {
-    const { chat_template } = checkpoint
-    const options = { tokenizer, chat_template, max_sequence_length }
-    const { lengths, ...report } = await inspectFile(path, options)
+  const method = methodOf(request.method)
+  const { chat_template } = checkpoint
+  const options = { tokenizer, chat_template, max_sequence_length }
+  const look = async (
+    { path }: Dataset,
+    encoder: MethodEncoder,
+  ): Promise<{ report: FileReport; lengths: Int32Array }> => {
+    const { lengths, ...report } = await inspectFile(path, { ...options, encoder })
     return { report, lengths }
   }
-  const training = await look(request.training)
-  const validation = request.validation && (await look(request.validation))
+  const encoder = method.encoder(options)
+  const training = await look(request.training, encoder)
+  const facts = encoder.facts?.()
+  const validation =
+    request.validation && (await look(request.validation, method.encoder(options, facts)))
 
   const inspection: Inspection = {
     type: 'inspected',
@@ -31,6 +40,8 @@ export async function inspect(request: InspectRequest): Promise<Inspection> {
   return {
     ...inspection,
     plan: resolvePlan({
+      method,
+      facts,
       hyperparameters: request.hyperparameters,
       config: checkpoint.config,
       lengths: training.lengths,

@@ -16,6 +16,7 @@ import { openTokenizer } from '../tokenizer/tokenizer.ts'
 import { readAdapter, writeAdapter, writeAdapterConfig } from '../weights/adapter.ts'
 import { openCheckpoint } from '../weights/checkpoint.ts'
 import { mapWeights } from '../weights/mapped.ts'
+import { methodOf } from './methods/index.ts'
 import { createMoments } from './optimizer.ts'
 import type { StepMetrics, TrainEvent, TrainRequest } from './request.ts'
 import { decodeState, encodeState } from './save.ts'
@@ -41,12 +42,14 @@ export async function* train(
   const checkpoint = await openCheckpoint(request.model)
   const weights = await mapWeights(checkpoint, request.cache)
   const tokenizer = await openTokenizer(checkpoint)
+  const method = methodOf(request.method)
+  const { chat_template } = checkpoint
+  const { max_sequence_length } = plan
   const encode = (path: string) =>
-    encodeFile(path, {
-      tokenizer,
-      chat_template: checkpoint.chat_template,
-      max_sequence_length: plan.max_sequence_length,
-    })
+    encodeFile(
+      path,
+      method.encoder({ tokenizer, chat_template, max_sequence_length }, plan.facts ?? {}),
+    )
   const examples = await encode(request.training.path)
   const validation = request.validation ? await encode(request.validation.path) : []
   const layout = loraLayout(weights, plan.lora)
@@ -64,9 +67,12 @@ export async function* train(
   let unvalidated = saved?.unvalidated
 
   await using trainer = await createTrainer(state, {
-    weights,
-    layout,
-    shape: { rows: plan.rows, length: plan.row_length },
+    objective: method.objective({
+      weights,
+      layout,
+      shape: { rows: plan.rows, length: plan.row_length },
+      plan,
+    }),
     threads: plan.threads,
     weightDecay: plan.weight_decay,
     maxGradNorm: plan.max_grad_norm,
@@ -95,7 +101,7 @@ export async function* train(
     const from = (state.step % stepsPerEpoch) * plan.batch_size
     const batch = order.examples.slice(from, from + plan.batch_size)
     const rate = learningRate(state.step + 1, plan)
-    const { loss, accuracy, tokens, gradNorm } = await trainer.step(batch, rate)
+    const { loss, tokens, scores, gradNorm } = await trainer.step(batch, rate)
     if (!Number.isFinite(loss + gradNorm)) throw diverged(state.step)
     trained_tokens += tokens
     return {
@@ -103,7 +109,7 @@ export async function* train(
       total_steps: plan.total_steps,
       epoch: epoch + 1,
       train_loss: loss,
-      train_mean_token_accuracy: accuracy,
+      ...prefixed('train', scores),
       learning_rate: rate,
       grad_norm: gradNorm,
     }
@@ -127,12 +133,8 @@ export async function* train(
         yield { type: 'step', metrics, trained_tokens }
         continue
       }
-      metrics.valid_loss = valid.loss
-      metrics.valid_mean_token_accuracy = valid.accuracy
-      if (epochEnds) {
-        metrics.full_valid_loss = valid.loss
-        metrics.full_valid_mean_token_accuracy = valid.accuracy
-      }
+      for (const prefix of epochEnds ? ['valid', 'full_valid'] : ['valid'])
+        Object.assign(metrics, prefixed(prefix, { loss: valid.loss, ...valid.scores }))
     }
     yield { type: 'step', metrics, trained_tokens }
 
@@ -145,6 +147,9 @@ export async function* train(
   }
   yield { type: 'done', step: state.step, trained_tokens }
 }
+
+const prefixed = (prefix: string, scores: Readonly<Record<string, number>>) =>
+  Object.fromEntries(Object.entries(scores).map(([name, value]) => [`${prefix}_${name}`, value]))
 
 /** Nothing that a further try could mend, and no model worth keeping. */
 const diverged = (step: number) =>

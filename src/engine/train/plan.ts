@@ -3,6 +3,7 @@
 
 import { packExamples } from '../datasets/pack.ts'
 import type { ModelConfig } from '../weights/checkpoint.ts'
+import type { Facts, Method } from './methods/method.ts'
 import type { Hyperparameters, LoraOptions, Plan } from './request.ts'
 import type { StepShape } from './step.ts'
 
@@ -27,6 +28,8 @@ const DEFAULT_SEQUENCE_LENGTH = 1024
 const MICRO_BATCH_TOKENS = 512
 
 export interface PlanInput {
+  readonly method: Pick<Method, 'name' | 'baseLearningRate'>
+  readonly facts?: Facts | undefined
   readonly hyperparameters: Hyperparameters
   readonly config: ModelConfig
   /** Tokens of every training example, already cut to `sequenceLimit`. */
@@ -53,7 +56,7 @@ export function resolvePlan(input: PlanInput): Plan {
   const wished = h.batch_size === 'auto' ? autoBatchSize(examples, reasons) : h.batch_size
   const batch_size = Math.min(wished, examples)
   const multiplier = h.learning_rate_multiplier === 'auto' ? 1 : h.learning_rate_multiplier
-  const base = baseLearningRate(config)
+  const base = input.method.baseLearningRate(config, h)
   if (h.learning_rate_multiplier === 'auto' && h.learning_rate === undefined)
     reasons.push(
       `learning_rate_multiplier 1: the base rate ${base.toPrecision(3)} for LoRA on a hidden size of ${config.hidden_size}`,
@@ -78,6 +81,7 @@ export function resolvePlan(input: PlanInput): Plan {
     rows: shape.rows,
     threads,
     precision: 'fp32',
+    ...(input.facts && { facts: input.facts }),
     reasons,
   }
 }
@@ -100,13 +104,6 @@ function autoBatchSize(examples: number, reasons: string[]): number {
   reasons.push(`batch_size ${size}: ${Math.ceil(examples / size)} updates an epoch`)
   return size
 }
-
-/**
- * The rate at multiplier 1 of (supervised, LoRA): 5e-4 · (2000 / hidden size)^0.775, ten times the rate for all
- * weights, after "LoRA Without Regret" (Schulman et al., 2025). Tried here on SmolLM2-135M and stories260k only.
- */
-export const baseLearningRate = (config: ModelConfig): number =>
-  5e-4 * (2000 / config.hidden_size) ** 0.775
 
 function loraOptions(lora: Partial<LoraOptions>): LoraOptions {
   const rank = lora.rank ?? 8

@@ -1,6 +1,7 @@
 // What the training thread is asked, and what it answers: paths and numbers in, events out.
 
 import type { InspectedFile } from '../datasets/inspect-file.ts'
+import type { MethodName } from './methods/index.ts'
 
 /** A hyperparameter that `inspect` turns into a number. */
 export type Auto<T> = T | 'auto'
@@ -39,7 +40,7 @@ export interface InspectRequest {
   model: string
   training: Dataset
   validation?: Dataset
-  method: 'supervised'
+  method: MethodName
   hyperparameters: Hyperparameters
 }
 
@@ -62,6 +63,8 @@ export interface Plan {
   rows: number
   threads: number
   precision: 'fp32'
+  /** What the method found in the training file and needs again: how many classes there are, and which. */
+  facts?: { labels?: string[] }
   /** One sentence a resolved `auto`: why this number. */
   reasons: string[]
 }
@@ -85,7 +88,7 @@ export interface TrainRequest {
   cache: string
   training: Dataset
   validation?: Dataset
-  method: 'supervised'
+  method: MethodName
   plan: Plan
   seed: number
   /**
@@ -101,15 +104,15 @@ export interface StepMetrics {
   step: number
   total_steps: number
   epoch: number
-  /** Mean over the supervised tokens of this step's examples, before the update. */
+  /** Mean over what is learned in this step's examples, before the update. */
   train_loss: number
-  train_mean_token_accuracy: number
+  /** Over some of the validation examples, and over all of them. */
   valid_loss?: number
-  valid_mean_token_accuracy?: number
   full_valid_loss?: number
-  full_valid_mean_token_accuracy?: number
   learning_rate: number
   grad_norm: number
+  /** What else the method measures, with the same prefixes: `train_mean_token_accuracy`. */
+  [score: string]: number | undefined
 }
 
 export type TrainEvent =

@@ -1,15 +1,12 @@
-// One optimizer step, and the loss of examples: the step graph's sessions with the adapter and its moments.
+// One optimizer step, and the loss of examples: a method's graphs in sessions, with the adapter and its moments.
 // Knows nothing of files, epochs or schedules.
 
 import type { Example } from '../datasets/example.ts'
-import type { LoraLayout } from '../models/adapters.ts'
 import { createSession, type Session } from '../runtime/session.ts'
 import type { TakeTurn } from '../runtime/thread.ts'
-import { float32, type HostTensor } from '../tensor.ts'
-import type { MappedWeights } from '../weights/checkpoint.ts'
-import { microBatches, supervisedTokens, totalWeight } from './micro-batch.ts'
+import { float32 } from '../tensor.ts'
+import type { Feeds, Measure, Objective, Outputs } from './methods/method.ts'
 import { adamW, clipByNorm, type Moments } from './optimizer.ts'
-import { buildStep, type StepShape } from './step.ts'
 
 /** What training changes; everything a resume needs besides the place in the data. */
 export interface TrainState {
@@ -20,72 +17,52 @@ export interface TrainState {
 }
 
 export interface TrainerOptions {
-  readonly weights: MappedWeights
-  readonly layout: LoraLayout
-  readonly shape: StepShape
+  readonly objective: Objective
   readonly threads: number
   readonly weightDecay: number
   readonly maxGradNorm: number
   readonly turn: TakeTurn
 }
 
-/** Loss and accuracy over the supervised tokens of some examples, `tokens` of them. */
-export interface Measure {
-  readonly loss: number
-  readonly accuracy: number
-  readonly tokens: number
-}
-
 export interface Trainer extends AsyncDisposable {
   readonly state: TrainState
   /** Loss before the update, then the update. `grad_norm` is the norm before clipping. */
   step(examples: readonly Example[], learningRate: number): Promise<Measure & { gradNorm: number }>
-  /** Loss and accuracy alone; undefined when `signal` was aborted before the last micro-batch. */
+  /** How examples do, and nothing learned; undefined when `signal` was aborted before the last micro-batch. */
   evaluate(examples: readonly Example[], signal?: AbortSignal): Promise<Measure | undefined>
   /** The gradient of the mean loss, not clipped, and nothing updated. */
   gradient(examples: readonly Example[]): Promise<Measure & { gradient: Float32Array }>
 }
 
-/** Builds the graphs and opens their sessions; the one for evaluation when it is first needed. */
+/** Opens the sessions of the method's graphs; the one for evaluation when it is first needed. */
 export async function createTrainer(state: TrainState, options: TrainerOptions): Promise<Trainer> {
-  const { weights, layout, shape, threads, turn } = options
-  const graphs = buildStep(weights, layout, shape)
+  const { objective, threads, turn } = options
   const open = (onnx: Uint8Array) => createSession(onnx, { threads })
-  const trainSession = await open(graphs.train)
+  const trainSession = await open(objective.graphs.train)
   let evaluateSession: Session | undefined
 
-  const adapter = float32([layout.parameters], state.adapter)
-  const sum = new Float32Array(layout.parameters)
+  const parameters = state.adapter.length
+  const adapter = float32([parameters], state.adapter)
+  const sum = new Float32Array(parameters)
 
-  async function run(
-    session: Session,
-    examples: readonly Example[],
-    each: (outputs: Record<string, HostTensor>) => void,
-    signal?: AbortSignal,
-  ): Promise<Measure | undefined> {
-    const weight = totalWeight(examples)
-    const tokens = supervisedTokens(examples)
-    let loss = 0
-    let correct = 0
-    for (const { feeds } of microBatches(examples, shape, weight)) {
-      if (feeds.index!.dims[0] === 0) continue
-      if (signal?.aborted) return undefined
-      using _turn = await turn()
-      const outputs = await session.run({ ...feeds, adapter })
-      loss += Number(outputs.loss!.data[0])
-      correct += Number(outputs.correct!.data[0])
-      each(outputs)
-    }
-    return { loss, accuracy: tokens === 0 ? 0 : correct / tokens, tokens }
+  const train = async (feeds: Feeds): Promise<Outputs> => {
+    using _turn = await turn()
+    const outputs = await trainSession.run({ ...feeds, adapter })
+    const part = outputs.gradient!.data as Float32Array
+    for (let i = 0; i < sum.length; i++) sum[i]! += part[i]!
+    return outputs
   }
-
+  const evaluate =
+    (signal?: AbortSignal) =>
+    async (feeds: Feeds): Promise<Outputs> => {
+      signal?.throwIfAborted()
+      evaluateSession ??= await open(objective.graphs.evaluate)
+      using _turn = await turn()
+      return evaluateSession.run({ ...feeds, adapter })
+    }
   const accumulate = async (examples: readonly Example[]): Promise<Measure> => {
     sum.fill(0)
-    const measure = await run(trainSession, examples, ({ gradient }) => {
-      const part = gradient!.data as Float32Array
-      for (let i = 0; i < sum.length; i++) sum[i]! += part[i]!
-    })
-    return measure!
+    return objective.measure(examples, { train, evaluate: evaluate() })
   }
 
   return {
@@ -102,8 +79,12 @@ export async function createTrainer(state: TrainState, options: TrainerOptions):
       return { ...measure, gradNorm }
     },
     async evaluate(examples, signal) {
-      evaluateSession ??= await open(graphs.evaluate)
-      return run(evaluateSession, examples, () => {}, signal)
+      try {
+        return await objective.measure(examples, { evaluate: evaluate(signal) })
+      } catch (error) {
+        if (signal?.aborted && error === signal.reason) return undefined
+        throw error
+      }
     },
     async gradient(examples) {
       return { ...(await accumulate(examples)), gradient: sum.slice() }

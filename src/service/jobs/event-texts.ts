@@ -33,7 +33,7 @@ export function stepText(metrics: StepMetrics): string {
 /** `data` of a metrics event: what was measured, under the names of the API. */
 export function stepData(metrics: StepMetrics): Record<string, number> {
   const { epoch: _, learning_rate: __, grad_norm: ___, ...told } = metrics
-  return told
+  return told as Record<string, number>
 }
 
 /** `metrics` of a checkpoint: as an event's data, without the total. */

@@ -58,7 +58,8 @@ function invalidFile(param: FileParam, report: FileReport): JobError {
   if (report.format === undefined && (!first || first.check === 'unexpected_format'))
     return fileError(
       param,
-      'unexpected file format, expected either prompt/completion pairs or chat messages.',
+      first?.message.replace(/^has an /, '') ??
+        'unexpected file format, expected either prompt/completion pairs or chat messages.',
     )
   if (!first) return fileError(param, `${report.error_count} of its lines are not valid.`)
   return fileError(param, `Invalid file format. ${place(first)} ${first.message}`)

@@ -1,5 +1,6 @@
 // What a running job writes down, each thing in one transaction that first makes sure of the lease.
 
+import { methodOf } from '../../engine/train/methods/index.ts'
 import type { Plan, StepMetrics, TrainEvent } from '../../engine/train/request.ts'
 import { insertFile } from '../db/files.ts'
 import {
@@ -209,7 +210,7 @@ export class Progress {
     const { id, project_id } = this.#lease
     await patiently(async () => {
       const steps = await listSteps(this.#stores.db, id)
-      const csv = Buffer.from(resultCsv(steps))
+      const csv = Buffer.from(resultCsv(steps, methodOf(job.method.type).columns))
       const staged = await this.#stores.store.stage(pieces(csv))
       await keepObject(this.#stores, project_id, staged, async (tx) => {
         await holdLease(tx, this.#lease)

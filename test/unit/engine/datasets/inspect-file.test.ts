@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { TextSet } from '../../../../src/engine/datasets/compact.ts'
 import { encodePrompt } from '../../../../src/engine/datasets/completion-rows.ts'
-import { encodeFile } from '../../../../src/engine/datasets/encode.ts'
+import { encodeFile, rowEncoder } from '../../../../src/engine/datasets/encode.ts'
 import { inspectFile } from '../../../../src/engine/datasets/inspect-file.ts'
 import { openTokenizer } from '../../../../src/engine/tokenizer/tokenizer.ts'
 import { openCheckpoint } from '../../../../src/engine/weights/checkpoint.ts'
@@ -99,7 +99,7 @@ describe.skipIf(stories.missing)('with a tokenizer', async () => {
 
   test('a completion row is its prompt, its completion and an end', async () => {
     const file = written([{ prompt: 'Once upon', completion: ' a time' }])
-    const [example] = await encodeFile(file, options)
+    const [example] = await encodeFile(file, rowEncoder(options))
     const whole = tokenizer.encode('Once upon a time', { special: true })
     expect([...example!.tokens]).toEqual([...whole, 2])
     expect([...example!.weights]).toEqual([0, 0, 0, 1, 1, 1])
@@ -114,7 +114,7 @@ describe.skipIf(stories.missing)('with a tokenizer', async () => {
     ['line\n', '\nline'],
     ['😀', '😀'],
   ])('the prompt %j as serving sends it is a prefix of the row', async (prompt, completion) => {
-    const [example] = await encodeFile(written([{ prompt, completion }]), options)
+    const [example] = await encodeFile(written([{ prompt, completion }]), rowEncoder(options))
     const served = encodePrompt(tokenizer, prompt)
     expect([...example!.tokens.slice(0, served.length)]).toEqual(served)
     expect([...example!.weights]).toEqual(
@@ -126,7 +126,7 @@ describe.skipIf(stories.missing)('with a tokenizer', async () => {
   test('inspection counts what encoding gives', async () => {
     const file = written(['one', 'two words', 'and three words'].map(chat))
     const report = await inspectFile(file, { ...options, chat_template })
-    const examples = await encodeFile(file, { ...options, chat_template })
+    const examples = await encodeFile(file, rowEncoder({ ...options, chat_template }))
     const sum = (list: readonly number[]) => list.reduce((a, b) => a + b, 0)
     expect(report).toMatchObject({
       examples: 3,
@@ -154,7 +154,7 @@ describe.skipIf(stories.missing)('with a tokenizer', async () => {
   test('the first token of a row is never learned, for nothing predicts it', async () => {
     const bare = { ...tokenizer, encode: (text: string) => tokenizer.encode(text) }
     const file = written([{ prompt: '', completion: 'Once' }])
-    const [example] = await encodeFile(file, { ...options, tokenizer: bare })
+    const [example] = await encodeFile(file, rowEncoder({ ...options, tokenizer: bare }))
     expect(example!.weights[0]).toBe(0)
   })
 
@@ -183,7 +183,7 @@ describe.skipIf(stories.missing)('with a tokenizer', async () => {
   })
 
   test('a file with a mistake is not encoded', async () => {
-    await expect(encodeFile(written([{ prompt: 'a' }]), options)).rejects.toThrow(
+    await expect(encodeFile(written([{ prompt: 'a' }]), rowEncoder(options))).rejects.toThrow(
       "Line 1 is missing the key 'completion'",
     )
   })

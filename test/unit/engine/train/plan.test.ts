@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest'
+import { supervised } from '../../../../src/engine/train/methods/supervised.ts'
 import { chooseShape, resolvePlan } from '../../../../src/engine/train/plan.ts'
 import type { ModelConfig } from '../../../../src/engine/weights/checkpoint.ts'
 
@@ -7,6 +8,7 @@ const auto = { n_epochs: 'auto', batch_size: 'auto', learning_rate_multiplier: '
 
 const plan = (examples: number, hyperparameters: object = {}) =>
   resolvePlan({
+    method: supervised,
     hyperparameters: { ...auto, ...hyperparameters },
     config,
     lengths: Array.from({ length: examples }, (_, i) => 40 + (i % 60)),

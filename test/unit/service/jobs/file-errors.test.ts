@@ -68,7 +68,15 @@ test('a file of neither format is told which formats there are', () => {
     ...good,
     format: undefined,
     examples: 0,
-    errors: [{ line: 1, pointer: '', check: 'unexpected_format', message: 'unknown format' }],
+    errors: [
+      {
+        line: 1,
+        pointer: '',
+        check: 'unexpected_format',
+        message:
+          'has an unexpected file format, expected either prompt/completion pairs or chat messages.',
+      },
+    ],
     error_count: 1,
   }
   expect(fileFailure({ type: 'inspected', training })?.error.message).toBe(

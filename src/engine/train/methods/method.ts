@@ -1,0 +1,78 @@
+// What a training method supplies. Loop, optimizer, states, checkpoints and events are the same for all.
+
+import type { EncodeOptions, RowEncoder } from '../../datasets/encode.ts'
+import type { Example } from '../../datasets/example.ts'
+import type { LoraLayout } from '../../models/adapters.ts'
+import type { HostTensor } from '../../tensor.ts'
+import type { MappedWeights, ModelConfig } from '../../weights/checkpoint.ts'
+import type { Hyperparameters, Plan } from '../request.ts'
+import type { StepGraphs, StepShape } from '../step.ts'
+
+export interface Method {
+  /** `method.type` of a job. */
+  readonly name: string
+  /** How its rows become examples; `facts` are those of a plan, undefined while the training file is read. */
+  encoder(options: EncodeOptions, facts?: Facts): MethodEncoder
+  /** The peak learning rate at multiplier 1. */
+  baseLearningRate(config: ModelConfig, hyperparameters: Hyperparameters): number
+  /** The graphs of a step, and how examples go through them. */
+  objective(setup: ObjectiveSetup): Objective
+  /** The columns of the result file after `step`, as StepMetrics names them. */
+  readonly columns: readonly Column[]
+}
+
+/** What the training file decides for the whole job; kept in the plan. */
+export type Facts = NonNullable<Plan['facts']>
+
+/** Encodes the rows of one file after another. */
+export interface MethodEncoder extends RowEncoder {
+  /** What the rows so far have decided; undefined where the method asks nothing of them. */
+  facts?(): Facts
+}
+
+export interface ObjectiveSetup {
+  readonly weights: MappedWeights
+  readonly layout: LoraLayout
+  readonly shape: StepShape
+  /** Hyperparameters of the method's own, and its facts. */
+  readonly plan?: Plan
+}
+
+/** A method over one model and one shape. */
+export interface Objective {
+  /**
+   * Inputs are what `measure` feeds and `adapter` [P], which the trainer adds. Output of the training graph:
+   * `gradient` [P]; of both whatever `measure` reads.
+   */
+  readonly graphs: StepGraphs
+  /**
+   * Sends examples through the graphs, micro-batch by micro-batch, and says how they did. In a training step
+   * `run.train` is there and must be called so that the gradients of its runs add up to that of the mean loss.
+   */
+  measure(examples: readonly Example[], run: Run): Promise<Measure>
+}
+
+export type Feeds = Readonly<Record<string, HostTensor>>
+export type Outputs = Readonly<Record<string, HostTensor>>
+
+export interface Run {
+  /** Runs the training graph and adds its gradient to that of the step; absent where nothing is learned. */
+  readonly train?: (feeds: Feeds) => Promise<Outputs>
+  readonly evaluate: (feeds: Feeds) => Promise<Outputs>
+}
+
+/** How some examples did. */
+export interface Measure {
+  readonly loss: number
+  /** Tokens they were learned from. */
+  readonly tokens: number
+  /** All else, by name: `mean_token_accuracy`. */
+  readonly scores: Readonly<Record<string, number>>
+}
+
+export interface Column {
+  /** In the file's first line. */
+  readonly name: string
+  /** In StepMetrics. */
+  readonly metric: string
+}
