@@ -1,7 +1,8 @@
 // The table `fine_tuning_jobs`. Transitions are guarded in the statement, writes of a worker by its lease.
 
-import type { Hyperparameters, LoraOptions, Plan } from '../../engine/train/request.ts'
+import type { LoraOptions, Plan } from '../../engine/train/request.ts'
 import type { JobError } from '../jobs/file-errors.ts'
+import type { JobMethod } from '../jobs/hyperparameters.ts'
 import {
   isTerminal,
   type JobChange,
@@ -11,12 +12,6 @@ import {
 } from '../jobs/states.ts'
 import type { StoredAdapter } from '../models/model.ts'
 import type { Db } from './pool.ts'
-
-/** As the client sent it, `auto` filled in for what it left out. */
-export interface JobMethod {
-  type: 'supervised'
-  supervised: { hyperparameters: Hyperparameters }
-}
 
 /** The adapter that a job goes on from. */
 export interface InitialAdapter extends StoredAdapter {
@@ -40,6 +35,7 @@ export interface FineTuningJob {
   user_provided_suffix: string | null
   seed: number
   status: JobStatus
+  /** As the client sent it, `auto` filled in for what it left out. */
   method: JobMethod
   plan: Plan | null
   training_file: string

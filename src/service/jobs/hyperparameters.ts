@@ -1,5 +1,6 @@
 // Hyperparameters as sent, as kept, and as shown. Pure.
 
+import type { MethodName } from '../../engine/train/methods/index.ts'
 import type { Hyperparameters, Plan } from '../../engine/train/request.ts'
 
 /** As they may be sent: in `method`, or in the deprecated place at the top. */
@@ -16,6 +17,18 @@ export const mergeHyperparameters = (
   ...top,
   ...method,
 })
+
+/** A job's method with what was sent for it: `{ type: 'dpo', dpo: { hyperparameters } }`. */
+export type JobMethod = { type: MethodName } & {
+  [name in MethodName]?: { hyperparameters: Hyperparameters }
+}
+
+/** The hyperparameters of the method that the job names. */
+export function hyperparametersOf(method: JobMethod): Hyperparameters {
+  const own = method[method.type]
+  if (!own) throw new Error(`A job of method ${method.type} has no hyperparameters for it.`)
+  return own.hyperparameters
+}
 
 /** What a job shows: every `auto` becomes the plan's number once there is a plan; the rest stays as sent. */
 export const resolvedHyperparameters = (

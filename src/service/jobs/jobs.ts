@@ -2,7 +2,7 @@
 
 import { randomInt } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { LoraOptions } from '../../engine/train/request.ts'
+import { METHOD_NAMES, type MethodName } from '../../engine/train/methods/index.ts'
 import { invalidRequest, notFound } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import { type FileRecord, findFile } from '../db/files.ts'
@@ -31,7 +31,12 @@ import type { Stores } from '../storage/objects.ts'
 import { alreadyEnded, cancelJob } from './cancel.ts'
 import { eventText } from './event-texts.ts'
 import type { FileParam } from './file-errors.ts'
-import { mergeHyperparameters, type SentHyperparameters } from './hyperparameters.ts'
+import {
+  hyperparametersOf,
+  type JobMethod,
+  mergeHyperparameters,
+  type SentHyperparameters,
+} from './hyperparameters.ts'
 import { isTerminal, type JobStatus } from './states.ts'
 import { tell } from './tell.ts'
 
@@ -52,12 +57,7 @@ export interface CreateJob {
   hyperparameters?: SentHyperparameters
   suffix?: string | null
   seed?: number | null
-  method?: {
-    type: 'supervised' | 'dpo' | 'reinforcement'
-    supervised?: { hyperparameters?: SentHyperparameters }
-    dpo?: object
-    reinforcement?: object
-  }
+  method?: { type: string } & { [name in MethodName]?: { hyperparameters?: SentHyperparameters } }
   integrations?: readonly unknown[] | null
   metadata?: Record<string, string> | null
 }
@@ -137,6 +137,7 @@ export function createJobs({ stores, models, log, pause_seconds = 30 }: JobsOpti
 
     async create(owner, request, commit = (write) => transaction(db, write)) {
       const { project_id } = owner
+      const method = methodOfRequest(request)
       refuseUnsupported(request)
       const start = await resolveStart(project_id, request.model)
       const training = await resolveFile(project_id, request.training_file, 'training_file')
@@ -155,15 +156,7 @@ export function createJobs({ stores, models, log, pause_seconds = 30 }: JobsOpti
         ...start,
         user_provided_suffix: suffix,
         seed: request.seed ?? randomInt(2 ** 31),
-        method: {
-          type: 'supervised' as const,
-          supervised: {
-            hyperparameters: mergeHyperparameters(
-              request.hyperparameters,
-              request.method?.supervised?.hyperparameters,
-            ),
-          },
-        },
+        method,
         training_file: request.training_file,
         validation_file: request.validation_file ?? null,
         training_sha256: training.sha256,
@@ -176,8 +169,7 @@ export function createJobs({ stores, models, log, pause_seconds = 30 }: JobsOpti
           randomLetters(8),
         ),
       }
-      if (start.initial)
-        refuseOtherLora(start.initial, job.method.supervised.hyperparameters.lora ?? {})
+      if (start.initial) refuseOtherLora(start.initial, method)
       const created = await commit(async (tx) => {
         await insertWork(tx, { id, kind: FINE_TUNING_JOB, project_id })
         const inserted = await insertJob(tx, job)
@@ -264,7 +256,8 @@ const METADATA_KEY = 64
 const PAUSE_POLL_MS = 100
 
 /** An adapter goes on as it is; another shape would need the adapter merged into its base first. */
-function refuseOtherLora({ model, lora }: InitialAdapter, wished: Partial<LoraOptions>): void {
+function refuseOtherLora({ model, lora }: InitialAdapter, method: JobMethod): void {
+  const wished = hyperparametersOf(method).lora ?? {}
   const same = {
     rank: (wished.rank ?? lora.rank) === lora.rank,
     alpha: (wished.alpha ?? lora.alpha) === lora.alpha,
@@ -276,28 +269,37 @@ function refuseOtherLora({ model, lora }: InitialAdapter, wished: Partial<LoraOp
     if (!same[name])
       throw invalidRequest(
         `The model \`${model}\` is an adapter with ${name} ${lora[name]}, and a job that goes on from it cannot change that; found ${wished[name]}.`,
-        { param: `method.supervised.hyperparameters.lora.${name}`, code: 'invalid_value' },
+        { param: `method.${method.type}.hyperparameters.lora.${name}`, code: 'invalid_value' },
       )
 }
 
-function refuseUnsupported({ method, integrations, metadata }: CreateJob): void {
+/** The method as the job keeps it; without one it is supervised. */
+function methodOfRequest({ method, hyperparameters }: CreateJob): JobMethod {
+  const type = METHOD_NAMES.find((name) => name === (method?.type ?? 'supervised'))
+  if (!type) {
+    const known = METHOD_NAMES.map((name) => `'${name}'`).join(', ')
+    throw invalidRequest(
+      `The method '${method?.type}' is not supported yet. Supported values are: ${known}.`,
+      { param: 'method.type', code: 'unsupported_method' },
+    )
+  }
+  for (const other of Object.keys(method ?? {}))
+    if (other !== 'type' && other !== type)
+      throw invalidRequest(`'method.${other}' does not belong to a method of type '${type}'.`, {
+        param: `method.${other}`,
+        code: 'invalid_value',
+      })
+  const merged = mergeHyperparameters(hyperparameters, method?.[type]?.hyperparameters)
+  return { type, [type]: { hyperparameters: merged } }
+}
+
+function refuseUnsupported({ integrations, metadata }: CreateJob): void {
   for (const key of Object.keys(metadata ?? {}))
     if (key.length > METADATA_KEY)
       throw invalidRequest(
         `Invalid 'metadata': a key has ${key.length} characters, expected at most ${METADATA_KEY}.`,
         { param: 'metadata', code: 'invalid_value' },
       )
-  if (method && method.type !== 'supervised')
-    throw invalidRequest(
-      `The method '${method.type}' is not supported yet. Supported value is: 'supervised'.`,
-      { param: 'method.type', code: 'unsupported_method' },
-    )
-  for (const other of ['dpo', 'reinforcement'] as const)
-    if (method?.[other] !== undefined)
-      throw invalidRequest(`'method.${other}' does not belong to a method of type 'supervised'.`, {
-        param: `method.${other}`,
-        code: 'invalid_value',
-      })
   if (integrations && integrations.length > 0)
     throw invalidRequest('Integrations are not supported yet.', {
       param: 'integrations',

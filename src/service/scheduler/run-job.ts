@@ -7,6 +7,7 @@ import type { Logger } from '../../log.ts'
 import type { FineTuningJob } from '../db/fine-tuning-jobs.ts'
 import { type Lease, LeaseLost } from '../db/work.ts'
 import { fileFailure } from '../jobs/file-errors.ts'
+import { hyperparametersOf } from '../jobs/hyperparameters.ts'
 import { Progress } from '../jobs/progress.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import type { ModelRegistry } from '../models/registry.ts'
@@ -127,7 +128,7 @@ class Run {
     thread: TrainingThread,
     files: Pick<Extract<TrainThreadRequest, { type: 'inspect' }>, 'model' | 'training' | 'method'>,
   ): Promise<boolean> {
-    const sent = job.method.supervised.hyperparameters
+    const sent = hyperparametersOf(job.method)
     const hyperparameters = job.initial ? { ...sent, lora: job.initial.lora } : sent
     const request = { type: 'inspect' as const, ...files, hyperparameters }
     // Reading a large file is not worth waiting for; there is nothing to save yet either.

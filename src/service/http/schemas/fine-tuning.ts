@@ -1,10 +1,11 @@
 // Fine-tuning jobs, events and checkpoints on the wire: what is taken, and present() from record to reply.
 
 import { type Static, type TSchema, Type } from 'typebox'
+import { METHOD_NAMES, type MethodName } from '../../../engine/train/methods/index.ts'
 import type { FineTuningCheckpoint } from '../../db/fine-tuning-checkpoints.ts'
 import type { FineTuningJob, MetadataFilter } from '../../db/fine-tuning-jobs.ts'
 import type { WorkEvent } from '../../db/work-events.ts'
-import { resolvedHyperparameters } from '../../jobs/hyperparameters.ts'
+import { hyperparametersOf, resolvedHyperparameters } from '../../jobs/hyperparameters.ts'
 
 const closed = { additionalProperties: false }
 const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()])
@@ -58,6 +59,15 @@ const SupervisedHyperparameters = Type.Object(
   closed,
 )
 
+/** One line a method. */
+const sentHyperparameters = {
+  supervised: SupervisedHyperparameters,
+} satisfies Record<MethodName, TSchema>
+
+/** A property for each method, under its name. */
+const eachMethod = <T extends TSchema>(property: (name: MethodName) => T) =>
+  Object.fromEntries(METHOD_NAMES.map((name) => [name, property(name)])) as Record<MethodName, T>
+
 /** What a client notes about a thing of its own. */
 export const Metadata = Type.Record(
   Type.String({ maxLength: 64 }),
@@ -90,12 +100,14 @@ export const CreateFineTuningJobRequest = Type.Object(
     method: Type.Optional(
       Type.Object(
         {
-          type: Type.Enum(['supervised', 'dpo', 'reinforcement']),
-          supervised: Type.Optional(
-            Type.Object({ hyperparameters: Type.Optional(SupervisedHyperparameters) }, closed),
-          ),
+          type: Type.Enum([...new Set([...METHOD_NAMES, 'dpo', 'reinforcement'])]),
           dpo: Type.Optional(Type.Object({})),
           reinforcement: Type.Optional(Type.Object({})),
+          ...eachMethod((name) =>
+            Type.Optional(
+              Type.Object({ hyperparameters: Type.Optional(sentHyperparameters[name]) }, closed),
+            ),
+          ),
         },
         closed,
       ),
@@ -184,8 +196,8 @@ export const FineTuningJobReply = Type.Object(
     estimated_finish: nullableInteger,
     integrations: Type.Array(Integration),
     method: Type.Object({
-      type: Type.Literal('supervised'),
-      supervised: Type.Object({ hyperparameters: answeredHyperparameters }),
+      type: Type.Enum(METHOD_NAMES),
+      ...eachMethod(() => Type.Optional(Type.Object({ hyperparameters: answeredHyperparameters }))),
     }),
     metadata: nullable(Type.Record(Type.String(), Type.String())),
   },
@@ -213,15 +225,18 @@ export const FineTuningJobCheckpointReply = Type.Object(
     created_at: Type.Integer(),
     fine_tuned_model_checkpoint: Type.String(),
     step_number: Type.Integer(),
-    metrics: Type.Object({
-      step: measured,
-      train_loss: measured,
-      train_mean_token_accuracy: measured,
-      valid_loss: measured,
-      valid_mean_token_accuracy: measured,
-      full_valid_loss: measured,
-      full_valid_mean_token_accuracy: measured,
-    }),
+    metrics: Type.Object(
+      {
+        step: measured,
+        train_loss: measured,
+        train_mean_token_accuracy: measured,
+        valid_loss: measured,
+        valid_mean_token_accuracy: measured,
+        full_valid_loss: measured,
+        full_valid_mean_token_accuracy: measured,
+      },
+      { additionalProperties: Type.Number() },
+    ),
     fine_tuning_job_id: Type.String(),
   },
   { $id: 'FineTuningJobCheckpoint' },
@@ -231,7 +246,7 @@ const seconds = (date: Date): number => Math.floor(date.getTime() / 1000)
 
 /** A job as the API shows it; what `auto` became stands in both places. */
 export function presentJob(job: FineTuningJob): Static<typeof FineTuningJobReply> {
-  const hyperparameters = resolvedHyperparameters(job.method.supervised.hyperparameters, job.plan)
+  const hyperparameters = resolvedHyperparameters(hyperparametersOf(job.method), job.plan)
   return {
     object: 'fine_tuning.job',
     id: job.id,
@@ -251,7 +266,7 @@ export function presentJob(job: FineTuningJob): Static<typeof FineTuningJobReply
     seed: job.seed,
     estimated_finish: job.estimated_finish && seconds(job.estimated_finish),
     integrations: [],
-    method: { type: 'supervised', supervised: { hyperparameters } },
+    method: { type: job.method.type, [job.method.type]: { hyperparameters } },
     metadata: job.metadata,
   }
 }
