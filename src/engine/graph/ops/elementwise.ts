@@ -78,6 +78,14 @@ export const sqrt = unary('Sqrt', (dy, _x, y) => div(dy, mul(y, scalar(2))))
 /** y = 1/(1+e⁻ˣ)   ⇒   dx = dy·(y − y²) */
 export const sigmoid = unary('Sigmoid', (dy, _x, y) => mul(dy, sub(y, mul(y, y))))
 
+/** y = tanh x   ⇒   dx = dy·(1 − y²) */
+export const tanh = unary('Tanh', (dy, _x, y) => mul(dy, sub(scalar(1), mul(y, y))))
+
+/** y = erf x   ⇒   dx = dy · 2/√π · e^(−x²) */
+export const erf = unary('Erf', (dy, x) =>
+  mul(dy, mul(exp(neg(mul(x, x))), scalar(2 / Math.sqrt(Math.PI)))),
+)
+
 /** x · c for a number c. */
 export const scale = (x: Value, c: number): Value => (c === 1 ? x : mul(x, scalar(c)))
 
@@ -107,15 +115,3 @@ export function where(condition: Value, a: Value, b: Value): Value {
 /** Booleans or integers as float32; no gradient flows. */
 export const toFloat = (x: Value): Value =>
   emitOne('Cast', [x], { dtype: 'float32', dims: x.dims }, { attributes: { to: 1 } })
-
-/** SwiGLU's product: silu(g) · u, with silu(g) = g·σ(g) (arXiv 2002.05202). */
-export function swiglu(g: Value, u: Value): Value {
-  const s = emitOne('Sigmoid', [g], g)
-  const silu = emitOne('Mul', [g, s], g)
-  const y = emitOne('Mul', [silu, u], g)
-  // d silu/dg = σ + silu·(1 − σ)
-  return withGradient('SwiGLU', y, [g, u], (dy) => [
-    mul(mul(dy, u), add(s, mul(silu, sub(scalar(1), s)))),
-    mul(dy, silu),
-  ])
-}

@@ -1,5 +1,6 @@
 // One door to the operators: `import * as op from '../graph/ops/ops.ts'`.
 
+export * from './activations.ts'
 export * from './elementwise.ts'
 export * from './loss.ts'
 export * from './products.ts'

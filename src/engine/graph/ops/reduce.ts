@@ -1,4 +1,4 @@
-// Sums and means along axes, and the operators that are made of them: softmax and the norm.
+// Sums and means along axes, and the operators that are made of them: softmax and the norms.
 
 import {
   type Dims,
@@ -75,5 +75,26 @@ export function rmsNorm(x: Value, weight: Value, eps: number): Value {
     const lead = ints(...x.dims.slice(0, -1).map((_, i) => i))
     const dw = emitOne('ReduceSum', [mul(dy, n), lead], weight, { attributes: { keepdims: 0 } })
     return [dx, dw]
+  })
+}
+
+/** Layer norm of x [N, D] with weight and bias [D] (arXiv 1607.06450), fused going forward; its parts made anew going back. */
+export function layerNorm(x: Value, weight: Value, bias: Value, eps: number): Value {
+  const y = emitOne('LayerNormalization', [x, weight, bias], x, {
+    attributes: { axis: -1, epsilon: { float: eps } },
+  })
+  // n = (x − mean)/σ, g = dy·w   ⇒   dx = (g − mean(g) − n·mean(g·n)) / σ,   dw = Σ dy·n,   db = Σ dy
+  return withGradient('LayerNorm', y, [x, weight, bias], (dy) => {
+    const centred = emitOne('Sub', [x, reduceMean(x, [-1])], x)
+    const variance = reduceMean(mul(centred, centred), [-1])
+    const deviation = emitOne('Sqrt', [add(variance, scalar(eps))], variance)
+    const n = emitOne('Div', [centred, deviation], x)
+    const g = mul(dy, weight)
+    const along = sub(sub(g, reduceMean(g, [-1])), mul(n, reduceMean(mul(g, n), [-1])))
+    const dx = emitOne('Div', [along, deviation], x)
+    const lead = ints(...x.dims.slice(0, -1).map((_, i) => i))
+    const sum = (v: Value): Value =>
+      emitOne('ReduceSum', [v, lead], weight, { attributes: { keepdims: 0 } })
+    return [dx, sum(mul(dy, n)), sum(dy)]
   })
 }

@@ -9,7 +9,6 @@ const binaries: Record<string, (a: Value, b: Value) => Value> = {
   sub: op.sub,
   mul: op.mul,
   div: op.div,
-  swiglu: op.swiglu,
 }
 
 test.each(Object.keys(binaries))('%s: gradient meets finite differences', (name) =>
@@ -36,6 +35,8 @@ const unaries: Record<string, (x: Value) => Value> = {
   log: op.log,
   sqrt: op.sqrt,
   sigmoid: op.sigmoid,
+  tanh: op.tanh,
+  erf: op.erf,
 }
 
 test.each(Object.keys(unaries))('%s: gradient meets finite differences', (name) =>

@@ -12,3 +12,8 @@ test('softmax: gradient meets finite differences', () => expectGradient(op.softm
 
 test('rmsNorm: gradients of input and weight meet finite differences', () =>
   expectGradient((x, w) => op.rmsNorm(x, w, 1e-5), [[3, 4], [4]], { range: [0.3, 1.5] }))
+
+test('layerNorm: gradients of input, weight and bias meet finite differences', () =>
+  expectGradient((x, w, b) => op.layerNorm(x, w, b, 1e-5), [[3, 4], [4], [4]], {
+    range: [0.3, 1.5],
+  }))
