@@ -40,7 +40,8 @@ export function buildDecode(mapped: MappedWeights, layout: LoraLayout | undefine
     total,
     past: (layer) => ({ key: pastKey(layer), value: pastValue(layer) }),
   })
-  const hidden = architecture.hidden(op.reshape(tokens, ['N']), model, config, attend)
+  const flat = { ids: op.reshape(tokens, ['N']), positions: op.reshape(positions, ['N']) }
+  const hidden = architecture.hidden(flat, model, config, attend)
   const logits = op.linear(op.gather(hidden, index), architecture.head(model, config))
 
   const outputs: Record<string, Value> = { logits }

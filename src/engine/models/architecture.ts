@@ -5,11 +5,19 @@ import type { ModelConfig } from '../weights/checkpoint.ts'
 import type { Attend } from './layers.ts'
 import type { Weights } from './weights.ts'
 
+/** What a forward pass reads, token by token. */
+export interface Tokens {
+  /** Token ids [N], int64. */
+  readonly ids: Value
+  /** Each token's place in its own text [N], int64. */
+  readonly positions: Value
+}
+
 export interface Architecture {
   /** model_type in config.json, general.architecture in a GGUF. */
   readonly names: readonly string[]
-  /** Token ids [N] (int64) → final hidden states [N, D], ready for the head. */
-  hidden(tokens: Value, weights: Weights, config: ModelConfig, attend: Attend): Value
+  /** Tokens → final hidden states [N, D], ready for the head. */
+  hidden(tokens: Tokens, weights: Weights, config: ModelConfig, attend: Attend): Value
   /** The head's weight [V, D]. */
   head(weights: Weights, config: ModelConfig): Value
 }

@@ -2,8 +2,9 @@
 
 import { constant, emit, emitOne, ints, scalar, staticDims, type Value } from '../graph/graph.ts'
 import * as op from '../graph/ops/ops.ts'
-import { int64 } from '../tensor.ts'
+import { float32, int64 } from '../tensor.ts'
 import type { ModelConfig } from '../weights/checkpoint.ts'
+import { rotaryFrequencies } from './rope.ts'
 import type { Lora, Weights } from './weights.ts'
 
 /** x [N, in] → [N, out], with the adapter on this projection if there is one. */
@@ -26,8 +27,9 @@ export function linears(x: Value, ws: readonly Weights[]): Value[] {
         )
       : undefined
   let from = 0
-  return ws[0]!.products(x, ws).flatMap(({ y, members }) => {
+  return ws[0]!.products(x, ws).flatMap(({ y: product, members }) => {
     const widths = members.map((w) => outputs(w))
+    const y = addBiases(product, members, widths)
     const rank = members.reduce((sum, { lora }) => sum + (lora ? rankOf(lora) : 0), 0)
     const adapted =
       inner && rank > 0 ? addLoras(y, op.slice(inner, 1, from, from + rank), members, widths) : y
@@ -38,6 +40,15 @@ export function linears(x: Value, ws: readonly Weights[]): Value[] {
 
 const outputs = (w: Weights): number => staticDims(w.get('weight').dims)[0]!
 const rankOf = (lora: Lora): number => staticDims(lora.a.dims)[0]!
+
+/** y [N, Σ out] + the members' biases, where any has one. */
+function addBiases(y: Value, members: readonly Weights[], widths: readonly number[]): Value {
+  if (!members.some((w) => w.has('bias'))) return y
+  const biases = members.map((w, i) =>
+    w.has('bias') ? w.get('bias') : constant(float32([widths[i]!], new Float32Array(widths[i]!))),
+  )
+  return op.add(y, op.concat(biases, 0))
+}
 
 /** y + scale · inner·B for the members' B as blocks of one matrix [Σr, Σ out], zero off its diagonal. */
 function addLoras(
@@ -70,9 +81,16 @@ export function mlp(x: Value, w: Weights): Value {
 
 /** RMSNorm with the weight of this scope. */
 export const rmsNorm = (x: Value, w: Weights, config: ModelConfig): Value =>
-  op.rmsNorm(x, w.get('weight'), config.rms_norm_eps)
+  op.rmsNorm(x, w.get('weight'), config.norm_eps)
 
-/** What lies between the q, k, v projections of a layer and its output projection; rotates q and k itself. */
+/** LayerNorm with the weight and bias of this scope. */
+export const layerNorm = (x: Value, w: Weights, config: ModelConfig): Value =>
+  op.layerNorm(x, w.get('weight'), w.get('bias'), config.norm_eps)
+
+/**
+ * What lies between the q, k, v projections of a layer and its output projection. It rotates q and k itself, where
+ * the family rotates them, and keeps to the layer's window.
+ */
 export type Attend = (q: Value, k: Value, v: Value, layer: number) => Value
 
 /** Self-attention of one layer: x [N, D] → [N, D]. */
@@ -100,18 +118,18 @@ export function packedAttention(config: ModelConfig, packed: PackedRows): Attend
   const K = config.head_dim
   const G = config.num_key_value_heads
   const R = config.num_attention_heads / G // query heads for one key head
-  const table = op.rotaryTable(T, K, config.rope_theta)
-  const mask = packedMask(segments, B, T)
+  const rotate = rotation(config, T)
+  const masks = new Map<number, Value>()
+  const maskOf = (window: number): Value => {
+    const known = masks.get(window) ?? packedMask(segments, { rows: B, length: T, window })
+    masks.set(window, known)
+    return known
+  }
 
-  return (q, k, v) => {
+  return (q, k, v, layer) => {
+    const mask = maskOf(Math.min(T, config.sliding_windows?.[layer] ?? T))
     const turned = (x: Value, heads: number) =>
-      op.reshape(op.rotary(op.reshape(x, [B, T, heads * K]), positions, table), [
-        B,
-        T,
-        G,
-        heads / G,
-        K,
-      ])
+      op.reshape(rotate(op.reshape(x, [B, T, heads * K]), positions), [B, T, G, heads / G, K])
     const queries = op.transpose(turned(op.scale(q, 1 / Math.sqrt(K)), G * R), [0, 2, 3, 1, 4])
     const keys = op.transpose(op.reshape(turned(k, G), [B, T, G, K]), [0, 2, 3, 1]) // [B, G, K, T]
     const values = op.transpose(op.reshape(v, [B, T, G, K]), [0, 2, 1, 3]) // [B, G, T, K]
@@ -123,15 +141,31 @@ export function packedAttention(config: ModelConfig, packed: PackedRows): Attend
   }
 }
 
-/** 0 where a token may look, far below every score where it may not: [B, 1, 1, T, T]. */
-function packedMask(segments: Value, B: number, T: number): Value {
+/** 0 where a token may look, `window` tokens back at most, far below every score where it may not: [B, 1, 1, T, T]. */
+function packedMask(
+  segments: Value,
+  { rows: B, length: T, window }: { rows: number; length: number; window: number },
+): Value {
   const same = op.equal(
     op.reshape(segments, [B, 1, 1, T, 1]),
     op.reshape(segments, [B, 1, 1, 1, T]),
   )
   const places = Array.from({ length: T }, (_, i) => i)
-  const past = op.greaterOrEqual(constant(int64([T, 1], places)), constant(int64([1, T], places)))
-  return op.where(op.and(same, past), scalar(0), scalar(-1e9))
+  const at = constant(int64([1, T], places))
+  const past = op.greaterOrEqual(constant(int64([T, 1], places)), at)
+  const seen = op.and(same, past)
+  if (window >= T) return op.where(seen, scalar(0), scalar(-1e9))
+  const oldest = places.map((i) => i - window + 1)
+  const near = op.greaterOrEqual(at, constant(int64([T, 1], oldest)))
+  return op.where(op.and(seen, near), scalar(0), scalar(-1e9))
+}
+
+/** Turns queries and keys [B, T, H·K] by their positions; leaves them where the family has none to turn by. */
+function rotation(config: ModelConfig, positions: number): (x: Value, at: Value) => Value {
+  const frequencies = rotaryFrequencies(config)
+  if (!frequencies) return (x) => x
+  const table = op.rotaryTable(positions, frequencies)
+  return (x, at) => op.rotary(x, at, table)
 }
 
 export interface CachedRows {
@@ -161,7 +195,7 @@ export function cachedAttention(
   const K = config.head_dim
   const H = config.num_attention_heads
   const G = config.num_key_value_heads
-  const table = op.rotaryTable(config.max_position_embeddings, K, config.rope_theta)
+  const rotate = rotation(config, config.max_position_embeddings)
   const batch = emitOne('Shape', [cached.tokens], { dtype: 'int64', dims: [2] })
   const shape = (heads: number): Value =>
     emitOne(
@@ -178,11 +212,12 @@ export function cachedAttention(
   const present: Present = []
   const attend: Attend = (q, k, v, layer) => {
     const past = cached.past(layer)
+    const window = config.sliding_windows?.[layer] ?? -1
     const [y, key, value] = emit(
       'GroupQueryAttention',
       [
-        op.rotary(rows(q, queryShape, H), cached.positions, table),
-        op.rotary(rows(k, keyShape, G), cached.positions, table),
+        rotate(rows(q, queryShape, H), cached.positions),
+        rotate(rows(k, keyShape, G), cached.positions),
         rows(v, keyShape, G),
         past.key,
         past.value,
@@ -190,7 +225,10 @@ export function cachedAttention(
         cached.total,
       ],
       [{ dtype: 'float32', dims: ['B', 'S', H * K] }, past.key, past.value],
-      { domain: 'com.microsoft', attributes: { num_heads: H, kv_num_heads: G } },
+      {
+        domain: 'com.microsoft',
+        attributes: { num_heads: H, kv_num_heads: G, local_window_size: window },
+      },
     )
     present[layer] = { key: key!, value: value! }
     return op.reshape(y!, ['N', H * K])

@@ -7,8 +7,8 @@ import { attention, mlp, rmsNorm } from './layers.ts'
 export const llama: Architecture = {
   names: ['llama'],
 
-  hidden(tokens, weights, config, attend) {
-    let x = op.gather(weights.at('model.embed_tokens').get('weight'), tokens) // [N, D]
+  hidden({ ids }, weights, config, attend) {
+    let x = op.gather(weights.at('model.embed_tokens').get('weight'), ids) // [N, D]
     for (let i = 0; i < config.num_hidden_layers; i++) {
       const w = weights.at(`model.layers.${i}`)
       const h = rmsNorm(x, w.at('input_layernorm'), config)

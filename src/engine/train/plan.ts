@@ -2,21 +2,10 @@
 // and the static shape of a step. Pure: lengths and wishes in, a plan out.
 
 import { packExamples } from '../datasets/pack.ts'
-import type { ModelConfig } from '../weights/checkpoint.ts'
+import { familyOf, type ModelConfig } from '../weights/model-config.ts'
 import type { Facts, Method } from './methods/method.ts'
 import type { Hyperparameters, LoraOptions, Plan } from './request.ts'
 import type { StepShape } from './step.ts'
-
-/** All linear layers of a block, as "LoRA Without Regret" and PEFT's `all-linear` have it. */
-export const ALL_LINEAR = [
-  'q_proj',
-  'k_proj',
-  'v_proj',
-  'o_proj',
-  'gate_proj',
-  'up_proj',
-  'down_proj',
-] as const
 
 /** Longer rows are cut unless the job asks for more: attention's memory grows with the square. */
 const DEFAULT_SEQUENCE_LENGTH = 1024
@@ -70,7 +59,7 @@ export function resolvePlan(input: PlanInput): Plan {
     batch_size,
     learning_rate_multiplier: multiplier,
     learning_rate: h.learning_rate ?? base * multiplier,
-    lora: loraOptions(h.lora ?? {}),
+    lora: loraOptions(h.lora ?? {}, config),
     lr_schedule: h.lr_schedule ?? 'linear',
     warmup_steps,
     weight_decay: h.weight_decay ?? 0.01,
@@ -105,12 +94,13 @@ function autoBatchSize(examples: number, reasons: string[]): number {
   return size
 }
 
-function loraOptions(lora: Partial<LoraOptions>): LoraOptions {
+/** Adapters on all linear layers of a block, as "LoRA Without Regret" and PEFT's `all-linear` have it. */
+function loraOptions(lora: Partial<LoraOptions>, config: ModelConfig): LoraOptions {
   const rank = lora.rank ?? 8
   return {
     rank,
     alpha: lora.alpha ?? 2 * rank,
-    target_modules: lora.target_modules ?? [...ALL_LINEAR],
+    target_modules: lora.target_modules ?? [...familyOf(config).linear],
   }
 }
 

@@ -44,7 +44,8 @@ export function buildStep(mapped: MappedWeights, layout: LoraLayout, shape: Step
   const { loras, parts } = bindAdapter(layout, adapter)
   const model = weightsOf(mapped, { loras })
   const attend = packedAttention(config, { rows: B, length: T, positions, segments })
-  const hidden = architecture.hidden(op.reshape(tokens, [B * T]), model, config, attend) // [N, D]
+  const flat = { ids: op.reshape(tokens, [B * T]), positions: op.reshape(positions, [B * T]) }
+  const hidden = architecture.hidden(flat, model, config, attend) // [N, D]
 
   // The head is most of a small model's work: only supervised places reach it.
   const supervised: Value = op.gather(hidden, index) // [S, D]

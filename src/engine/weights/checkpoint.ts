@@ -4,7 +4,7 @@ import { existsSync, statSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import { openGgufCheckpoint } from './gguf-checkpoint.ts'
-import { type ModelConfig, parseModelConfig, requiredTensors } from './model-config.ts'
+import { familyOf, type ModelConfig, parseModelConfig, requiredTensors } from './model-config.ts'
 import { readSafetensorsFolder } from './safetensors.ts'
 import type { StoredTensor } from './stored-tensor.ts'
 
@@ -59,16 +59,27 @@ export async function openCheckpoint(path: string): Promise<Checkpoint> {
 
 async function openFolder(path: string): Promise<Checkpoint> {
   const id = basename(path)
-  const config = await readJson(path, 'config.json')
-  if (config === undefined) throw new Error(`${id}: config.json is missing`)
+  const json = await readJson(path, 'config.json')
+  if (json === undefined) throw new Error(`${id}: config.json is missing`)
+  const config = parseModelConfig(json, `${id}: config.json`)
   return {
     id,
     path,
     format: 'huggingface',
-    config: parseModelConfig(config, `${id}: config.json`),
-    tensors: await readSafetensorsFolder(path),
+    config,
+    tensors: underFamilyNames(await readSafetensorsFolder(path), config),
     chat_template: await readChatTemplate(path),
   }
+}
+
+function underFamilyNames(
+  tensors: ReadonlyMap<string, StoredTensor>,
+  config: ModelConfig,
+): ReadonlyMap<string, StoredTensor> {
+  const { stored } = familyOf(config)
+  if (!stored) return tensors
+  const named = [...tensors.values()].flatMap((tensor) => stored(tensor) ?? [])
+  return new Map(named.map((tensor) => [tensor.name, tensor]))
 }
 
 /** A JSON file of a model's folder, undefined when it is not there. */

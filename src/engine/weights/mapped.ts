@@ -8,7 +8,7 @@ import { basename, dirname, join, resolve } from 'node:path'
 import type { Checkpoint, MappedTensor, MappedWeights } from './checkpoint.ts'
 import { requiredTensors } from './model-config.ts'
 import { DATA_ALIGNMENT, layoutSafetensors, readSafetensorsHeader } from './safetensors.ts'
-import { readTensorChunks, type StoredTensor } from './stored-tensor.ts'
+import { isRearranged, readTensorChunks, type StoredTensor } from './stored-tensor.ts'
 
 // Counts up whenever converted bytes would come out otherwise.
 const FORMAT_VERSION = 1
@@ -29,7 +29,7 @@ async function mapInPlace(
   needed: readonly StoredTensor[],
 ): Promise<MappedWeights | undefined> {
   if (!needed.every(({ dtype, offset }) => dtype === 'F32' && offset % 4 === 0)) return undefined
-  if (needed.some(({ interleaved_heads }) => interleaved_heads)) return undefined
+  if (needed.some(isRearranged)) return undefined
   return { config, tensors: await toMapped(needed) }
 }
 

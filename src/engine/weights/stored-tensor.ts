@@ -34,7 +34,13 @@ export interface StoredTensor {
    * number of heads they lie in. Readers put the rows back into Hugging Face's order.
    */
   readonly interleaved_heads?: number
+  /** The file holds [in, out] where `dims` say [out, in]; readers turn it. */
+  readonly transposed?: true
 }
+
+/** Whether the values lie in the file in another order than the reader's. */
+export const isRearranged = ({ interleaved_heads, transposed }: StoredTensor): boolean =>
+  interleaved_heads !== undefined || transposed === true
 
 const CHUNK_BYTES = 4 * 2 ** 20
 
@@ -53,6 +59,10 @@ export async function readTensor(tensor: StoredTensor): Promise<Float32Array> {
 export async function* readTensorChunks(
   tensor: StoredTensor,
 ): AsyncGenerator<Float32Array, void, undefined> {
+  if (tensor.transposed) {
+    yield transpose(await readTensor(asStored(tensor)), tensor.dims)
+    return
+  }
   const { dtype, bytes } = tensor
   if (!isFloatDtype(dtype))
     throw new Error(`${describe(tensor)}: ${dtype} cannot be read as float32`)
@@ -87,7 +97,7 @@ function unitBytes(tensor: StoredTensor, dtype: FloatDtype): number {
 
 /** Row 2i + j of each stored head is row j·(K/2) + i of Hugging Face's. */
 function unweaveHeads(rows: Float32Array, out: Float32Array, tensor: StoredTensor): Float32Array {
-  const [height = 0, width = 0] = tensor.dims
+  const [height = 0, width = 1] = tensor.dims // a bias is one value a row
   const K = height / tensor.interleaved_heads!
   for (let head = 0; head < rows.length; head += K * width)
     for (let i = 0; i < K / 2; i++)
@@ -96,6 +106,19 @@ function unweaveHeads(rows: Float32Array, out: Float32Array, tensor: StoredTenso
         out.set(rows.subarray(from, from + width), head + (j * (K / 2) + i) * width)
       }
   return out
+}
+
+function asStored({ transposed: _, ...tensor }: StoredTensor): StoredTensor {
+  return { ...tensor, dims: [...tensor.dims].reverse() }
+}
+
+/** values [in, out] → [out, in]: a matrix at once, for no row of it is ready before the last value. */
+function transpose(values: Float32Array, dims: readonly number[]): Float32Array {
+  const [out = 0, inner = 0] = dims
+  const turned = new Float32Array(values.length)
+  for (let i = 0; i < inner; i++)
+    for (let o = 0; o < out; o++) turned[o * inner + i] = values[i * out + o]!
+  return turned
 }
 
 async function readFully(

@@ -11,15 +11,14 @@ export interface RotaryTable {
   readonly minusSin: Value
 }
 
-/** Angles position · theta^(−2i/K) for P positions and heads of size K. */
-export function rotaryTable(positions: number, headDim: number, theta: number): RotaryTable {
-  const half = headDim / 2
+/** Angles position · frequency for P positions and the K/2 frequencies of a head. */
+export function rotaryTable(positions: number, frequencies: Float32Array): RotaryTable {
+  const half = frequencies.length
   const cos = new Float32Array(positions * half)
   const sin = new Float32Array(positions * half)
   for (let p = 0; p < positions; p++)
     for (let i = 0; i < half; i++) {
-      // Hugging Face computes both factors in float32.
-      const angle = Math.fround(p * Math.fround(1 / theta ** ((2 * i) / headDim)))
+      const angle = Math.fround(p * frequencies[i]!) // as Hugging Face does it, in float32
       cos[p * half + i] = Math.cos(angle)
       sin[p * half + i] = Math.sin(angle)
     }

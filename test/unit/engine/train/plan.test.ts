@@ -3,7 +3,11 @@ import { supervised } from '../../../../src/engine/train/methods/supervised.ts'
 import { chooseShape, resolvePlan } from '../../../../src/engine/train/plan.ts'
 import type { ModelConfig } from '../../../../src/engine/weights/checkpoint.ts'
 
-const config = { hidden_size: 576, max_position_embeddings: 8192 } as ModelConfig
+const config = {
+  model_type: 'llama',
+  hidden_size: 576,
+  max_position_embeddings: 8192,
+} as ModelConfig
 const auto = { n_epochs: 'auto', batch_size: 'auto', learning_rate_multiplier: 'auto' } as const
 
 const plan = (examples: number, hyperparameters: object = {}) =>

@@ -56,7 +56,8 @@ const floats = ({ file, offset, bytes }: MappedTensor) =>
 test('a folder opens with defaults filled in as transformers does', async () => {
   const { id, config, chat_template, tensors } = await openCheckpoint(model())
   expect(id).toBe('tiny')
-  expect(config).toEqual({ ...CONFIG, head_dim: 4, rope_theta: 10_000 })
+  const { rms_norm_eps, ...same } = CONFIG
+  expect(config).toEqual({ ...same, norm_eps: rms_norm_eps, head_dim: 4, rope_theta: 10_000 })
   expect(chat_template).toBeUndefined()
   expect(tensors.size).toBe(11)
 })
@@ -92,12 +93,18 @@ test('rope_theta of transformers 5 is read', async () => {
 test.each([
   ['another family', { model_type: 'mamba' }, 'model_type "mamba" is not supported'],
   [
-    'scaled rope',
-    { rope_scaling: { rope_type: 'llama3', factor: 8 } },
-    'rope scaling of type llama3',
+    'a rope that grows with the text',
+    { rope_scaling: { type: 'dynamic', factor: 8 } },
+    'rope scaling of type dynamic is not supported',
   ],
-  ['biases', { attention_bias: true }, 'attention_bias is not supported'],
+  [
+    'a scaled rope that does not say how',
+    { rope_scaling: { rope_type: 'llama3', factor: 8 } },
+    'low_freq_factor of the scaled rope is undefined, expected a positive number',
+  ],
+  ['half a rope', { partial_rotary_factor: 0.5 }, 'partial_rotary_factor 0.5 is not supported'],
   ['another activation', { hidden_act: 'gelu' }, 'hidden_act gelu is not supported'],
+  ['layers without end', { num_hidden_layers: 1e12 }, '1000000000000 layers are more than any'],
   ['no layers', { num_hidden_layers: 0 }, 'num_hidden_layers is 0, expected a positive integer'],
   ['a size as text', { hidden_size: '8' }, 'hidden_size is "8", expected a positive integer'],
   ['heads that do not divide', { num_attention_heads: 3 }, 'head_dim is 2.6666666666666665'],

@@ -118,7 +118,7 @@ test('bytes changed at random in the head are read or refused, never a crash', a
   )
 })
 
-test('a model whose tensor is missing, or another architecture, is refused', async () => {
+test('a tensor that the model does not have, or another architecture, is refused', async () => {
   const bytes = fixture()
   const replace = (from: string, to: string) => {
     const copy = Buffer.from(bytes)
@@ -127,11 +127,11 @@ test('a model whose tensor is missing, or another architecture, is refused', asy
   }
   await expect(
     openCheckpoint(replace('blk.3.ffn_up.weight', 'blk.7.ffn_up.weight')),
-  ).rejects.toThrow('m: tensor model.layers.3.mlp.up_proj.weight is missing')
+  ).rejects.toThrow('m.gguf: tensor blk.7.ffn_up.weight is not one that llama has here')
   await expect(
     openCheckpoint(replace('blk.3.ffn_up.weight', 'blk.3.ffn_xx.weight')),
-  ).rejects.toThrow('m.gguf: tensor blk.3.ffn_xx.weight is not one a llama has here')
+  ).rejects.toThrow('m.gguf: tensor blk.3.ffn_xx.weight is not one that llama has here')
   await expect(openCheckpoint(replace('llama', 'mamba'))).rejects.toThrow(
-    'm.gguf: model_type "mamba" is not supported, only llama',
+    'm.gguf: architecture "mamba" is not supported, only llama',
   )
 })

@@ -1,0 +1,30 @@
+// GPT-2: learned positions, pre-norm with LayerNorm, one projection for q, k and v, GELU.
+
+import * as op from '../graph/ops/ops.ts'
+import type { Architecture } from './architecture.ts'
+import { layerNorm, linear } from './layers.ts'
+
+export const gpt2: Architecture = {
+  names: ['gpt2'],
+
+  hidden({ ids, positions }, weights, config, attend) {
+    const D = config.hidden_size
+    const model = weights.at('transformer')
+    let x = op.add(
+      op.gather(model.at('wte').get('weight'), ids),
+      op.gather(model.at('wpe').get('weight'), positions),
+    ) // [N, D]
+    for (let i = 0; i < config.num_hidden_layers; i++) {
+      const w = model.at(`h.${i}`)
+      const h = layerNorm(x, w.at('ln_1'), config)
+      const [q, k, v] = op.split(linear(h, w.at('attn.c_attn')), 1, [D, D, D])
+      x = op.add(x, linear(attend(q!, k!, v!, i), w.at('attn.c_proj')))
+      const m = layerNorm(x, w.at('ln_2'), config)
+      x = op.add(x, linear(op.geluNew(linear(m, w.at('mlp.c_fc'))), w.at('mlp.c_proj')))
+    }
+    return layerNorm(x, model.at('ln_f'), config)
+  },
+
+  head: (weights, config) =>
+    weights.at(config.tie_word_embeddings ? 'transformer.wte' : 'lm_head').get('weight'),
+}
