@@ -27,10 +27,29 @@ export function philox(
 
 /** A number in [0, 1) with 53 random bits, for one position of one choice. */
 export function uniform(seed: number, choice: number, position: number): number {
-  const key = [(seed % 2 ** 32) | 0, (Math.floor(seed / 2 ** 32) % 2 ** 32) | 0] as const
-  const [a, b] = philox([position, choice, 0, 0], key)
+  const [a, b] = philox([position, choice, 0, 0], keyOf(seed))
   return ((a >>> 5) * 2 ** 26 + (b >>> 6)) / 2 ** 53
 }
+
+/** So many words of 32 random bits. Streams whose second number is not 0 share nothing with `uniform`. */
+export function randomWords(
+  count: number,
+  seed: number,
+  [x, y, z]: readonly [number, number, number],
+): Int32Array {
+  const key = keyOf(seed)
+  const words = new Int32Array(count)
+  for (let i = 0; i < count; i += 4) {
+    const four = philox([i >> 2, x, y, z], key)
+    for (let k = 0; k < 4 && i + k < count; k++) words[i + k] = four[k]!
+  }
+  return words
+}
+
+const keyOf = (seed: number): readonly [number, number] => [
+  (seed % 2 ** 32) | 0,
+  (Math.floor(seed / 2 ** 32) % 2 ** 32) | 0,
+]
 
 /** The upper half of an unsigned 32 × 32 bit product. */
 function multiplyHigh(a: number, b: number): number {

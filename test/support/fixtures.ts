@@ -2,7 +2,7 @@
 
 import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
-import type { LoraLayout } from '../../src/engine/models/adapters.ts'
+import { type LoraLayout, partsOf } from '../../src/engine/models/adapters.ts'
 import { readSafetensorsHeader } from '../../src/engine/weights/safetensors.ts'
 import { readTensor } from '../../src/engine/weights/stored-tensor.ts'
 
@@ -26,9 +26,9 @@ export async function readFixtureTensor(name: string, tensor: string): Promise<F
 /** A fixture with PEFT's names as the flat vector of a layout. */
 export async function readFlat(name: string, layout: LoraLayout): Promise<Float32Array> {
   const flat = new Float32Array(layout.parameters)
-  for (const m of layout.modules) {
-    flat.set(await readFixtureTensor(name, `base_model.model.${m.name}.lora_A.weight`), m.a)
-    flat.set(await readFixtureTensor(name, `base_model.model.${m.name}.lora_B.weight`), m.b)
+  for (const { module, kind, from } of partsOf(layout)) {
+    const ending = kind === 'lora_magnitude_vector' ? kind : `${kind}.weight`
+    flat.set(await readFixtureTensor(name, `base_model.model.${module.name}.${ending}`), from)
   }
   return flat
 }

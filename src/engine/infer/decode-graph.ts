@@ -32,7 +32,7 @@ export function buildDecode(mapped: MappedWeights, layout: LoraLayout | undefine
   const pastKey = past('key')
   const pastValue = past('value')
 
-  const model = weightsOf(mapped, layout && { loras: adapterInputs(layout).loras })
+  const model = weightsOf(mapped, layout && { loras: adapterInputs(layout) })
   const { attend, present } = cachedAttention(config, {
     tokens,
     positions,

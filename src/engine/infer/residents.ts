@@ -1,6 +1,13 @@
 // What is loaded: base models, their decoding sessions, and the adapters over them. Loads once, whoever asks.
 
-import { adapterFeeds, flatFromAdapter, type LoraLayout, loraLayout } from '../models/adapters.ts'
+import {
+  adapterFeeds,
+  flatFromAdapter,
+  type LoraLayout,
+  loraConfigOf,
+  loraLayout,
+} from '../models/adapters.ts'
+import { gainsOf } from '../models/dora.ts'
 import type { Session } from '../runtime/session.ts'
 import { openTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts'
 import { readAdapter } from '../weights/adapter.ts'
@@ -105,23 +112,15 @@ export class Residents {
   async #load(key: string, target: Target): Promise<ResidentTarget> {
     const model = await this.#model(target)
     const adapter = target.adapter === undefined ? undefined : await readAdapter(target.adapter)
-    const layout =
-      adapter &&
-      loraLayout(model.mapped, {
-        rank: adapter.config.r,
-        alpha: adapter.config.lora_alpha,
-        target_modules: adapter.config.target_modules,
-      })
+    const layout = adapter && loraLayout(model.mapped, loraConfigOf(adapter))
     const session = await this.#session(model, layout)
+    const place = layout && { weights: model.mapped, layout, threads: this.#threads }
+    const vector = place && (await gainsOf(place, flatFromAdapter(place.layout, adapter)))
     return {
       key,
       checkpoint: model.checkpoint,
       tokenizer: model.tokenizer,
-      decoder: new Decoder(
-        session,
-        model.mapped,
-        layout && adapterFeeds(layout, flatFromAdapter(layout, adapter)),
-      ),
+      decoder: new Decoder(session, model.mapped, layout && vector && adapterFeeds(layout, vector)),
       slots: [],
     }
   }

@@ -1,9 +1,10 @@
-// LoRA (arXiv 2106.09685) as one flat vector: what trains is a single input of the graph, and so is its gradient.
+// LoRA and its kin as one flat vector: what trains is a single input of the graph, and so is its gradient.
 
 import { input, type Value } from '../graph/graph.ts'
+import { gainOf, rowLengths } from '../graph/ops/dora.ts'
 import { concat, reshape, slice } from '../graph/ops/shape.ts'
 import { uniform } from '../random.ts'
-import { float32, type HostTensor } from '../tensor.ts'
+import { elements, float32, type HostTensor } from '../tensor.ts'
 import type { Adapter, LoraPair } from '../weights/adapter.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
 import type { Lora } from './weights.ts'
@@ -13,9 +14,15 @@ export interface LoraConfig {
   readonly alpha: number
   /** Projections by their last name: `q_proj`. */
   readonly target_modules: readonly string[]
+  /** Share of the update's input that is dropped in training. */
+  readonly dropout?: number
+  /** Scale by alpha / √rank (arXiv 2312.03732) instead of alpha / rank. */
+  readonly use_rslora?: boolean
+  /** The length of each output's weights is trained by itself (arXiv 2402.09353). */
+  readonly use_dora?: boolean
 }
 
-/** Where one projection's A [rank, in] and B [out, rank] lie in the flat vector. */
+/** Where one projection's A [rank, in], B [out, rank] and DoRA's magnitude [out] lie in the flat vector. */
 export interface LoraModule {
   /** `model.layers.0.self_attn.q_proj` */
   readonly name: string
@@ -23,6 +30,7 @@ export interface LoraModule {
   readonly out: number
   readonly a: number
   readonly b: number
+  readonly magnitude: number | undefined
 }
 
 export interface LoraLayout {
@@ -39,6 +47,10 @@ export interface LoraLayout {
 export function loraLayout(weights: MappedWeights, config: LoraConfig): LoraLayout {
   const modules: LoraModule[] = []
   let parameters = 0
+  const take = (count: number): number => {
+    parameters += count
+    return parameters - count
+  }
   for (const target of config.target_modules) {
     const suffix = `.${target}.weight`
     const found = [...weights.tensors.values()]
@@ -48,10 +60,10 @@ export function loraLayout(weights: MappedWeights, config: LoraConfig): LoraLayo
     if (found.length === 0) throw new Error(`target_modules: the model has no ${target}`)
     for (const { name, dims } of found) {
       const [out, inner] = [dims[0]!, dims[1]!]
-      const a = parameters
-      const b = a + config.rank * inner
-      parameters = b + out * config.rank
-      modules.push({ name, in: inner, out, a, b })
+      const a = take(config.rank * inner)
+      const b = take(out * config.rank)
+      const magnitude = config.use_dora ? take(out) : undefined
+      modules.push({ name, in: inner, out, a, b, magnitude })
     }
   }
   return { config, modules, parameters }
@@ -59,7 +71,47 @@ export function loraLayout(weights: MappedWeights, config: LoraConfig): LoraLayo
 
 const layerOf = (name: string): number => Number(/\.(\d+)\./.exec(name)?.[1] ?? 0)
 
-/** A fresh adapter as PEFT makes it: A uniform in ±1/√in (Kaiming with a = √5), B zero. */
+/** What the low-rank product is multiplied by. */
+export const scaleOf = ({ alpha, rank, use_rslora }: LoraConfig): number =>
+  alpha / (use_rslora ? Math.sqrt(rank) : rank)
+
+type Kind = 'lora_A' | 'lora_B' | 'lora_magnitude_vector'
+
+/** One matrix or vector of one module: its place in the flat vector, and its shape in the graph. */
+export interface LoraPart {
+  readonly module: LoraModule
+  readonly kind: Kind
+  readonly dims: readonly [number, number]
+  readonly from: number
+}
+
+/** All parts in the vector's order, end to end. */
+export const partsOf = ({ config, modules }: LoraLayout): LoraPart[] =>
+  modules.flatMap((module) => {
+    const { in: inner, out, a, b, magnitude } = module
+    const part = (kind: Kind, dims: readonly [number, number], from: number): LoraPart => ({
+      module,
+      kind,
+      dims,
+      from,
+    })
+    return [
+      part('lora_A', [config.rank, inner], a),
+      part('lora_B', [out, config.rank], b),
+      ...(magnitude === undefined
+        ? []
+        : [part('lora_magnitude_vector', [1, out] as const, magnitude)]),
+    ]
+  })
+
+/** A part of the vector, over its memory. */
+export const cutPart = ({ dims, from }: LoraPart, flat: Float32Array): Float32Array =>
+  flat.subarray(from, from + elements(dims))
+
+/**
+ * A fresh adapter as PEFT makes it: A uniform in ±1/√in (Kaiming with a = √5), B zero. Magnitudes stay 0: they are
+ * the lengths of the model's own weights, which `setMagnitudes` knows.
+ */
 export function initialAdapter({ config, modules, parameters }: LoraLayout, seed: number) {
   const flat = new Float32Array(parameters)
   for (const m of modules) {
@@ -73,68 +125,77 @@ export function initialAdapter({ config, modules, parameters }: LoraLayout, seed
 export interface BoundAdapter {
   /** By module name, as `weightsOf` wants them. */
   readonly loras: ReadonlyMap<string, Lora>
-  /** Every A and B in the vector's order: what autodiff differentiates by. */
+  /** Every part in the vector's order: what autodiff differentiates by. */
   readonly parts: readonly Value[]
 }
 
-const bind = (
-  { config, modules }: LoraLayout,
-  part: (name: string, dims: readonly [number, number], from: number) => Value,
-): BoundAdapter => {
+/**
+ * Cuts the graph input `flat` [parameters] into every module's parts: one input, and one gradient for it. `drop` is
+ * training's dropout.
+ */
+export function bindAdapter(layout: LoraLayout, flat: Value, drop?: Lora['drop']): BoundAdapter {
+  const scale = scaleOf(layout.config)
   const loras = new Map<string, Lora>()
   const parts: Value[] = []
-  for (const m of modules) {
-    const a = part(`${m.name}.lora_A`, [config.rank, m.in], m.a)
-    const b = part(`${m.name}.lora_B`, [m.out, config.rank], m.b)
-    loras.set(m.name, { a, b, scale: config.alpha / config.rank })
-    parts.push(a, b)
+  const value = ({ dims, from }: LoraPart): Value =>
+    reshape(slice(flat, 0, from, from + elements(dims)), dims)
+  for (const [name, [a, b, magnitude]] of byModule(layout, value)) {
+    const gain = magnitude && ((w: Value) => gainOf(magnitude, rowLengths(w, a!, b!, scale)))
+    loras.set(name, { a: a!, b: b!, scale, gain, drop })
+    parts.push(a!, b!, ...(magnitude ? [magnitude] : []))
   }
   return { loras, parts }
 }
 
-/** Cuts the graph input `flat` [parameters] into every module's A and B: one input, and one gradient for it. */
-export const bindAdapter = (layout: LoraLayout, flat: Value): BoundAdapter =>
-  bind(layout, (_, dims, from) => reshape(slice(flat, 0, from, from + dims[0] * dims[1]), dims))
+const partName = ({ module, kind }: LoraPart): string => `${module.name}.${kind}`
 
-/** Every A and B as an input of its own, `<module>.lora_A` and `.lora_B`: nothing is copied in a run. */
-export const adapterInputs = (layout: LoraLayout): BoundAdapter =>
-  bind(layout, (name, dims) => input(name, 'float32', dims))
+/**
+ * Every A and B as an input of its own, `<module>.lora_A` and `.lora_B`: nothing is copied in a run. With DoRA the gain
+ * is fed under the magnitude's name: what does not change with the tokens is not computed with them.
+ */
+export function adapterInputs(layout: LoraLayout): ReadonlyMap<string, Lora> {
+  const scale = scaleOf(layout.config)
+  const loras = new Map<string, Lora>()
+  const value = (part: LoraPart): Value => input(partName(part), 'float32', part.dims)
+  for (const [name, [a, b, gain]] of byModule(layout, value))
+    loras.set(name, { a: a!, b: b!, scale, gain: gain && (() => gain) })
+  return loras
+}
 
-/** The feeds of `adapterInputs`, over the vector's own memory. */
-export function adapterFeeds(
-  { config, modules }: LoraLayout,
-  flat: Float32Array,
-): Record<string, HostTensor> {
-  const feeds: Record<string, HostTensor> = {}
-  for (const m of modules) {
-    const b = m.b + m.out * config.rank
-    feeds[`${m.name}.lora_A`] = float32([config.rank, m.in], flat.subarray(m.a, m.b))
-    feeds[`${m.name}.lora_B`] = float32([m.out, config.rank], flat.subarray(m.b, b))
-  }
-  return feeds
+/** The feeds of `adapterInputs`, over the vector's own memory; its magnitudes are gains by now (`gainsOf`). */
+export const adapterFeeds = (layout: LoraLayout, flat: Float32Array): Record<string, HostTensor> =>
+  Object.fromEntries(
+    partsOf(layout).map((part) => [partName(part), float32(part.dims, cutPart(part, flat))]),
+  )
+
+/** Every module's parts: A, B and, with DoRA, the magnitude. */
+function byModule<T>(layout: LoraLayout, make: (part: LoraPart) => T): Map<string, T[]> {
+  const found = new Map<string, T[]>()
+  for (const part of partsOf(layout))
+    found.set(part.module.name, [...(found.get(part.module.name) ?? []), make(part)])
+  return found
 }
 
 /** The gradients of `parts`, in the same order, as one vector [parameters]. */
-export const flatten = (gradients: readonly Value[], { modules, config }: LoraLayout): Value =>
-  concat(
-    gradients.map((g, i) => {
-      const m = modules[i >> 1]!
-      return reshape(g, [config.rank * (i % 2 === 0 ? m.in : m.out)])
-    }),
+export function flatten(gradients: readonly Value[], layout: LoraLayout): Value {
+  const parts = partsOf(layout)
+  return concat(
+    gradients.map((g, i) => reshape(g, [elements(parts[i]!.dims)])),
     0,
   )
+}
 
-/** The flat vector cut into PEFT's pairs, over the same memory. */
-export function adapterFromFlat(
-  { config, modules }: LoraLayout,
-  flat: Float32Array,
-  base: string,
-): Adapter {
+/** The flat vector cut into PEFT's tensors, over the same memory. */
+export function adapterFromFlat(layout: LoraLayout, flat: Float32Array, base: string): Adapter {
+  const { config, modules } = layout
   const pairs = new Map<string, LoraPair>()
   for (const m of modules)
     pairs.set(m.name, {
       a: flat.subarray(m.a, m.b),
       b: flat.subarray(m.b, m.b + m.out * config.rank),
+      ...(m.magnitude !== undefined && {
+        magnitude: flat.subarray(m.magnitude, m.magnitude + m.out),
+      }),
       in_features: m.in,
       out_features: m.out,
     })
@@ -143,11 +204,23 @@ export function adapterFromFlat(
       r: config.rank,
       lora_alpha: config.alpha,
       target_modules: config.target_modules,
+      lora_dropout: config.dropout ?? 0,
+      use_rslora: config.use_rslora ?? false,
+      use_dora: config.use_dora ?? false,
       base_model_name_or_path: base,
     },
     pairs,
   }
 }
+
+/** What an adapter on disk computes. */
+export const loraConfigOf = ({ config }: Adapter): LoraConfig => ({
+  rank: config.r,
+  alpha: config.lora_alpha,
+  target_modules: config.target_modules,
+  use_rslora: config.use_rslora,
+  use_dora: config.use_dora,
+})
 
 /** The vector of an adapter from disk; throws where it does not fit the model that the layout is for. */
 export function flatFromAdapter(layout: LoraLayout, { pairs }: Adapter): Float32Array {
@@ -164,6 +237,9 @@ export function flatFromAdapter(layout: LoraLayout, { pairs }: Adapter): Float32
       )
     flat.set(pair.a, m.a)
     flat.set(pair.b, m.b)
+    if ((m.magnitude === undefined) !== (pair.magnitude === undefined))
+      throw new Error(`adapter: ${m.name} is of another kind, one of them DoRA`)
+    if (m.magnitude !== undefined) flat.set(pair.magnitude!, m.magnitude)
   }
   return flat
 }

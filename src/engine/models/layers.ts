@@ -2,7 +2,7 @@
 
 import { constant, emit, emitOne, ints, scalar, staticDims, type Value } from '../graph/graph.ts'
 import * as op from '../graph/ops/ops.ts'
-import { float32, int64 } from '../tensor.ts'
+import { int64 } from '../tensor.ts'
 import type { ModelConfig } from '../weights/checkpoint.ts'
 import { rotaryFrequencies } from './rope.ts'
 import type { Lora, Weights } from './weights.ts'
@@ -16,39 +16,46 @@ export const linear = (x: Value, w: Weights): Value => linears(x, [w])[0]!
  */
 export function linears(x: Value, ws: readonly Weights[]): Value[] {
   const loras = ws.flatMap(({ lora }) => lora ?? [])
-  const inner = // x·Aᵀ of all, [N, Σr]
+  const read = loras[0]?.drop?.(x, ws.find(({ lora }) => lora)!.path) ?? x
+  const inner = // read·Aᵀ of all, [N, Σr]
     loras.length > 0
       ? op.linear(
-          x,
+          read,
           op.concat(
             loras.map(({ a }) => a),
             0,
           ),
         )
       : undefined
+  const gained = loras.some(({ gain }) => gain)
+  // As in PEFT, what DoRA adds to the frozen result is made of the dropped input altogether.
+  const dropped = gained && read !== x ? ws[0]!.products(read, ws) : undefined
   let from = 0
-  return ws[0]!.products(x, ws).flatMap(({ y: product, members }) => {
+  return ws[0]!.products(x, ws).flatMap(({ y, members }, i) => {
     const widths = members.map((w) => outputs(w))
-    const y = addBiases(product, members, widths)
     const rank = members.reduce((sum, { lora }) => sum + (lora ? rankOf(lora) : 0), 0)
+    const base = dropped?.[i]?.y ?? y
     const adapted =
-      inner && rank > 0 ? addLoras(y, op.slice(inner, 1, from, from + rank), members, widths) : y
+      inner && rank > 0
+        ? addLoras(base, op.slice(inner, 1, from, from + rank), members, widths)
+        : base
     from += rank
-    return op.split(adapted, 1, widths)
+    const results = op.split(adapted, 1, widths)
+    const frozen = gained ? op.split(y, 1, widths) : results
+    const bases = dropped && op.split(base, 1, widths)
+    return members.map((w, k) => {
+      if (!w.lora?.gain) return addBias(frozen[k]!, w)
+      const long = op.mul(results[k]!, w.lora.gain(w.get('weight')))
+      return addBias(bases ? op.add(frozen[k]!, op.sub(long, bases[k]!)) : long, w)
+    })
   })
 }
 
 const outputs = (w: Weights): number => staticDims(w.get('weight').dims)[0]!
 const rankOf = (lora: Lora): number => staticDims(lora.a.dims)[0]!
 
-/** y [N, Σ out] + the members' biases, where any has one. */
-function addBiases(y: Value, members: readonly Weights[], widths: readonly number[]): Value {
-  if (!members.some((w) => w.has('bias'))) return y
-  const biases = members.map((w, i) =>
-    w.has('bias') ? w.get('bias') : constant(float32([widths[i]!], new Float32Array(widths[i]!))),
-  )
-  return op.add(y, op.concat(biases, 0))
-}
+/** No adapter touches the bias. */
+const addBias = (y: Value, w: Weights): Value => (w.has('bias') ? op.add(y, w.get('bias')) : y)
 
 /** y + scale · inner·B for the members' B as blocks of one matrix [Σr, Σ out], zero off its diagonal. */
 function addLoras(

@@ -4,11 +4,18 @@ import { external, type Value } from '../graph/graph.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
 import { type Products, plainProducts } from './products.ts'
 
-/** A low-rank update of one projection: y += scale · (x·aᵀ)·bᵀ, a [r, in], b [out, r] (arXiv 2106.09685). */
+/**
+ * A low-rank update of one projection, a [r, in], b [out, r] (arXiv 2106.09685): y = gain · (x·wᵀ + scale · (x·aᵀ)·bᵀ).
+ * Every projection of a group has the same `drop`, and all have a gain or none.
+ */
 export interface Lora {
   readonly a: Value
   readonly b: Value
   readonly scale: number
+  /** DoRA's factor of each output, [1, out], from the frozen weight; absent: 1. */
+  readonly gain?: ((weight: Value) => Value) | undefined
+  /** Dropout of what the update reads; the site's name is that of its first projection. */
+  readonly drop?: ((x: Value, site: string) => Value) | undefined
 }
 
 /** Where a part of the model finds its tensors; `at` steps into a part of it. */

@@ -9,9 +9,12 @@ import {
   initialAdapter,
   type LoraLayout,
   loraLayout,
+  partsOf,
 } from '../models/adapters.ts'
+import { setMagnitudes } from '../models/dora.ts'
 import { uniform } from '../random.ts'
 import type { HandlerContext } from '../runtime/thread.ts'
+import { elements } from '../tensor.ts'
 import { openTokenizer } from '../tokenizer/tokenizer.ts'
 import { readAdapter, writeAdapter, writeAdapterConfig } from '../weights/adapter.ts'
 import { openCheckpoint } from '../weights/checkpoint.ts'
@@ -21,7 +24,7 @@ import { createMoments } from './optimizer.ts'
 import type { StepMetrics, TrainEvent, TrainRequest } from './request.ts'
 import { decodeState, encodeState } from './save.ts'
 import { learningRate } from './schedule.ts'
-import { createTrainer } from './trainer.ts'
+import { createTrainer, type RateGroup } from './trainer.ts'
 
 /** A lost process may cost so many seconds of training. */
 const SECONDS_AT_RISK = 60
@@ -54,13 +57,17 @@ export async function* train(
   const validation = request.validation ? await encode(request.validation.path) : []
   const layout = loraLayout(weights, plan.lora)
 
+  const freshAdapter = async (): Promise<Float32Array> => {
+    const adapter = initialAdapter(layout, seed)
+    await setMagnitudes({ weights, layout, threads: plan.threads }, adapter)
+    return adapter
+  }
+
   // Where it starts.
   const saved = request.state && decodeState(request.state, layout.parameters)
   const state = saved?.state ?? {
     step: 0,
-    adapter: request.initial
-      ? await readInitial(request.initial, layout)
-      : initialAdapter(layout, seed),
+    adapter: request.initial ? await readInitial(request.initial, layout) : await freshAdapter(),
     moments: createMoments(layout.parameters),
   }
   let trained_tokens = saved?.trained_tokens ?? 0
@@ -76,6 +83,8 @@ export async function* train(
     threads: plan.threads,
     weightDecay: plan.weight_decay,
     maxGradNorm: plan.max_grad_norm,
+    rates: loraRates(layout, plan.loraplus_lr_ratio ?? 1),
+    seed,
     turn,
   })
   const save = (): TrainEvent => ({
@@ -161,14 +170,24 @@ const diverged = (step: number) =>
 /** The adapter that training goes on from; throws where the plan is for another rank, scale or set of targets. */
 async function readInitial(path: string, layout: LoraLayout): Promise<Float32Array> {
   const adapter = await readAdapter(path)
-  const { r, lora_alpha } = adapter.config
+  const { r, lora_alpha, use_rslora } = adapter.config
   const { rank, alpha } = layout.config
   if (r !== rank || lora_alpha !== alpha)
     throw new Error(
       `initial adapter: rank ${r} and alpha ${lora_alpha}, the plan has ${rank} and ${alpha}`,
     )
+  if (use_rslora !== (layout.config.use_rslora ?? false))
+    throw new Error(`initial adapter: use_rslora is ${use_rslora}, the plan has ${!use_rslora}`)
   return flatFromAdapter(layout, adapter)
 }
+
+/** LoRA+ (arXiv 2402.12354): what is not an A learns at so many times the rate. */
+const loraRates = (layout: LoraLayout, ratio: number): RateGroup[] =>
+  partsOf(layout).map(({ kind, dims, from }) => ({
+    from,
+    to: from + elements(dims),
+    ratio: kind === 'lora_A' ? 1 : ratio,
+  }))
 
 /** Milliseconds between two states, so that storing 12 bytes a parameter at 200 MB/s, and 30 ms beside it, stays cheap. */
 const saveInterval = (parameters: number): number =>

@@ -1,6 +1,7 @@
 // Everything that is chosen once for a job: hyperparameters as numbers, with the reason for each that was `auto`,
 // and the static shape of a step. Pure: lengths and wishes in, a plan out.
 
+import { invalidRequest } from '../../errors.ts'
 import { packExamples } from '../datasets/pack.ts'
 import { familyOf, type ModelConfig } from '../weights/model-config.ts'
 import type { Facts, Method } from './methods/method.ts'
@@ -59,7 +60,8 @@ export function resolvePlan(input: PlanInput): Plan {
     batch_size,
     learning_rate_multiplier: multiplier,
     learning_rate: h.learning_rate ?? base * multiplier,
-    lora: loraOptions(h.lora ?? {}, config),
+    lora: loraOptions(input),
+    ...(h.loraplus_lr_ratio !== undefined && { loraplus_lr_ratio: h.loraplus_lr_ratio }),
     lr_schedule: h.lr_schedule ?? 'linear',
     warmup_steps,
     weight_decay: h.weight_decay ?? 0.01,
@@ -94,13 +96,31 @@ function autoBatchSize(examples: number, reasons: string[]): number {
   return size
 }
 
-/** Adapters on all linear layers of a block, as "LoRA Without Regret" and PEFT's `all-linear` have it. */
-function loraOptions(lora: Partial<LoraOptions>, config: ModelConfig): LoraOptions {
-  const rank = lora.rank ?? 8
+/**
+ * Adapters on all linear layers of a block, as "LoRA Without Regret" and PEFT's `all-linear` have it. With rsLoRA
+ * ranks are compared at one alpha, so there it does not grow with the rank.
+ */
+function loraOptions({ method, hyperparameters, config }: PlanInput): LoraOptions {
+  const { lora = {} } = hyperparameters
+  const { rank = 8, target_modules = 'all-linear', use_rslora = false } = lora
+  const { linear } = familyOf(config)
+  const targets = target_modules === 'all-linear' ? linear : target_modules
+  const unknown = targets.find((name) => !linear.includes(name))
+  if (unknown !== undefined)
+    throw invalidRequest(
+      `The model has no linear layers '${unknown}'; it has ${linear.join(', ')}.`,
+      {
+        param: `method.${method.name}.hyperparameters.lora.target_modules`,
+        code: 'invalid_value',
+      },
+    )
   return {
     rank,
-    alpha: lora.alpha ?? 2 * rank,
-    target_modules: lora.target_modules ?? [...familyOf(config).linear],
+    alpha: lora.alpha ?? (use_rslora ? 16 : 2 * rank),
+    target_modules: [...targets],
+    dropout: lora.dropout ?? 0,
+    use_rslora,
+    use_dora: lora.use_dora ?? false,
   }
 }
 

@@ -11,6 +11,17 @@ export interface LoraOptions {
   alpha: number
   /** Projections by their Hugging Face name, `q_proj` … `down_proj`. */
   target_modules: string[]
+  /** Share of what an update reads that is dropped in training. */
+  dropout?: number
+  /** Scale alpha / √rank instead of alpha / rank. */
+  use_rslora?: boolean
+  /** Weight-decomposed: the length of each output's weights is trained too. */
+  use_dora?: boolean
+}
+
+/** As sent: `all-linear` stands for every linear layer between embedding and head. */
+export type SentLoraOptions = Partial<Omit<LoraOptions, 'target_modules'>> & {
+  target_modules?: 'all-linear' | string[]
 }
 
 /** As the job's owner sent them; everything but the three of OpenAI is optional. */
@@ -21,7 +32,9 @@ export interface Hyperparameters {
   /** Overrides the multiplier times the table's base rate. */
   learning_rate?: number
   max_sequence_length?: number
-  lora?: Partial<LoraOptions>
+  lora?: SentLoraOptions
+  /** LoRA+: the learning rate of B as a multiple of A's. */
+  loraplus_lr_ratio?: number
   lr_schedule?: 'linear' | 'cosine' | 'constant'
   warmup_ratio?: number
   weight_decay?: number
@@ -51,6 +64,7 @@ export interface Plan {
   learning_rate_multiplier: number
   learning_rate: number
   lora: LoraOptions
+  loraplus_lr_ratio?: number
   lr_schedule: 'linear' | 'cosine' | 'constant'
   warmup_steps: number
   weight_decay: number

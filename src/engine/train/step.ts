@@ -5,6 +5,7 @@ import { input, type Value } from '../graph/graph.ts'
 import { encodeOnnx } from '../graph/onnx.ts'
 import * as op from '../graph/ops/ops.ts'
 import { bindAdapter, flatten, type LoraLayout } from '../models/adapters.ts'
+import { createDropout, type Dropout } from '../models/dropout.ts'
 import { architectureOf } from '../models/index.ts'
 import { packedAttention } from '../models/layers.ts'
 import { weightsOf } from '../models/weights.ts'
@@ -21,6 +22,8 @@ export interface StepGraphs {
   readonly train: Uint8Array
   /** Outputs `loss` and `correct` alone. */
   readonly evaluate: Uint8Array
+  /** What drops in `train`, and feeds it; evaluation never drops. */
+  readonly dropout?: Dropout | undefined
 }
 
 /**
@@ -41,23 +44,27 @@ export function buildStep(mapped: MappedWeights, layout: LoraLayout, shape: Step
   const weights = input('weights', 'float32', ['S'])
   const adapter = input('adapter', 'float32', [layout.parameters])
 
-  const { loras, parts } = bindAdapter(layout, adapter)
-  const model = weightsOf(mapped, { loras })
-  const attend = packedAttention(config, { rows: B, length: T, positions, segments })
-  const flat = { ids: op.reshape(tokens, [B * T]), positions: op.reshape(positions, [B * T]) }
-  const hidden = architecture.hidden(flat, model, config, attend) // [N, D]
+  const forward = (drop?: Dropout['drop']) => {
+    const { loras, parts } = bindAdapter(layout, adapter, drop)
+    const model = weightsOf(mapped, { loras })
+    const attend = packedAttention(config, { rows: B, length: T, positions, segments })
+    const flat = { ids: op.reshape(tokens, [B * T]), positions: op.reshape(positions, [B * T]) }
+    const hidden = architecture.hidden(flat, model, config, attend) // [N, D]
 
-  // The head is most of a small model's work: only supervised places reach it.
-  const supervised: Value = op.gather(hidden, index) // [S, D]
-  const { loss, correct } = op.headLoss(
-    supervised,
-    architecture.head(model, config),
-    targets,
-    weights,
-  )
+    // The head is most of a small model's work: only supervised places reach it.
+    const supervised: Value = op.gather(hidden, index) // [S, D]
+    const head = architecture.head(model, config)
+    const { loss, correct } = op.headLoss(supervised, head, targets, weights)
+    return { loss, correct, parts }
+  }
+  const rate = layout.config.dropout ?? 0
+  const dropout = rate > 0 ? createDropout(rate) : undefined
+  const { loss, correct, parts } = forward(dropout?.drop)
+  const evaluated = dropout ? forward() : { loss, correct }
   const gradient = flatten(gradients(loss, parts), layout)
   return {
     train: encodeOnnx({ loss, correct, gradient }),
-    evaluate: encodeOnnx({ loss, correct }),
+    evaluate: encodeOnnx({ loss: evaluated.loss, correct: evaluated.correct }),
+    dropout,
   }
 }

@@ -21,7 +21,18 @@ export interface TrainerOptions {
   readonly threads: number
   readonly weightDecay: number
   readonly maxGradNorm: number
+  /** Stretches of the vector with a rate of their own, end to end; absent: the schedule's for all. */
+  readonly rates?: readonly RateGroup[]
+  /** Of dropout; absent: 0. */
+  readonly seed?: number
   readonly turn: TakeTurn
+}
+
+/** Elements `from` … `to` − 1 are learned at so many times the schedule's rate. */
+export interface RateGroup {
+  readonly from: number
+  readonly to: number
+  readonly ratio: number
 }
 
 export interface Trainer extends AsyncDisposable {
@@ -45,9 +56,17 @@ export async function createTrainer(state: TrainState, options: TrainerOptions):
   const adapter = float32([parameters], state.adapter)
   const sum = new Float32Array(parameters)
 
+  const rates = options.rates ?? [{ from: 0, to: parameters, ratio: 1 }]
+  let microBatch = 0
+
   const train = async (feeds: Feeds): Promise<Outputs> => {
+    const dropped = objective.graphs.dropout?.feeds({
+      seed: options.seed ?? 0,
+      step: state.step + 1,
+      microBatch: microBatch++,
+    })
     using _turn = await turn()
-    const outputs = await trainSession.run({ ...feeds, adapter })
+    const outputs = await trainSession.run({ ...feeds, ...dropped, adapter })
     const part = outputs.gradient!.data as Float32Array
     for (let i = 0; i < sum.length; i++) sum[i]! += part[i]!
     return outputs
@@ -62,6 +81,7 @@ export async function createTrainer(state: TrainState, options: TrainerOptions):
     }
   const accumulate = async (examples: readonly Example[]): Promise<Measure> => {
     sum.fill(0)
+    microBatch = 0
     return objective.measure(examples, { train, evaluate: evaluate() })
   }
 
@@ -71,11 +91,14 @@ export async function createTrainer(state: TrainState, options: TrainerOptions):
       const measure = await accumulate(examples)
       const gradNorm = clipByNorm(sum, options.maxGradNorm)
       state.step++
-      adamW(state.adapter, sum, state.moments, {
-        step: state.step,
-        learningRate,
-        weightDecay: options.weightDecay,
-      })
+      const { step, adapter, moments } = state
+      for (const { from, to, ratio } of rates)
+        adamW(
+          adapter.subarray(from, to),
+          sum.subarray(from, to),
+          { first: moments.first.subarray(from, to), second: moments.second.subarray(from, to) },
+          { step, learningRate: learningRate * ratio, weightDecay: options.weightDecay },
+        )
       return { ...measure, gradNorm }
     },
     async evaluate(examples, signal) {

@@ -1,4 +1,4 @@
-// A LoRA adapter in PEFT's layout: adapter_model.safetensors and adapter_config.json.
+// A LoRA, rsLoRA or DoRA adapter in PEFT's layout: adapter_model.safetensors and adapter_config.json.
 // Knows names and shapes; what a rank computes is the models' business.
 
 import { readFile } from 'node:fs/promises'
@@ -12,15 +12,22 @@ export interface AdapterConfig {
   readonly lora_alpha: number
   /** Projections by their Hugging Face name, `q_proj` … `down_proj`. */
   readonly target_modules: readonly string[]
+  /** Of training alone. */
+  readonly lora_dropout: number
+  /** Scale by lora_alpha / √r instead of lora_alpha / r. */
+  readonly use_rslora: boolean
+  readonly use_dora: boolean
   readonly base_model_name_or_path: string
 }
 
-/** The two matrices beside one projection: y += (alpha / r) · B·(A·x). */
+/** The two matrices beside one projection, y += scale · B·(A·x), and the lengths of DoRA. */
 export interface LoraPair {
   /** Rank and inputs: A is [r, in]. */
   readonly a: Float32Array
   /** Outputs and rank: B is [out, r]. */
   readonly b: Float32Array
+  /** The length of each output's weights [out], with DoRA. */
+  readonly magnitude?: Float32Array
   readonly in_features: number
   readonly out_features: number
 }
@@ -36,15 +43,22 @@ const PREFIX = 'base_model.model.'
 /** The bytes of adapter_model.safetensors; the same adapter gives the same bytes. */
 export function writeAdapter({ config, pairs }: Adapter): Uint8Array {
   const tensors: NamedTensor[] = []
-  for (const [module, { a, b, in_features, out_features }] of pairs)
+  for (const [module, { a, b, magnitude, in_features, out_features }] of pairs) {
     tensors.push(
       { name: `${PREFIX}${module}.lora_A.weight`, dims: [config.r, in_features], data: a },
       { name: `${PREFIX}${module}.lora_B.weight`, dims: [out_features, config.r], data: b },
     )
+    if (magnitude)
+      tensors.push({
+        name: `${PREFIX}${module}.lora_magnitude_vector`,
+        dims: [out_features],
+        data: magnitude,
+      })
+  }
   return writeSafetensors(tensors)
 }
 
-/** The text of adapter_config.json as peft writes it, with every field that it reads for plain LoRA. */
+/** The text of adapter_config.json as peft writes it, with every field that it reads. */
 export function writeAdapterConfig(config: AdapterConfig): string {
   const json = {
     base_model_name_or_path: config.base_model_name_or_path,
@@ -55,15 +69,15 @@ export function writeAdapterConfig(config: AdapterConfig): string {
     layers_pattern: null,
     layers_to_transform: null,
     lora_alpha: config.lora_alpha,
-    lora_dropout: 0,
+    lora_dropout: config.lora_dropout,
     modules_to_save: null,
     peft_type: 'LORA',
     r: config.r,
     revision: null,
     target_modules: [...config.target_modules],
     task_type: 'CAUSAL_LM',
-    use_dora: false,
-    use_rslora: false,
+    use_dora: config.use_dora,
+    use_rslora: config.use_rslora,
   }
   return `${JSON.stringify(json, null, 2)}\n`
 }
@@ -74,27 +88,32 @@ export async function readAdapter(file: string): Promise<Adapter> {
   const config = parseAdapterConfig(await readFile(configFile, 'utf8'))
   const { tensors } = await readSafetensorsHeader(file)
   const pairs = new Map<string, LoraPair>()
+  const refuse = (name: string, why: string) =>
+    new Error(`${basename(file)}: tensor ${name} ${why}`)
   for (const [name, tensor] of tensors) {
-    const match = /^base_model\.model\.(.+)\.lora_([AB])\.weight$/.exec(name)
-    if (!match) throw new Error(`${basename(file)}: tensor ${name} is not a LoRA matrix`)
-    const module = match[1]!
-    if (match[2] === 'B') {
-      if (!tensors.has(`${PREFIX}${module}.lora_A.weight`))
-        throw new Error(`${basename(file)}: tensor ${name} has no lora_A beside it`)
+    const match = /^base_model\.model\.(.+)\.lora_([AB]\.weight|magnitude_vector)$/.exec(name)
+    if (!match || (match[2] === 'magnitude_vector' && !config.use_dora))
+      throw refuse(name, 'is not a LoRA matrix')
+    const module = `${PREFIX}${match[1]!}`
+    if (match[2] !== 'A.weight') {
+      if (!tensors.has(`${module}.lora_A.weight`)) throw refuse(name, 'has no lora_A beside it')
       continue
     }
-    const other = tensors.get(`${PREFIX}${module}.lora_B.weight`)
-    if (!other) throw new Error(`${basename(file)}: tensor ${name} has no lora_B beside it`)
+    const other = tensors.get(`${module}.lora_B.weight`)
+    if (!other) throw refuse(name, 'has no lora_B beside it')
     const [rA, in_features = 0] = tensor.dims
     const [out_features = 0, rB] = other.dims
     for (const [{ name, dims }, rank] of [[tensor, rA] as const, [other, rB] as const])
       if (dims.length !== 2 || rank !== config.r)
-        throw new Error(
-          `${basename(file)}: tensor ${name} has shape [${dims}], expected rank ${config.r}`,
-        )
-    pairs.set(module, {
+        throw refuse(name, `has shape [${dims}], expected rank ${config.r}`)
+    const magnitude = config.use_dora ? tensors.get(`${module}.lora_magnitude_vector`) : undefined
+    if (config.use_dora && !magnitude) throw refuse(name, 'has no lora_magnitude_vector beside it')
+    if (magnitude && String(magnitude.dims) !== String([out_features]))
+      throw refuse(magnitude.name, `has shape [${magnitude.dims}], expected [${out_features}]`)
+    pairs.set(match[1]!, {
       a: await readTensor(tensor),
       b: await readTensor(other),
+      ...(magnitude && { magnitude: await readTensor(magnitude) }),
       in_features,
       out_features,
     })
@@ -102,7 +121,7 @@ export async function readAdapter(file: string): Promise<Adapter> {
   return { config, pairs }
 }
 
-/** Checks adapter_config.json; what would compute otherwise than plain LoRA is refused by name. */
+/** Checks adapter_config.json; what would compute otherwise than we do is refused by name. */
 export function parseAdapterConfig(text: string): AdapterConfig {
   const where = 'adapter_config.json'
   let raw: Record<string, unknown>
@@ -113,7 +132,7 @@ export function parseAdapterConfig(text: string): AdapterConfig {
   }
   if (raw?.peft_type !== 'LORA')
     throw new Error(`${where}: peft_type ${JSON.stringify(raw?.peft_type)} is not supported`)
-  for (const key of ['use_dora', 'use_rslora', 'fan_in_fan_out'])
+  for (const key of ['fan_in_fan_out', 'lora_bias'])
     if (raw[key] === true) throw new Error(`${where}: ${key} is not supported`)
   for (const key of ['rank_pattern', 'alpha_pattern'])
     if (Object.keys((raw[key] as object | null | undefined) ?? {}).length > 0)
@@ -131,6 +150,9 @@ export function parseAdapterConfig(text: string): AdapterConfig {
     r,
     lora_alpha,
     target_modules,
+    lora_dropout: typeof raw.lora_dropout === 'number' ? raw.lora_dropout : 0,
+    use_rslora: raw.use_rslora === true,
+    use_dora: raw.use_dora === true,
     base_model_name_or_path:
       typeof base_model_name_or_path === 'string' ? base_model_name_or_path : '',
   }

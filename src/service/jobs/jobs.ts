@@ -258,20 +258,17 @@ const PAUSE_POLL_MS = 100
 /** An adapter goes on as it is; another shape would need the adapter merged into its base first. */
 function refuseOtherLora({ model, lora }: InitialAdapter, method: JobMethod): void {
   const wished = hyperparametersOf(method).lora ?? {}
-  const same = {
-    rank: (wished.rank ?? lora.rank) === lora.rank,
-    alpha: (wished.alpha ?? lora.alpha) === lora.alpha,
-    target_modules:
-      [...(wished.target_modules ?? lora.target_modules)].sort().join() ===
-      [...lora.target_modules].sort().join(),
-  }
-  for (const name of ['rank', 'alpha', 'target_modules'] as const)
-    if (!same[name])
+  const kept = { ...lora, use_rslora: lora.use_rslora ?? false, use_dora: lora.use_dora ?? false }
+  for (const name of ['rank', 'alpha', 'target_modules', 'use_rslora', 'use_dora'] as const)
+    if (spelled(wished[name] ?? kept[name]) !== spelled(kept[name]))
       throw invalidRequest(
-        `The model \`${model}\` is an adapter with ${name} ${lora[name]}, and a job that goes on from it cannot change that; found ${wished[name]}.`,
+        `The model \`${model}\` is an adapter with ${name} ${kept[name]}, and a job that goes on from it cannot change that; found ${wished[name]}.`,
         { param: `method.${method.type}.hyperparameters.lora.${name}`, code: 'invalid_value' },
       )
 }
+
+const spelled = (value: unknown): string =>
+  Array.isArray(value) ? [...value].sort().join() : String(value)
 
 /** The method as the job keeps it; without one it is supervised. */
 function methodOfRequest({ method, hyperparameters }: CreateJob): JobMethod {

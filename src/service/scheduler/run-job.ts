@@ -129,7 +129,10 @@ class Run {
     files: Pick<Extract<TrainThreadRequest, { type: 'inspect' }>, 'model' | 'training' | 'method'>,
   ): Promise<boolean> {
     const sent = hyperparametersOf(job.method)
-    const hyperparameters = job.initial ? { ...sent, lora: job.initial.lora } : sent
+    // What the adapter is stays; how much of it is dropped in training is the job's.
+    const hyperparameters = job.initial
+      ? { ...sent, lora: { ...job.initial.lora, dropout: sent.lora?.dropout ?? 0 } }
+      : sent
     const request = { type: 'inspect' as const, ...files, hyperparameters }
     // Reading a large file is not worth waiting for; there is nothing to save yet either.
     const quit = () => void thread[Symbol.asyncDispose]()

@@ -178,12 +178,31 @@ test.each<[string, () => object, number, string, string | null]>([
     'method.supervised.hyperparameters.learning_rate_multiplier',
   ],
   [
-    'a projection there is not',
-    () => nested({ lora: { target_modules: ['x'] } }),
+    'a name that no projection can have',
+    () => nested({ lora: { target_modules: ['q.proj'] } }),
     400,
     'invalid_value',
     'method.supervised.hyperparameters.lora.target_modules[0]',
   ],
+  ...(
+    [
+      ['lora.dropout', { lora: { dropout: 1 } }, 'invalid_value'],
+      ['lora.use_dora', { lora: { use_dora: 'yes' } }, 'invalid_type'],
+      ['lora.use_rslora', { lora: { use_rslora: 1 } }, 'invalid_type'],
+      ['loraplus_lr_ratio', { loraplus_lr_ratio: 0 }, 'invalid_value'],
+      ['lr_schedule', { lr_schedule: 'step' }, 'invalid_value'],
+      ['warmup_ratio', { warmup_ratio: 1.5 }, 'invalid_value'],
+      ['weight_decay', { weight_decay: -1 }, 'invalid_value'],
+      ['max_grad_norm', { max_grad_norm: 0 }, 'invalid_value'],
+      ['max_sequence_length', { max_sequence_length: 4 }, 'invalid_value'],
+    ] as const
+  ).map(([name, sent, code]): [string, () => object, number, string, string] => [
+    `an impossible ${name}`,
+    () => nested(sent),
+    400,
+    code,
+    `method.supervised.hyperparameters.${name}`,
+  ]),
   ['an empty suffix', () => ({ suffix: '' }), 400, 'invalid_value', 'suffix'],
   ['a long suffix', () => ({ suffix: 'x'.repeat(65) }), 400, 'invalid_value', 'suffix'],
   ['a negative seed', () => ({ seed: -1 }), 400, 'invalid_value', 'seed'],

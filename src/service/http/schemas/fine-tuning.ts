@@ -17,14 +17,14 @@ const openaiHyperparameters = {
   learning_rate_multiplier: Type.Optional(auto(Type.Number({ exclusiveMinimum: 0 }))),
 }
 
-const Projection = Type.Enum([
-  'q_proj',
-  'k_proj',
-  'v_proj',
-  'o_proj',
-  'gate_proj',
-  'up_proj',
-  'down_proj',
+/** What they are called differs from family to family; a name that the model has not fails the job. */
+const TargetModules = Type.Union([
+  Type.Literal('all-linear'),
+  Type.Array(Type.String({ pattern: '^[A-Za-z0-9_]{1,64}$' }), {
+    minItems: 1,
+    maxItems: 64,
+    uniqueItems: true,
+  }),
 ])
 
 /** Everything but the first three is ours, and absent from answers unless it was sent. */
@@ -44,12 +44,24 @@ const SupervisedHyperparameters = Type.Object(
         {
           rank: Type.Optional(Type.Integer({ minimum: 1, maximum: 512 })),
           alpha: Type.Optional(Type.Number({ exclusiveMinimum: 0 })),
-          target_modules: Type.Optional(
-            Type.Array(Projection, { minItems: 1, maxItems: 7, uniqueItems: true }),
+          target_modules: Type.Optional(TargetModules),
+          dropout: Type.Optional(Type.Number({ minimum: 0, exclusiveMaximum: 1 })),
+          use_rslora: Type.Optional(
+            Type.Boolean({ description: 'Scale by alpha / √rank instead of alpha / rank.' }),
+          ),
+          use_dora: Type.Optional(
+            Type.Boolean({ description: 'Weight-decomposed adaptation, arXiv 2402.09353.' }),
           ),
         },
         closed,
       ),
+    ),
+    loraplus_lr_ratio: Type.Optional(
+      Type.Number({
+        exclusiveMinimum: 0,
+        maximum: 1000,
+        description: 'LoRA+: the learning rate of B as a multiple of that of A, arXiv 2402.12354.',
+      }),
     ),
     lr_schedule: Type.Optional(Type.Enum(['linear', 'cosine', 'constant'])),
     warmup_ratio: Type.Optional(Type.Number({ minimum: 0, maximum: 1 })),

@@ -91,6 +91,22 @@ test.each([1, 4, 8])('stopped after step %i and gone on with: the same bytes', a
   expect(adapters(rest).at(-1)).toEqual(adapters(whole).at(-1))
 })
 
+test('with dropout, DoRA and LoRA+ too, a stop costs nothing', async () => {
+  const lora = { ...plan.lora, dropout: 0.3, use_dora: true, use_rslora: true }
+  const part = { plan: { ...plan, lora, loraplus_lr_ratio: 4 } }
+  const whole = await collect(part)
+  const { state } = (await collect(part, 4)).at(-1) as { state: Uint8Array }
+  const rest = await collect({ ...part, state })
+  expect(steps(rest)).toEqual(steps(whole).slice(4))
+  expect(adapters(rest).at(-1)).toEqual(adapters(whole).at(-1))
+
+  const first = (events: TrainEvent[]) => steps(events)[0]!
+  const without = await collect({ plan: { ...part.plan, lora: { ...lora, dropout: 0 } } }, 1)
+  // Nothing is dropped that has not begun to count: B is zero before the first update, its gradient is not.
+  expect(first(whole).train_loss).toBeCloseTo(first(without).train_loss, 5)
+  expect(first(whole).grad_norm).not.toBeCloseTo(first(without).grad_norm, 3)
+})
+
 test('what is stopped tells the adapter as it stands', async () => {
   const events = await collect({}, 3)
   const stopped = events.at(-2)!

@@ -8,6 +8,7 @@ const config = {
   hidden_size: 576,
   max_position_embeddings: 8192,
 } as ModelConfig
+const LINEAR = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']
 const auto = { n_epochs: 'auto', batch_size: 'auto', learning_rate_multiplier: 'auto' } as const
 
 const plan = (examples: number, hyperparameters: object = {}) =>
@@ -36,6 +37,26 @@ test('what the owner sent is kept, and a rate of their own overrides the multipl
   expect(sent).toMatchObject({ n_epochs: 2, batch_size: 16, total_steps: 14, reasons: [] })
   expect(sent.learning_rate).toBeCloseTo(2 * plan(100).learning_rate, 12)
   expect(plan(100, { learning_rate: 1e-4 }).learning_rate).toBe(1e-4)
+})
+
+test('adapters: all linear layers unless some are named, and only those that there are', () => {
+  const { lora } = plan(10)
+  expect(lora).toEqual({
+    rank: 8,
+    alpha: 16,
+    target_modules: LINEAR,
+    dropout: 0,
+    use_rslora: false,
+    use_dora: false,
+  })
+  expect(plan(10, { lora: { target_modules: 'all-linear' } }).lora).toEqual(lora)
+  expect(plan(10, { lora: { target_modules: ['v_proj'] } }).lora.target_modules).toEqual(['v_proj'])
+  expect(() => plan(10, { lora: { target_modules: ['q_proj', 'dense'] } })).toThrow(
+    "The model has no linear layers 'dense'; it has q_proj, k_proj,",
+  )
+  const ranks = (lora: object) => [8, 64].map((rank) => plan(10, { lora: { rank, ...lora } }).lora)
+  expect(ranks({}).map((l) => l.alpha)).toEqual([16, 128])
+  expect(ranks({ use_rslora: true }).map((l) => l.alpha)).toEqual([16, 16])
 })
 
 test('a batch is never larger than the file', () => {

@@ -17,6 +17,9 @@ const adapter: Adapter = {
     r: 2,
     lora_alpha: 4,
     target_modules: ['q_proj', 'v_proj'],
+    lora_dropout: 0.1,
+    use_rslora: true,
+    use_dora: false,
     base_model_name_or_path: 'tiny',
   },
   pairs: new Map([
@@ -42,6 +45,23 @@ function folderOf(model: Uint8Array, config: string): string {
 test('an adapter is read as it was written', async () => {
   const file = folderOf(writeAdapter(adapter), writeAdapterConfig(adapter.config))
   expect(await readAdapter(file)).toEqual(adapter)
+})
+
+test('lengths of DoRA are read as they were written', async () => {
+  const config = { ...adapter.config, use_dora: true }
+  const pairs = new Map(
+    [...adapter.pairs].map(([name, pair]) => [
+      name,
+      { ...pair, magnitude: numbers(pair.out_features, 40) },
+    ]),
+  )
+  const dora = { config, pairs }
+  const file = folderOf(writeAdapter(dora), writeAdapterConfig(config))
+  expect(await readAdapter(file)).toEqual(dora)
+  const without = folderOf(writeAdapter(adapter), writeAdapterConfig(config))
+  await expect(readAdapter(without)).rejects.toThrow('has no lora_magnitude_vector beside it')
+  const unasked = folderOf(writeAdapter(dora), writeAdapterConfig(adapter.config))
+  await expect(readAdapter(unasked)).rejects.toThrow('is not a LoRA matrix')
 })
 
 test('the same adapter gives the same bytes in whatever order its pairs are', () => {
@@ -71,7 +91,7 @@ test.each([
   ['{', 'not JSON'],
   ['null', 'peft_type undefined is not supported'],
   ['{"peft_type":"IA3"}', 'peft_type "IA3" is not supported'],
-  ['{"peft_type":"LORA","use_dora":true}', 'use_dora is not supported'],
+  ['{"peft_type":"LORA","lora_bias":true}', 'lora_bias is not supported'],
   ['{"peft_type":"LORA","rank_pattern":{"q_proj":4}}', 'rank_pattern is not supported'],
   ['{"peft_type":"LORA","r":0}', 'r is 0, expected a positive integer'],
   ['{"peft_type":"LORA","r":1,"lora_alpha":"2"}', 'lora_alpha is "2", expected a number'],
