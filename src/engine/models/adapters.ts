@@ -7,6 +7,7 @@ import { uniform } from '../random.ts'
 import { elements, float32, type HostTensor } from '../tensor.ts'
 import type { Adapter, LoraPair } from '../weights/adapter.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
+import { familyOf } from '../weights/model-config.ts'
 import type { Lora } from './weights.ts'
 
 export interface LoraConfig {
@@ -38,6 +39,8 @@ export interface LoraLayout {
   readonly modules: readonly LoraModule[]
   /** Elements of the flat vector. */
   readonly parameters: number
+  /** What PEFT must be told of the base's files; nothing here depends on it. */
+  readonly fan_in_fan_out: boolean
 }
 
 /**
@@ -66,7 +69,8 @@ export function loraLayout(weights: MappedWeights, config: LoraConfig): LoraLayo
       modules.push({ name, in: inner, out, a, b, magnitude })
     }
   }
-  return { config, modules, parameters }
+  const fan_in_fan_out = familyOf(weights.config).fan_in_fan_out === true
+  return { config, modules, parameters, fan_in_fan_out }
 }
 
 const layerOf = (name: string): number => Number(/\.(\d+)\./.exec(name)?.[1] ?? 0)
@@ -208,6 +212,7 @@ export function adapterFromFlat(layout: LoraLayout, flat: Float32Array, base: st
       use_rslora: config.use_rslora ?? false,
       use_dora: config.use_dora ?? false,
       base_model_name_or_path: base,
+      ...(layout.fan_in_fan_out && { fan_in_fan_out: true }),
     },
     pairs,
   }

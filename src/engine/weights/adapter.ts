@@ -18,6 +18,8 @@ export interface AdapterConfig {
   readonly use_rslora: boolean
   readonly use_dora: boolean
   readonly base_model_name_or_path: string
+  /** Where the base keeps linear weights as [in, out]; the matrices of an adapter are the same either way. */
+  readonly fan_in_fan_out?: boolean
 }
 
 /** The two matrices beside one projection, y += scale · B·(A·x), and the lengths of DoRA. */
@@ -63,7 +65,7 @@ export function writeAdapterConfig(config: AdapterConfig): string {
   const json = {
     base_model_name_or_path: config.base_model_name_or_path,
     bias: 'none',
-    fan_in_fan_out: false,
+    fan_in_fan_out: config.fan_in_fan_out ?? false,
     inference_mode: true,
     init_lora_weights: true,
     layers_pattern: null,
@@ -132,8 +134,7 @@ export function parseAdapterConfig(text: string): AdapterConfig {
   }
   if (raw?.peft_type !== 'LORA')
     throw new Error(`${where}: peft_type ${JSON.stringify(raw?.peft_type)} is not supported`)
-  for (const key of ['fan_in_fan_out', 'lora_bias'])
-    if (raw[key] === true) throw new Error(`${where}: ${key} is not supported`)
+  if (raw.lora_bias === true) throw new Error(`${where}: lora_bias is not supported`)
   for (const key of ['rank_pattern', 'alpha_pattern'])
     if (Object.keys((raw[key] as object | null | undefined) ?? {}).length > 0)
       throw new Error(`${where}: ${key} is not supported`)
@@ -155,5 +156,6 @@ export function parseAdapterConfig(text: string): AdapterConfig {
     use_dora: raw.use_dora === true,
     base_model_name_or_path:
       typeof base_model_name_or_path === 'string' ? base_model_name_or_path : '',
+    ...(raw.fan_in_fan_out === true && { fan_in_fan_out: true }),
   }
 }
