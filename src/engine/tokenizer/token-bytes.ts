@@ -11,7 +11,12 @@ export function tokenBytes(json: TokenizerJson): {
 } {
   const parts = flatten(json.decoder)
   const has = (type: string) => parts.some((part) => part.type === type)
-  const toBytes = has('ByteLevel') ? byteLevel() : pieces(has('ByteFallback'))
+  const toBytes =
+    json.model.type === 'WordPiece'
+      ? wordPieces
+      : has('ByteLevel')
+        ? byteLevel()
+        : pieces(has('ByteFallback'))
 
   const bytes: Uint8Array[] = []
   for (const [token, id] of Object.entries(json.model.vocab)) bytes[id] = toBytes(token)
@@ -21,6 +26,7 @@ export function tokenBytes(json: TokenizerJson): {
     bytes,
     strips_leading_space: parts.some(
       (part) =>
+        part.type === 'WordPiece' ||
         (part.type === 'Strip' && part.content === ' ' && Number(part.start) > 0) ||
         (part.type === 'Metaspace' && part.prepend_scheme !== 'never'),
     ),
@@ -35,6 +41,10 @@ const pieces = (byteFallback: boolean) => (token: string) => {
   const byte = byteFallback ? /^<0x([0-9A-F]{2})>$/.exec(token)?.[1] : undefined
   return byte ? Uint8Array.of(Number.parseInt(byte, 16)) : utf8.encode(token.replaceAll('▁', ' '))
 }
+
+/** BERT: `##` goes on with a word, all else begins one. */
+const wordPieces = (token: string): Uint8Array =>
+  utf8.encode(token.startsWith('##') ? token.slice(2) : ` ${token}`)
 
 /** GPT-2: each byte is written as one printable character. */
 function byteLevel(): (token: string) => Uint8Array {

@@ -2,6 +2,7 @@
 
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers'
 import type { Checkpoint } from '../weights/checkpoint.ts'
+import { cutTexts } from './cut-texts.ts'
 import { fewestTokens } from './fewest-tokens.ts'
 import { readFolderVocabulary } from './folder-vocabulary.ts'
 import { readGgufVocabulary } from './gguf-vocabulary.ts'
@@ -21,6 +22,13 @@ export interface EncodeOptions {
   continues?: boolean
 }
 
+/** Tokens, and for each of them whether it belongs to the first text (0) or the second (1). */
+export interface EncodedTexts {
+  readonly ids: readonly number[]
+  readonly types: readonly number[]
+  readonly truncated: boolean
+}
+
 export interface Tokenizer {
   readonly vocab_size: number
   readonly bos_token_id: number | undefined
@@ -36,6 +44,12 @@ export interface Tokenizer {
    * the manner of llama 2 put no space before it; joined `bytes` of its ids are the text exactly.
    */
   encode(text: string, options?: EncodeOptions): number[]
+
+  /**
+   * A text, or two, as an encoder reads them: with what the model's post-processor puts before, between and after.
+   * Tokens beyond `most` are cut from the end of the longer text.
+   */
+  encodeTexts(first: string, second: string | undefined, most: number): EncodedTexts
 
   /** Ids → text, special tokens left out. Equals the joined `bytes` of the ids, the first of them taken as `first`. */
   decode(ids: readonly number[]): string
@@ -117,6 +131,20 @@ export function buildTokenizer(vocabulary: Vocabulary): Tokenizer {
       }).ids
       const tail = encoder.encode(text.slice(border), { add_special_tokens: false }).ids
       return head.concat(tail)
+    },
+
+    encodeTexts(first, second, most) {
+      const whole = parsing.encode(first, {
+        ...(second !== undefined && { text_pair: second }),
+        add_special_tokens: true,
+        return_token_type_ids: true,
+      })
+      const all = { ids: whole.ids, types: whole.token_type_ids }
+      if (all.ids.length <= most) return { ...all, truncated: false }
+      const texts = [first, ...(second === undefined ? [] : [second])].map(
+        (text) => parsing.encode(text, { add_special_tokens: false }).ids,
+      )
+      return { ...cutTexts(all, texts, most), truncated: true }
     },
 
     decode(ids) {

@@ -52,8 +52,10 @@ export function checkTokenizerJson(json: unknown, path: string): TokenizerJson {
   const model = root.model
   if (typeof model !== 'object' || model === null || typeof model.vocab !== 'object')
     throw new Error(`${where} has no model with a vocabulary`)
-  if (model.type !== 'BPE')
-    throw new Error(`${where}: a model of type ${model.type} is not supported, only BPE`)
+  if (model.type !== 'BPE' && model.type !== 'WordPiece')
+    throw new Error(
+      `${where}: a model of type ${model.type} is not supported, only BPE and WordPiece`,
+    )
   for (const id of Object.values(model.vocab))
     if (!isId(id)) throw new Error(`${where}: the vocabulary has an id ${JSON.stringify(id)}`)
   const added_tokens = root.added_tokens ?? []
