@@ -36,14 +36,16 @@ export interface WeightsOptions {
   /** By the module they adapt, `model.layers.0.self_attn.q_proj`. */
   readonly loras?: ReadonlyMap<string, Lora>
   readonly products?: Products
+  /** Tensors that are trained, by their full names: instead of the checkpoint's, or besides them. */
+  readonly trained?: ReadonlyMap<string, Value>
 }
 
 /** All tensors of a checkpoint. */
 export function weightsOf(
   mapped: MappedWeights,
-  { loras = new Map(), products = plainProducts }: WeightsOptions = {},
+  { loras = new Map(), products = plainProducts, trained = new Map() }: WeightsOptions = {},
 ): Weights {
-  const values = new Map<string, Value>()
+  const values = new Map<string, Value>(trained)
   const get = (name: string): Value => {
     const known = values.get(name)
     if (known) return known
@@ -55,10 +57,10 @@ export function weightsOf(
   }
   const scope = (path: string): Weights => ({
     path,
-    products,
+    products: trained.has(`${path}.weight`) ? plainProducts : products,
     at: (part) => scope(path === '' ? part : `${path}.${part}`),
     get: (name) => get(`${path}.${name}`),
-    has: (name) => mapped.tensors.has(`${path}.${name}`),
+    has: (name) => [trained, mapped.tensors].some((all) => all.has(`${path}.${name}`)),
     lora: loras.get(path),
   })
   return scope('')

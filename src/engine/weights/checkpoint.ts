@@ -4,7 +4,13 @@ import { existsSync, statSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import { openGgufCheckpoint } from './gguf-checkpoint.ts'
-import { familyOf, type ModelConfig, parseModelConfig, requiredTensors } from './model-config.ts'
+import {
+  familyOf,
+  type ModelConfig,
+  optionalTensors,
+  parseModelConfig,
+  requiredTensors,
+} from './model-config.ts'
 import { readSafetensorsFolder } from './safetensors.ts'
 import type { StoredTensor } from './stored-tensor.ts'
 
@@ -109,8 +115,10 @@ async function readChatTemplate(folder: string): Promise<string | undefined> {
 }
 
 function checkTensors({ id, config, tensors }: Checkpoint) {
-  for (const [name, dims] of requiredTensors(config)) {
+  const optional = optionalTensors(config)
+  for (const [name, dims] of [...requiredTensors(config), ...optional]) {
     const tensor = tensors.get(name)
+    if (!tensor && optional.has(name)) continue
     if (!tensor) throw new Error(`${id}: tensor ${name} is missing`)
     if (String(tensor.dims) !== String(dims))
       throw new Error(

@@ -6,7 +6,7 @@ import { existsSync } from 'node:fs'
 import { type FileHandle, mkdir, open, realpath, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import type { Checkpoint, MappedTensor, MappedWeights } from './checkpoint.ts'
-import { requiredTensors } from './model-config.ts'
+import { optionalTensors, requiredTensors } from './model-config.ts'
 import { DATA_ALIGNMENT, layoutSafetensors, readSafetensorsHeader } from './safetensors.ts'
 import { isRearranged, readTensorChunks, type StoredTensor } from './stored-tensor.ts'
 
@@ -15,12 +15,21 @@ const FORMAT_VERSION = 1
 
 /** Every tensor the model computes with, as float32; converts into `cacheDir` if the files are anything else. */
 export async function mapWeights(checkpoint: Checkpoint, cacheDir: string): Promise<MappedWeights> {
-  const needed = [...requiredTensors(checkpoint.config).keys()].map((name) => {
-    const tensor = checkpoint.tensors.get(name)
-    if (!tensor) throw new Error(`${checkpoint.id}: tensor ${name} is missing`)
+  const needed = neededTensors(checkpoint)
+  return (await mapInPlace(checkpoint, needed)) ?? mapConverted(checkpoint, needed, cacheDir)
+}
+
+function neededTensors({ id, config, tensors }: Checkpoint): StoredTensor[] {
+  const needed = [...requiredTensors(config).keys()].map((name) => {
+    const tensor = tensors.get(name)
+    if (!tensor) throw new Error(`${id}: tensor ${name} is missing`)
     return tensor
   })
-  return (await mapInPlace(checkpoint, needed)) ?? mapConverted(checkpoint, needed, cacheDir)
+  for (const name of optionalTensors(config).keys()) {
+    const tensor = tensors.get(name)
+    if (tensor) needed.push(tensor)
+  }
+  return needed
 }
 
 /** Possible when all is aligned float32. */

@@ -37,3 +37,7 @@ export function familyOf({ model_type }: ModelConfig): Family {
 
 /** Name and shape of every tensor a model of this config computes with. */
 export const requiredTensors = (config: ModelConfig): Shapes => familyOf(config).tensors(config)
+
+/** Name and shape of tensors that such a model computes with where it has them. */
+export const optionalTensors = (config: ModelConfig): Shapes =>
+  familyOf(config).optional?.(config) ?? new Map()

@@ -86,6 +86,9 @@ export const erf = unary('Erf', (dy, x) =>
   mul(dy, mul(exp(neg(mul(x, x))), scalar(2 / Math.sqrt(Math.PI)))),
 )
 
+/** max(x, 0)   ⇒   dx = dy where y > 0 */
+export const relu = unary('Relu', (dy, _x, y) => mul(dy, toFloat(greater(y, scalar(0)))))
+
 /** x · c for a number c. */
 export const scale = (x: Value, c: number): Value => (c === 1 ? x : mul(x, scalar(c)))
 

@@ -25,6 +25,24 @@ export interface ModelConfig {
   readonly attention_bias?: boolean
   readonly mlp_bias?: boolean
   readonly tie_word_embeddings: boolean
+  /** Only of encoders; `max_position_embeddings` is the longest text they take. */
+  readonly encoder?: EncoderConfig
+}
+
+export interface EncoderConfig {
+  /** Kinds of tokens, first and second text; 0 where the family knows none. */
+  readonly type_vocab_size: number
+  /** The position of a text's first token. */
+  readonly position_offset: number
+  /** Of a checkpoint that was tuned to classify. */
+  readonly head?: EncoderHead
+}
+
+/** What a classifier answers: one label, several, or one for each token. */
+export interface EncoderHead {
+  readonly task: 'single' | 'several' | 'tokens'
+  /** In the order of the head's outputs. */
+  readonly labels: readonly string[]
 }
 
 /** How the frequencies of the rotary embedding are changed for long contexts. */
@@ -49,6 +67,8 @@ export interface Family {
   config(fields: Fields): ModelConfig
   /** Name and shape of every tensor that a model of this config computes with; linear weights are [out, in]. */
   tensors(config: ModelConfig): Shapes
+  /** Tensors that are used where a checkpoint has them. */
+  optional?(config: ModelConfig): Shapes
   /** The linear layers of a block by their last names: what PEFT calls `all-linear`. */
   readonly linear: readonly string[]
   /** PEFT's name for linear weights that files hold as [in, out]. */

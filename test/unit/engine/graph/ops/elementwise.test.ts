@@ -60,3 +60,10 @@ test('shapes that do not broadcast are named', () => {
   const b = input('b', 'float32', [2, 4])
   expect(() => op.add(a, b)).toThrow('shapes do not broadcast: [2,3] and [2,4], 3 against 4')
 })
+
+test('relu: gradient meets finite differences on both sides of 0, away from it', async () => {
+  const shifted = (by: number) => (x: Value) =>
+    op.relu(op.add(x, constant(float32([], Float32Array.of(by)))))
+  await expectGradient(shifted(0), [[2, 3]], { range: [0.5, 2] })
+  await expectGradient(shifted(-5), [[2, 3]], { range: [0.5, 2] })
+})

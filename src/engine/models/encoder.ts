@@ -1,0 +1,55 @@
+// What a family of encoders must say, and the parts that they are built of: attention that sees a whole text.
+
+import { scalar, type Value } from '../graph/graph.ts'
+import * as op from '../graph/ops/ops.ts'
+import type { EncoderConfig, Shapes } from '../weights/families/family.ts'
+import type { ModelConfig } from '../weights/model-config.ts'
+import type { Tokens } from './architecture.ts'
+import type { Attend, PackedRows } from './layers.ts'
+import type { Weights } from './weights.ts'
+
+export interface EncoderTokens extends Tokens {
+  /** 0 in a first text, 1 in a second [N], int64; only where the family knows kinds of tokens. */
+  readonly types: Value | undefined
+}
+
+export interface EncoderArchitecture {
+  /** model_type in config.json. */
+  readonly names: readonly string[]
+  /** Under which the base's tensors lie: `bert`. */
+  readonly prefix: string
+  /** Tokens → final hidden states [N, D]. */
+  hidden(tokens: EncoderTokens, weights: Weights, config: ModelConfig, attend: Attend): Value
+  /** From the hidden state of each text's first token [S, D] to logits [S, L]. */
+  readonly classifier: Head
+}
+
+/** A head over hidden states, as Hugging Face's model of the task has it. */
+export interface Head {
+  /** Name and shape of its tensors for L labels; those that a checkpoint may bring along are `given`. */
+  tensors(config: ModelConfig, labels: number): { fresh: Shapes; given?: Shapes }
+  logits(hidden: Value, weights: Weights): Value
+}
+
+export const encoderOf = (config: ModelConfig): EncoderConfig => {
+  if (!config.encoder) throw new Error(`model_type ${config.model_type} is no encoder`)
+  return config.encoder
+}
+
+/** Attention over rows in which several texts lie end to end: a token sees all of its own text, and nothing else. */
+export function textAttention(config: ModelConfig, packed: Omit<PackedRows, 'positions'>): Attend {
+  const { rows: B, length: T, segments } = packed
+  const H = config.num_attention_heads
+  const K = config.head_dim
+  const same = op.equal(op.reshape(segments, [B, 1, T, 1]), op.reshape(segments, [B, 1, 1, T]))
+  const mask = op.where(same, scalar(0), scalar(-1e9)) // [B, 1, T, T]
+  return (q, k, v) => {
+    const heads = (x: Value, perm: readonly number[]) =>
+      op.transpose(op.reshape(x, [B, T, H, K]), perm)
+    const queries = heads(op.scale(q, 1 / Math.sqrt(K)), [0, 2, 1, 3]) // [B, H, T, K]
+    const scores = op.matmul(queries, heads(k, [0, 2, 3, 1]))
+    const p = op.softmax(op.add(scores, mask))
+    const mixed = op.matmul(p, heads(v, [0, 2, 1, 3])) // [B, H, T, K]
+    return op.reshape(op.transpose(mixed, [0, 2, 1, 3]), [B * T, H * K])
+  }
+}
