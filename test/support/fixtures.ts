@@ -6,15 +6,17 @@ import { type LoraLayout, partsOf } from '../../src/engine/models/adapters.ts'
 import { readSafetensorsHeader } from '../../src/engine/weights/safetensors.ts'
 import { readTensor } from '../../src/engine/weights/stored-tensor.ts'
 
-const path = (name: string) => fileURLToPath(new URL(`../golden/fixtures/${name}`, import.meta.url))
+/** Where a fixture lies. */
+export const fixturePath = (name: string) =>
+  fileURLToPath(new URL(`../golden/fixtures/${name}`, import.meta.url))
 
 /** A JSON fixture. The script beside it says what is in it; the test says what it expects. */
 export const readFixture = async <T>(name: string): Promise<T> =>
-  JSON.parse(await readFile(path(name), 'utf8')) as T
+  JSON.parse(await readFile(fixturePath(name), 'utf8')) as T
 
 /** One tensor of a fixture, as float32 or integers. */
 export async function readFixtureTensor(name: string, tensor: string): Promise<Float32Array> {
-  const stored = (await readSafetensorsHeader(path(name))).tensors.get(tensor)
+  const stored = (await readSafetensorsHeader(fixturePath(name))).tensors.get(tensor)
   if (!stored) throw new Error(`${name} has no tensor ${tensor}`)
   if (stored.dtype !== 'I32') return readTensor(stored)
   const file = await readFile(stored.file)

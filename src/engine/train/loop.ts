@@ -182,7 +182,7 @@ async function readInitial(path: string, layout: LoraLayout): Promise<Float32Arr
 }
 
 /** LoRA+ (arXiv 2402.12354): what is not an A learns at so many times the rate. */
-const loraRates = (layout: LoraLayout, ratio: number): RateGroup[] =>
+export const loraRates = (layout: LoraLayout, ratio: number): RateGroup[] =>
   partsOf(layout).map(({ kind, dims, from }) => ({
     from,
     to: from + elements(dims),
