@@ -20,7 +20,7 @@ import {
   partsOf,
 } from '../../src/engine/models/adapters.ts'
 import { gainsOf, setMagnitudes } from '../../src/engine/models/dora.ts'
-import { loraRates } from '../../src/engine/train/loop.ts'
+import { loraRates } from '../../src/engine/train/adapter-subject.ts'
 import { supervised } from '../../src/engine/train/methods/supervised.ts'
 import { createMoments } from '../../src/engine/train/optimizer.ts'
 import { createTrainer } from '../../src/engine/train/trainer.ts'

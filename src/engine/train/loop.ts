@@ -3,28 +3,18 @@
 import { invalidRequest } from '../../errors.ts'
 import { encodeFile } from '../datasets/encode.ts'
 import type { Example } from '../datasets/example.ts'
-import {
-  adapterFromFlat,
-  flatFromAdapter,
-  initialAdapter,
-  type LoraLayout,
-  loraLayout,
-  partsOf,
-} from '../models/adapters.ts'
-import { setMagnitudes } from '../models/dora.ts'
 import { uniform } from '../random.ts'
 import type { HandlerContext } from '../runtime/thread.ts'
-import { elements } from '../tensor.ts'
 import { openTokenizer } from '../tokenizer/tokenizer.ts'
-import { readAdapter, writeAdapter, writeAdapterConfig } from '../weights/adapter.ts'
 import { openCheckpoint } from '../weights/checkpoint.ts'
 import { mapWeights } from '../weights/mapped.ts'
+import { adapterSubject } from './adapter-subject.ts'
 import { methodOf } from './methods/index.ts'
 import { createMoments } from './optimizer.ts'
 import type { StepMetrics, TrainEvent, TrainRequest } from './request.ts'
 import { decodeState, encodeState } from './save.ts'
 import { learningRate } from './schedule.ts'
-import { createTrainer, type RateGroup } from './trainer.ts'
+import { createTrainer } from './trainer.ts'
 
 /** A lost process may cost so many seconds of training. */
 const SECONDS_AT_RISK = 60
@@ -55,35 +45,25 @@ export async function* train(
     )
   const examples = await encode(request.training.path)
   const validation = request.validation ? await encode(request.validation.path) : []
-  const layout = loraLayout(weights, plan.lora)
-
-  const freshAdapter = async (): Promise<Float32Array> => {
-    const adapter = initialAdapter(layout, seed)
-    await setMagnitudes({ weights, layout, threads: plan.threads }, adapter)
-    return adapter
-  }
+  const setup = { checkpoint, weights, plan, seed, examples: [...examples, ...validation] }
+  const subject = method.subject?.(setup) ?? adapterSubject(method, setup)
 
   // Where it starts.
-  const saved = request.state && decodeState(request.state, layout.parameters)
+  const saved = request.state && decodeState(request.state, subject.parameters)
   const state = saved?.state ?? {
     step: 0,
-    adapter: request.initial ? await readInitial(request.initial, layout) : await freshAdapter(),
-    moments: createMoments(layout.parameters),
+    adapter: await subject.start(request.initial),
+    moments: createMoments(subject.parameters),
   }
   let trained_tokens = saved?.trained_tokens ?? 0
   let unvalidated = saved?.unvalidated
 
   await using trainer = await createTrainer(state, {
-    objective: method.objective({
-      weights,
-      layout,
-      shape: { rows: plan.rows, length: plan.row_length },
-      plan,
-    }),
+    objective: subject.objective,
     threads: plan.threads,
     weightDecay: plan.weight_decay,
     maxGradNorm: plan.max_grad_norm,
-    rates: loraRates(layout, plan.loraplus_lr_ratio ?? 1),
+    rates: subject.rates,
     seed,
     turn,
   })
@@ -92,10 +72,7 @@ export async function* train(
     step: state.step,
     state: encodeState({ state, trained_tokens, unvalidated }),
   })
-  const adapterFiles = () => {
-    const adapter = adapterFromFlat(layout, state.adapter, checkpoint.id)
-    return { adapter: writeAdapter(adapter), adapter_config: writeAdapterConfig(adapter.config) }
-  }
+  const files = async () => subject.files(state.adapter, state.step)
   yield { type: 'started', step: state.step, total_steps: plan.total_steps }
 
   const stepsPerEpoch = plan.total_steps / plan.n_epochs
@@ -126,7 +103,7 @@ export async function* train(
 
   while (unvalidated || state.step < plan.total_steps) {
     if (signal.aborted) {
-      yield { type: 'stopped', step: state.step, ...adapterFiles() }
+      yield { type: 'stopped', step: state.step, ...(await files()) }
       yield save()
       return
     }
@@ -148,8 +125,8 @@ export async function* train(
     yield { type: 'step', metrics, trained_tokens }
 
     // What is kept: the adapter at an epoch's end, the state as often as it is cheap.
-    if (epochEnds) yield { type: 'checkpoint', metrics, ...adapterFiles() }
-    if (epochEnds || performance.now() - lastSave > saveInterval(layout.parameters)) {
+    if (epochEnds) yield { type: 'checkpoint', metrics, ...(await files()) }
+    if (epochEnds || performance.now() - lastSave > saveInterval(subject.parameters)) {
       yield save()
       lastSave = performance.now()
     }
@@ -166,28 +143,6 @@ const diverged = (step: number) =>
     `Training diverged at step ${step}: its loss or gradient is no finite number. Choose a lower learning rate.`,
     { code: 'training_diverged' },
   )
-
-/** The adapter that training goes on from; throws where the plan is for another rank, scale or set of targets. */
-async function readInitial(path: string, layout: LoraLayout): Promise<Float32Array> {
-  const adapter = await readAdapter(path)
-  const { r, lora_alpha, use_rslora } = adapter.config
-  const { rank, alpha } = layout.config
-  if (r !== rank || lora_alpha !== alpha)
-    throw new Error(
-      `initial adapter: rank ${r} and alpha ${lora_alpha}, the plan has ${rank} and ${alpha}`,
-    )
-  if (use_rslora !== (layout.config.use_rslora ?? false))
-    throw new Error(`initial adapter: use_rslora is ${use_rslora}, the plan has ${!use_rslora}`)
-  return flatFromAdapter(layout, adapter)
-}
-
-/** LoRA+ (arXiv 2402.12354): what is not an A learns at so many times the rate. */
-export const loraRates = (layout: LoraLayout, ratio: number): RateGroup[] =>
-  partsOf(layout).map(({ kind, dims, from }) => ({
-    from,
-    to: from + elements(dims),
-    ratio: kind === 'lora_A' ? 1 : ratio,
-  }))
 
 /** Milliseconds between two states, so that storing 12 bytes a parameter at 200 MB/s, and 30 ms beside it, stays cheap. */
 const saveInterval = (parameters: number): number =>

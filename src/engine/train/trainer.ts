@@ -33,7 +33,11 @@ export interface RateGroup {
   readonly from: number
   readonly to: number
   readonly ratio: number
+  /** Whether weight decay is for them; absent: it is. */
+  readonly decays?: boolean
 }
+
+const whole = (flat: Float32Array) => float32([flat.length], flat)
 
 export interface Trainer extends AsyncDisposable {
   readonly state: TrainState
@@ -53,22 +57,32 @@ export async function createTrainer(state: TrainState, options: TrainerOptions):
   let evaluateSession: Session | undefined
 
   const parameters = state.adapter.length
-  const adapter = float32([parameters], state.adapter)
+  const trained = objective.parameters?.(state.adapter) ?? { adapter: whole(state.adapter) }
+  const placesIn = (flat: Float32Array): Feeds =>
+    objective.gradients?.(flat) ?? { gradient: whole(flat) }
   const sum = new Float32Array(parameters)
+  const sumPlaces = placesIn(sum)
+  let part: { flat: Float32Array; places: Feeds } | undefined
 
   const rates = options.rates ?? [{ from: 0, to: parameters, ratio: 1 }]
   let microBatch = 0
 
+  /** The first run of a step writes its gradient where the sum is kept, the others beside it. */
   const train = async (feeds: Feeds): Promise<Outputs> => {
     const dropped = objective.graphs.dropout?.feeds({
       seed: options.seed ?? 0,
       step: state.step + 1,
-      microBatch: microBatch++,
+      microBatch,
     })
+    const first = microBatch++ === 0
+    if (!first && !part) {
+      const flat = new Float32Array(parameters)
+      part = { flat, places: placesIn(flat) }
+    }
     using _turn = await turn()
-    const outputs = await trainSession.run({ ...feeds, ...dropped, adapter })
-    const part = outputs.gradient!.data as Float32Array
-    for (let i = 0; i < sum.length; i++) sum[i]! += part[i]!
+    const into = first ? sumPlaces : part!.places
+    const outputs = await trainSession.run({ ...feeds, ...dropped, ...trained }, into)
+    if (!first) for (let i = 0; i < sum.length; i++) sum[i]! += part!.flat[i]!
     return outputs
   }
   const evaluate =
@@ -77,12 +91,13 @@ export async function createTrainer(state: TrainState, options: TrainerOptions):
       signal?.throwIfAborted()
       evaluateSession ??= await open(objective.graphs.evaluate)
       using _turn = await turn()
-      return evaluateSession.run({ ...feeds, adapter })
+      return evaluateSession.run({ ...feeds, ...trained })
     }
   const accumulate = async (examples: readonly Example[]): Promise<Measure> => {
-    sum.fill(0)
     microBatch = 0
-    return objective.measure(examples, { train, evaluate: evaluate() })
+    const measure = await objective.measure(examples, { train, evaluate: evaluate() })
+    if (microBatch === 0) sum.fill(0) // nothing to learn in any of them
+    return measure
   }
 
   return {
@@ -92,12 +107,16 @@ export async function createTrainer(state: TrainState, options: TrainerOptions):
       const gradNorm = clipByNorm(sum, options.maxGradNorm)
       state.step++
       const { step, adapter, moments } = state
-      for (const { from, to, ratio } of rates)
+      for (const { from, to, ratio, decays = true } of rates)
         adamW(
           adapter.subarray(from, to),
           sum.subarray(from, to),
           { first: moments.first.subarray(from, to), second: moments.second.subarray(from, to) },
-          { step, learningRate: learningRate * ratio, weightDecay: options.weightDecay },
+          {
+            step,
+            learningRate: learningRate * ratio,
+            weightDecay: decays ? options.weightDecay : 0,
+          },
         )
       return { ...measure, gradNorm }
     },

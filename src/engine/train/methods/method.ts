@@ -7,6 +7,7 @@ import type { HostTensor } from '../../tensor.ts'
 import type { MappedWeights, ModelConfig } from '../../weights/checkpoint.ts'
 import type { Hyperparameters, Plan } from '../request.ts'
 import type { StepGraphs, StepShape } from '../step.ts'
+import type { Subject, SubjectSetup } from '../subject.ts'
 
 export interface Method {
   /** `method.type` of a job. */
@@ -17,6 +18,8 @@ export interface Method {
   baseLearningRate(config: ModelConfig, hyperparameters: Hyperparameters): number
   /** The graphs of a step, and how examples go through them. */
   objective(setup: ObjectiveSetup): Objective
+  /** What is trained; absent: an adapter over the frozen model. */
+  subject?(setup: SubjectSetup): Subject
   /** The columns of the result file after `step`, as StepMetrics names them. */
   readonly columns: readonly Column[]
 }
@@ -41,10 +44,14 @@ export interface ObjectiveSetup {
 /** A method over one model and one shape. */
 export interface Objective {
   /**
-   * Inputs are what `measure` feeds and `adapter` [P], which the trainer adds. Output of the training graph:
-   * `gradient` [P]; of both whatever `measure` reads.
+   * Inputs are what `measure` feeds and `parameters`, which the trainer adds. Outputs of the training graph:
+   * `gradients`; of both graphs whatever `measure` reads.
    */
   readonly graphs: StepGraphs
+  /** The trained vector as inputs, over its own memory; absent: `adapter` alone. */
+  parameters?(flat: Float32Array): Feeds
+  /** The outputs that make up its gradient, as places in a vector like it; absent: `gradient` alone. */
+  gradients?(flat: Float32Array): Feeds
   /**
    * Sends examples through the graphs, micro-batch by micro-batch, and says how they did. In a training step
    * `run.train` is there and must be called so that the gradients of its runs add up to that of the mean loss.
