@@ -49,7 +49,9 @@ export function encodeRow(
   format: RowFormat,
   options: EncodeOptions,
 ): EncodedExample {
-  const { tokens, weights, skipped } = rowFormats[format].encode(row, options)
+  const { encode } = rowFormats[format]
+  if (!encode) throw new Error(`Rows of the ${format} format are no text to be continued.`)
+  const { tokens, weights, skipped } = encode(row, options)
   const length = Math.min(tokens.length, options.max_sequence_length)
   const cut = Float32Array.from(weights.slice(0, length))
   // Nothing predicts the first token.

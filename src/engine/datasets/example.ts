@@ -20,4 +20,4 @@ export interface RowError {
 }
 
 /** The row formats a file of purpose `fine-tune` may have. */
-export type RowFormat = 'chat' | 'completion'
+export type RowFormat = 'chat' | 'completion' | 'classification' | 'embedding'

@@ -19,5 +19,6 @@ export interface Format {
   readonly marks: readonly string[]
   /** Adds every mistake to the report; a row without any can be encoded. */
   check(row: Readonly<Record<string, unknown>>, report: RowReport): void
-  encode(row: Readonly<Record<string, unknown>>, coder: ChatCoder): EncodedRow
+  /** Only of text that is to be continued; a method whose rows are something else encodes them itself. */
+  encode?(row: Readonly<Record<string, unknown>>, coder: ChatCoder): EncodedRow
 }

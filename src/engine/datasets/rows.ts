@@ -1,7 +1,9 @@
 // A line of a training file: parsed, its format recognised, checked. The table of row formats.
 
 import { chatRows } from './chat-rows.ts'
+import { classificationRows } from './classification-rows.ts'
 import { completionRows } from './completion-rows.ts'
+import { embeddingRows } from './embedding-rows.ts'
 import type { RowError, RowFormat } from './example.ts'
 import type { Format } from './format.ts'
 import type { Line } from './jsonl.ts'
@@ -11,12 +13,14 @@ import { isRecord, reportRow } from './report-row.ts'
 export const rowFormats: Readonly<Record<RowFormat, Format>> = {
   chat: chatRows,
   completion: completionRows,
+  classification: classificationRows,
+  embedding: embeddingRows,
 }
 
 /** The one of these formats that a parsed row means to have. */
 export function detectFormat(
   row: unknown,
-  formats: readonly RowFormat[] = ALL_FORMATS,
+  formats: readonly RowFormat[] = CONTINUED,
 ): RowFormat | undefined {
   if (!isRecord(row)) return undefined
   return formats.find((name) => rowFormats[name].marks.some((key) => key in row))
@@ -28,7 +32,8 @@ function shapesOf(formats: readonly RowFormat[]): string {
   return shapes.length === 2 ? `either ${shapes.join(' or ')}` : shapes.join(' or ')
 }
 
-const ALL_FORMATS = Object.keys(rowFormats) as RowFormat[]
+/** Text to be continued. */
+const CONTINUED: readonly RowFormat[] = ['chat', 'completion']
 
 /** A line that was read: its row and format, and what is wrong with it. */
 export interface CheckedRow {
@@ -41,7 +46,7 @@ export interface CheckedRow {
 export function checkLine(
   line: Line,
   expected?: RowFormat,
-  formats: readonly RowFormat[] = ALL_FORMATS,
+  formats: readonly RowFormat[] = CONTINUED,
 ): CheckedRow {
   const report = reportRow(line.number)
   const refuse = (check: string, what: string): CheckedRow => {
@@ -64,7 +69,7 @@ export function checkRow(
   line: number,
   value: unknown,
   expected?: RowFormat,
-  formats: readonly RowFormat[] = ALL_FORMATS,
+  formats: readonly RowFormat[] = CONTINUED,
 ): CheckedRow {
   const report = reportRow(line)
   const done = (row?: Readonly<Record<string, unknown>>, format?: RowFormat): CheckedRow => ({
