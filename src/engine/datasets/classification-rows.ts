@@ -20,6 +20,7 @@ const TASK_KEYS: Readonly<Record<string, ClassificationTask>> = {
 
 export const classificationRows: Format = {
   name: 'classification',
+  method: 'classification',
   shape: 'texts with a label, labels or spans',
   marks: ['text', 'label', 'labels', 'spans'],
 

@@ -5,6 +5,7 @@ import type { EncodedRow, Format } from './format.ts'
 
 export const completionRows: Format = {
   name: 'completion',
+  method: 'supervised',
   shape: 'prompt/completion pairs',
   marks: ['prompt', 'completion'],
 

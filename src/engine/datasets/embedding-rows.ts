@@ -4,6 +4,7 @@ import type { Format } from './format.ts'
 
 export const embeddingRows: Format = {
   name: 'embedding',
+  method: 'embedding',
   shape: 'anchor/positive texts',
   marks: ['anchor', 'positive', 'negative'],
 

@@ -3,11 +3,14 @@
 import type { ChatCoder } from '../tokenizer/assistant-mask.ts'
 import type { Example, RowFormat } from './example.ts'
 import { readLines } from './jsonl.ts'
-import { checkLine, rowFormats } from './rows.ts'
+import { CONTINUED, checkLine, rowFormats } from './rows.ts'
 
 export interface EncodeOptions extends ChatCoder {
   readonly max_sequence_length: number
 }
+
+/** What becomes of a row that is longer than `max_sequence_length`. */
+export type Truncation = 'truncate' | 'drop' | 'error'
 
 export interface EncodedExample extends Example {
   /** The row was longer than `max_sequence_length`. */
@@ -38,7 +41,7 @@ export class RowFault extends Error {
 
 /** Rows of text to be continued. */
 export const rowEncoder = (options: EncodeOptions): RowEncoder => ({
-  formats: ['chat', 'completion'],
+  formats: CONTINUED,
   encode: (line, row, format) => encodeRow(line, row, format, options),
 })
 
@@ -66,7 +69,11 @@ export function encodeRow(
 }
 
 /** Every row of a file that inspection found without errors; throws at the first that has one. */
-export async function encodeFile(path: string, encoder: RowEncoder): Promise<Example[]> {
+export async function encodeFile(
+  path: string,
+  encoder: RowEncoder,
+  truncation: Truncation = 'truncate',
+): Promise<Example[]> {
   const examples: Example[] = []
   let expected: RowFormat | undefined
   for await (const line of readLines(path)) {
@@ -74,8 +81,8 @@ export async function encodeFile(path: string, encoder: RowEncoder): Promise<Exa
     if (errors[0] || !row || !format)
       throw new Error(`Line ${line.number} ${errors[0]?.message ?? 'is not a training row'}`)
     expected ??= format
-    const { truncated: _, skipped: __, ...example } = encoder.encode(line.number, row, format)
-    examples.push(example)
+    const { truncated, skipped: _, ...example } = encoder.encode(line.number, row, format)
+    if (!truncated || truncation !== 'drop') examples.push(example)
   }
   return examples
 }

@@ -20,4 +20,10 @@ export interface RowError {
 }
 
 /** The row formats a file of purpose `fine-tune` may have. */
-export type RowFormat = 'chat' | 'completion' | 'classification' | 'embedding'
+export type RowFormat =
+  | 'chat'
+  | 'completion'
+  | 'text'
+  | 'preference'
+  | 'classification'
+  | 'embedding'

@@ -13,8 +13,10 @@ export interface EncodedRow {
 
 export interface Format {
   readonly name: RowFormat
-  /** What such rows hold, in a few words. */
-  readonly shape: string
+  /** The method of training that takes such rows. */
+  readonly method: string
+  /** What such rows hold, in a few words; absent where the words that clients know leave it out. */
+  readonly shape?: string
   /** The keys of which any one shows that a row means to be of this format. */
   readonly marks: readonly string[]
   /** Adds every mistake to the report; a row without any can be encoded. */

@@ -3,7 +3,7 @@
 import { ApiError } from '../../errors.ts'
 import type { Tokenizer } from '../tokenizer/tokenizer.ts'
 import { GrowingList, TextSet } from './compact.ts'
-import { type RowEncoder, RowFault, rowEncoder } from './encode.ts'
+import { type RowEncoder, RowFault, rowEncoder, type Truncation } from './encode.ts'
 import type { RowError, RowFormat } from './example.ts'
 import { readLines } from './jsonl.ts'
 import { checkLine } from './rows.ts'
@@ -13,18 +13,23 @@ export interface InspectOptions {
   readonly tokenizer?: Tokenizer
   readonly chat_template?: string | undefined
   readonly max_sequence_length: number
+  /** Absent: longer rows are cut. */
+  readonly truncation?: Truncation | undefined
   /** How rows become examples; absent: as text to be continued. */
   readonly encoder?: RowEncoder
 }
 
 export interface InspectedFile {
   format: RowFormat | undefined
+  /** Without those that are dropped. */
   examples: number
   tokens: number
   /** Tokens with a loss weight above 0. */
   trained_tokens: number
   /** Examples cut to `max_sequence_length`. */
   truncated: number
+  /** Rows left out because they are longer. */
+  dropped: number
   /** At most 100; `error_count` is the true number. */
   errors: RowError[]
   error_count: number
@@ -40,12 +45,21 @@ const KEPT_ERRORS = 100
  * Throws only what is not the file's fault: no such file, a model without a chat template.
  */
 export async function inspectFile(path: string, options: InspectOptions): Promise<InspectedFile> {
-  const { tokenizer, chat_template, max_sequence_length } = options
+  const { tokenizer, chat_template, max_sequence_length, truncation = 'truncate' } = options
   const encoder =
     options.encoder ?? (tokenizer && rowEncoder({ tokenizer, chat_template, max_sequence_length }))
   const errors: RowError[] = []
   const lengths = new GrowingList()
-  const count = { rows: 0, errors: 0, tokens: 0, trained: 0, truncated: 0, skipped: 0, twice: 0 }
+  const count = {
+    rows: 0,
+    errors: 0,
+    tokens: 0,
+    trained: 0,
+    truncated: 0,
+    dropped: 0,
+    skipped: 0,
+    twice: 0,
+  }
   const seen = new TextSet()
   let expected: RowFormat | undefined
 
@@ -66,6 +80,12 @@ export async function inspectFile(path: string, options: InspectOptions): Promis
 
     try {
       const example = encoder.encode(line.number, row, format)
+      if (example.truncated && truncation === 'error')
+        throw new RowFault('too_long', '', `is longer than ${max_sequence_length} tokens`)
+      if (example.truncated && truncation === 'drop') {
+        count.dropped++
+        continue
+      }
       const trained = example.weights.reduce((n, weight) => n + (weight > 0 ? 1 : 0), 0)
       lengths.push(example.tokens.length)
       count.tokens += example.tokens.length
@@ -91,10 +111,11 @@ export async function inspectFile(path: string, options: InspectOptions): Promis
 
   return {
     format: expected,
-    examples: count.rows,
+    examples: count.rows - count.dropped,
     tokens: count.tokens,
     trained_tokens: count.trained,
     truncated: count.truncated,
+    dropped: count.dropped,
     errors,
     error_count: count.errors,
     warnings: warningsOf(count, max_sequence_length),
@@ -122,13 +143,20 @@ const nothingToLearn = (line: number, truncated: boolean, length: number): RowEr
 })
 
 function warningsOf(
-  { twice, truncated, skipped }: { twice: number; truncated: number; skipped: number },
+  {
+    twice,
+    truncated,
+    dropped,
+    skipped,
+  }: Record<'twice' | 'truncated' | 'dropped' | 'skipped', number>,
   length: number,
 ): string[] {
   const warnings: string[] = []
   if (twice > 0) warnings.push(`${twice} example(s) are exact duplicates of earlier ones.`)
   if (truncated > 0)
     warnings.push(`${truncated} example(s) are longer than ${length} tokens and were truncated.`)
+  if (dropped > 0)
+    warnings.push(`${dropped} example(s) are longer than ${length} tokens and were dropped.`)
   if (skipped > 0)
     warnings.push(
       `${skipped} assistant message(s) are not learned: the model's chat template shows them differently once more messages follow.`,

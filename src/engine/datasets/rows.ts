@@ -7,12 +7,16 @@ import { embeddingRows } from './embedding-rows.ts'
 import type { RowError, RowFormat } from './example.ts'
 import type { Format } from './format.ts'
 import type { Line } from './jsonl.ts'
+import { preferenceRows } from './preference-rows.ts'
 import { isRecord, reportRow } from './report-row.ts'
+import { textRows } from './text-rows.ts'
 
 /** Every format a file of purpose `fine-tune` may have. */
 export const rowFormats: Readonly<Record<RowFormat, Format>> = {
   chat: chatRows,
   completion: completionRows,
+  text: textRows,
+  preference: preferenceRows,
   classification: classificationRows,
   embedding: embeddingRows,
 }
@@ -28,12 +32,12 @@ export function detectFormat(
 
 /** `either prompt/completion pairs or chat messages`, as OpenAI says it: what is most usual comes last. */
 function shapesOf(formats: readonly RowFormat[]): string {
-  const shapes = formats.map((name) => rowFormats[name].shape).reverse()
+  const shapes = formats.flatMap((name) => rowFormats[name].shape ?? []).reverse()
   return shapes.length === 2 ? `either ${shapes.join(' or ')}` : shapes.join(' or ')
 }
 
 /** Text to be continued. */
-const CONTINUED: readonly RowFormat[] = ['chat', 'completion']
+export const CONTINUED: readonly RowFormat[] = ['chat', 'completion', 'text']
 
 /** A line that was read: its row and format, and what is wrong with it. */
 export interface CheckedRow {
@@ -82,6 +86,16 @@ export function checkRow(
     return done()
   }
   const format = detectFormat(value, formats) ?? expected
+  const foreign = format ? undefined : detectFormat(value, Object.keys(rowFormats) as RowFormat[])
+  if (foreign) {
+    const { method } = rowFormats[foreign]
+    report.add(
+      'format_of_another_method',
+      '',
+      `is in the fine-tune-${foreign} format, but the specified fine-tuning job is not using '${method}' as the training method`,
+    )
+    return done(value)
+  }
   if (format === undefined) {
     report.add(
       'unexpected_format',

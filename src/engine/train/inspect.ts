@@ -21,7 +21,8 @@ export async function inspect(request: InspectRequest): Promise<Inspection> {
     { path }: Dataset,
     encoder: MethodEncoder,
   ): Promise<{ report: FileReport; lengths: Int32Array }> => {
-    const { lengths, ...report } = await inspectFile(path, { ...options, encoder })
+    const { truncation } = request.hyperparameters
+    const { lengths, ...report } = await inspectFile(path, { ...options, truncation, encoder })
     return { report, lengths }
   }
   const encoder = method.encoder(options)

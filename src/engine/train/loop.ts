@@ -42,6 +42,7 @@ export async function* train(
     encodeFile(
       path,
       method.encoder({ tokenizer, chat_template, max_sequence_length }, plan.facts ?? {}),
+      plan.truncation,
     )
   const examples = await encode(request.training.path)
   const validation = request.validation ? await encode(request.validation.path) : []

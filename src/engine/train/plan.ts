@@ -68,6 +68,7 @@ export function resolvePlan(input: PlanInput): Plan {
     max_grad_norm: h.max_grad_norm ?? 1,
     total_steps,
     max_sequence_length: sequenceLimit(h, config),
+    truncation: h.truncation ?? 'truncate',
     row_length: shape.length,
     rows: shape.rows,
     threads,

@@ -1,5 +1,6 @@
 // What the training thread is asked, and what it answers: paths and numbers in, events out.
 
+import type { Truncation } from '../datasets/encode.ts'
 import type { InspectedFile } from '../datasets/inspect-file.ts'
 import type { MethodName } from './methods/index.ts'
 
@@ -32,6 +33,8 @@ export interface Hyperparameters {
   /** Overrides the multiplier times the table's base rate. */
   learning_rate?: number
   max_sequence_length?: number
+  /** What becomes of longer rows; absent: they are cut. */
+  truncation?: Truncation
   lora?: SentLoraOptions
   /** LoRA+: the learning rate of B as a multiple of A's. */
   loraplus_lr_ratio?: number
@@ -70,8 +73,9 @@ export interface Plan {
   weight_decay: number
   max_grad_norm: number
   total_steps: number
-  /** Examples longer than this were cut, in tokens. */
+  /** Rows longer than this, in tokens, are cut or left out. */
   max_sequence_length: number
+  truncation?: Truncation
   /** Tokens of one packed row, and rows of one micro-batch: the graph's static shape. */
   row_length: number
   rows: number

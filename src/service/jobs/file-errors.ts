@@ -21,13 +21,24 @@ export type FileParam = 'training_file' | 'validation_file'
 /** Fewer rows than this teach nothing that would hold. */
 export const MIN_EXAMPLES = 10
 
+/** What of a job its errors name. */
+export interface FilesOfJob {
+  readonly training_file: string
+  readonly validation_file: string | null
+  readonly method: { readonly type: string }
+}
+
 /** The failure that an inspection amounts to, or undefined where both files are fit for training. */
-export function fileFailure({ training, validation }: Inspection): JobFailure | undefined {
+export function fileFailure(
+  { training, validation }: Inspection,
+  job: FilesOfJob,
+): JobFailure | undefined {
   const errors = [
     ...rows('training_file', training),
     ...(validation ? rows('validation_file', validation) : []),
   ]
-  if (training.error_count > 0) return { error: invalidFile('training_file', training), errors }
+  if (training.error_count > 0)
+    return { error: invalidFile('training_file', training, job), errors }
   if (training.examples < MIN_EXAMPLES)
     return {
       error: {
@@ -38,7 +49,7 @@ export function fileFailure({ training, validation }: Inspection): JobFailure | 
       errors,
     }
   if (validation && validation.error_count > 0)
-    return { error: invalidFile('validation_file', validation), errors }
+    return { error: invalidFile('validation_file', validation, job), errors }
   if (validation?.examples === 0)
     return { error: fileError('validation_file', 'The file has no examples.'), errors }
   return undefined
@@ -53,8 +64,13 @@ export const unreadableFile = (param: FileParam, reason: string): JobFailure => 
 const rows = (param: FileParam, report: FileReport) =>
   report.errors.map((error) => ({ param, ...error }))
 
-function invalidFile(param: FileParam, report: FileReport): JobError {
+function invalidFile(param: FileParam, report: FileReport, job: FilesOfJob): JobError {
   const first = report.errors[0]
+  if (first?.check === 'format_of_another_method')
+    return fileError(
+      param,
+      `Invalid file format. Input file ${job[param]} ${first.message} (provided method=${job.method.type}).`,
+    )
   if (report.format === undefined && (!first || first.check === 'unexpected_format'))
     return fileError(
       param,
@@ -73,6 +89,6 @@ const fileError = (param: FileParam, reason: string): JobError => ({
 
 // "Example 100, message 2" counts both from 1, the pointer's index from 0.
 function place({ line, pointer }: RowError): string {
-  const index = /^\/messages\/(\d+)/.exec(pointer)?.[1]
+  const index = /^(?:\/input)?\/messages\/(\d+)/.exec(pointer)?.[1]
   return index === undefined ? `Example ${line}` : `Example ${line}, message ${Number(index) + 1}`
 }

@@ -140,7 +140,7 @@ class Run {
     using _ = { [Symbol.dispose]: () => this.#signal.removeEventListener('abort', quit) }
     for await (const event of ask(thread, request, this.#signal)) {
       if (event.type !== 'inspected') continue
-      const failure = fileFailure(event)
+      const failure = fileFailure(event, job)
       if (failure) {
         await this.#progress.failed(failure)
         const { code } = failure.error

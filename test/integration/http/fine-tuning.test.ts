@@ -194,6 +194,7 @@ test.each<[string, () => object, number, string, string | null]>([
       ['warmup_ratio', { warmup_ratio: 1.5 }, 'invalid_value'],
       ['weight_decay', { weight_decay: -1 }, 'invalid_value'],
       ['max_grad_norm', { max_grad_norm: 0 }, 'invalid_value'],
+      ['truncation', { truncation: 'cut' }, 'invalid_value'],
       ['max_sequence_length', { max_sequence_length: 4 }, 'invalid_value'],
     ] as const
   ).map(([name, sent, code]): [string, () => object, number, string, string] => [

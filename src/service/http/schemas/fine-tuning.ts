@@ -39,6 +39,12 @@ const SupervisedHyperparameters = Type.Object(
       }),
     ),
     max_sequence_length: Type.Optional(Type.Integer({ minimum: 8 })),
+    truncation: Type.Optional(
+      Type.Enum(['truncate', 'drop', 'error'], {
+        description:
+          'What becomes of rows longer than `max_sequence_length`: `truncate` cuts them.',
+      }),
+    ),
     lora: Type.Optional(
       Type.Object(
         {

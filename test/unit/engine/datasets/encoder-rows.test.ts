@@ -77,7 +77,7 @@ describe('rows to classify', () => {
   ])('%s is told with its place', (_, row, errors) => expect(found(row)).toEqual(errors))
 
   test('rows of another kind are told what is expected', () => {
-    const { errors } = checkRow(1, { messages: [] }, undefined, ['classification'])
+    const { errors } = checkRow(1, { a: [] }, undefined, ['classification'])
     expect(errors[0]?.message).toBe(
       'has an unexpected file format, expected texts with a label, labels or spans.',
     )

@@ -5,6 +5,11 @@ import { TextSet } from '../../../../src/engine/datasets/compact.ts'
 import { encodePrompt } from '../../../../src/engine/datasets/completion-rows.ts'
 import { encodeFile, rowEncoder } from '../../../../src/engine/datasets/encode.ts'
 import { inspectFile } from '../../../../src/engine/datasets/inspect-file.ts'
+import {
+  type PreferenceExample,
+  preferenceEncoder,
+} from '../../../../src/engine/datasets/preference-example.ts'
+import { encodeChatPrompt } from '../../../../src/engine/tokenizer/assistant-mask.ts'
 import { openTokenizer } from '../../../../src/engine/tokenizer/tokenizer.ts'
 import { openCheckpoint } from '../../../../src/engine/weights/checkpoint.ts'
 import { shared } from '../../../support/shared.ts'
@@ -149,6 +154,66 @@ describe.skipIf(stories.missing)('with a tokenizer', async () => {
     expect([...report.lengths]).toEqual([expect.any(Number), 8, 8])
     expect(report.warnings).toEqual(['2 example(s) are longer than 8 tokens and were truncated.'])
     expect(report.errors).toMatchObject([{ line: 3, check: 'nothing_to_learn' }])
+  })
+
+  test('long rows are left out or refused where the job says so', async () => {
+    const file = written([
+      { prompt: 'a', completion: ' b' },
+      { prompt: 'a', completion: ' b c d e f g h i j k' },
+      { prompt: 'b', completion: ' c' },
+    ])
+    const some = { ...options, max_sequence_length: 8 }
+    const dropped = await inspectFile(file, { ...some, truncation: 'drop' })
+    expect(dropped).toMatchObject({ examples: 2, dropped: 1, truncated: 0, error_count: 0 })
+    expect(dropped.warnings).toEqual(['1 example(s) are longer than 8 tokens and were dropped.'])
+    expect(dropped.lengths).toHaveLength(2)
+    const examples = await encodeFile(file, rowEncoder(some), 'drop')
+    expect(examples.map(({ line }) => line)).toEqual([1, 3])
+
+    const refused = await inspectFile(file, { ...some, truncation: 'error' })
+    expect(refused.errors).toEqual([
+      { line: 2, pointer: '', check: 'too_long', message: 'is longer than 8 tokens' },
+    ])
+  })
+
+  test('of a plain text every token is learned but the first, and its end', async () => {
+    const file = written([{ text: 'Once upon a time' }])
+    const [example] = await encodeFile(file, rowEncoder(options))
+    expect([...example!.tokens]).toEqual([
+      ...tokenizer.encode('Once upon a time', { special: true }),
+      2,
+    ])
+    expect([...example!.weights]).toEqual([...example!.tokens].map((_, i) => (i === 0 ? 0 : 1)))
+  })
+
+  test('a preference row is the chat with each answer, and the answers alone are learned', async () => {
+    const input = { messages: [...chat('x').messages, { role: 'user', content: 'And?' }] }
+    const output = (content: string) => [{ role: 'assistant', content }]
+    const [one, two] = ['miaow', 'woof woof']
+    const row = { input, preferred_output: output(one), non_preferred_output: output(two) }
+    const coder = { ...options, chat_template }
+    const [example] = (await encodeFile(
+      written([row]),
+      preferenceEncoder(coder),
+    )) as PreferenceExample[]
+    const { tokens, weights, preferred } = example!
+    const learned = [...tokens].map((token, i) => (weights[i] ? token : -1))
+    const textOf = (some: number[]) => tokenizer.decode(some.filter((token) => token >= 0))
+    expect(textOf(learned.slice(0, preferred))).toBe(one)
+    expect(textOf(learned.slice(preferred))).toBe(two)
+    const prompt = encodeChatPrompt(coder, input)
+    expect([...tokens.slice(0, prompt.length)]).toEqual(prompt)
+    expect([...tokens.slice(preferred, preferred + prompt.length)]).toEqual(prompt)
+
+    // Each text is cut by itself.
+    const short = { ...coder, max_sequence_length: prompt.length + 2 }
+    const cut = preferenceEncoder(short).encode(1, row, 'preference')
+    expect(cut).toMatchObject({ truncated: true, preferred: prompt.length + 2 })
+    expect(cut.tokens).toHaveLength(2 * (prompt.length + 2))
+    const none = { ...coder, max_sequence_length: prompt.length }
+    expect(() => preferenceEncoder(none).encode(1, row, 'preference')).toThrow(
+      `is longer than ${prompt.length} tokens, and nothing is left of 'preferred_output'`,
+    )
   })
 
   test('the first token of a row is never learned, for nothing predicts it', async () => {

@@ -52,6 +52,7 @@ test.each([
     },
   ],
   ['a completion', { prompt: 'a', completion: 'b' }],
+  ['a plain text, whatever else is told of it', { text: 'a', source: 'b' }],
   ['a completion of an empty prompt', { prompt: '', completion: 'b' }],
 ])('%s is right', (_, row) => {
   expect(found(row)).toEqual([])
@@ -61,7 +62,10 @@ test.each([
   ['a list', [], ['data_type ']],
   ['a string', 'x', ['data_type ']],
   ['null', null, ['data_type ']],
-  ['neither format', { text: 'x' }, ['unexpected_format ']],
+  ['no known format', { x: 'x' }, ['unexpected_format ']],
+  ['a text that is none', { text: 1 }, ['data_type /text']],
+  ['an empty text', { text: '' }, ['missing_text /text']],
+  ['a labelled text', { text: 'a', label: 'b' }, ['unrecognized_key /label']],
   ['no messages', { messages: [] }, ['missing_messages_list /messages']],
   ['messages that are no list', { messages: {} }, ['missing_messages_list /messages']],
   ['a message that is no object', chat('x', assistant), ['data_type /messages/0']],
@@ -233,7 +237,7 @@ test('a file keeps to the format of its first rows', () => {
   expect(checkRow(2, { prompt: 'a', completion: 'b' }, 'chat').errors).toMatchObject([
     { check: 'mixed_formats' },
   ])
-  expect(checkRow(2, { text: 'a' }, 'chat').errors).toMatchObject([
+  expect(checkRow(2, { a: 'a' }, 'chat').errors).toMatchObject([
     { check: 'missing_messages_list', pointer: '' },
   ])
   expect(detectFormat({ prompt: 1 })).toBe('completion')
@@ -274,4 +278,87 @@ test('any JSON is judged, never a crash', () => {
     }),
     { numRuns: 500 },
   )
+})
+
+const preference = (change: object = {}) => ({
+  input: { messages: [user] },
+  preferred_output: [assistant],
+  non_preferred_output: [{ ...assistant, content: 'Go away' }],
+  ...change,
+})
+const foundIn = (row: unknown) =>
+  checkRow(3, row, undefined, ['preference']).errors.map(
+    ({ check, pointer }) => `${check} ${pointer}`,
+  )
+
+test('preference rows are right under both names of their outputs', () => {
+  expect(foundIn(preference())).toEqual([])
+  const tools = [{ type: 'function', function: { name: 'f' } }]
+  const called = [user, calls('1'), answer('1')]
+  expect(foundIn(preference({ input: { messages: called, tools } }))).toEqual([])
+  const { preferred_output, non_preferred_output, input } = preference()
+  expect(
+    foundIn({
+      input,
+      preferred_completion: preferred_output,
+      non_preferred_completion: non_preferred_output,
+    }),
+  ).toEqual([])
+})
+
+test.each([
+  ['no input', { input: undefined }, ['missing_input ']],
+  ['an input that is no object', { input: [user] }, ['data_type /input']],
+  ['an input without messages', { input: {} }, ['missing_messages_list /input']],
+  ['an empty chat', { input: { messages: [] } }, ['missing_messages_list /input/messages']],
+  [
+    'a message without a role',
+    { input: { messages: [{ content: 'x' }, user] } },
+    ['message_missing_key /input/messages/0'],
+  ],
+  [
+    'an input that the assistant ends',
+    { input: { messages: [user, assistant] } },
+    ['last_message_assistant /input/messages/1'],
+  ],
+  ['bad tools', { input: { messages: [user], tools: 1 } }, ['invalid_tools /input/tools']],
+  ['an output that is no list', { preferred_output: assistant }, ['data_type /preferred_output']],
+  [
+    'two answers on a side',
+    { non_preferred_output: [assistant, assistant] },
+    ['output_message_count /non_preferred_output'],
+  ],
+  [
+    'an answer of the user',
+    { preferred_output: [user] },
+    ['output_not_assistant /preferred_output/0/role'],
+  ],
+  [
+    'an empty answer',
+    { preferred_output: [{ role: 'assistant', content: '' }] },
+    ['missing_content /preferred_output/0/content'],
+  ],
+  [
+    'a tool call for an answer',
+    { preferred_output: [{ ...calls('1'), content: null }] },
+    ['unsupported_content /preferred_output/0'],
+  ],
+  ['an unknown key', { better: 1 }, ['unrecognized_key /better']],
+])('a preference row with %s is found', (_, change, expected) => {
+  expect(foundIn(preference(change))).toEqual(expected)
+})
+
+test('a preference row needs both outputs', () => {
+  const { preferred_output: _, ...without } = preference()
+  expect(foundIn(without)).toEqual(['missing_preferred_output '])
+})
+
+test('rows of another method are told so', () => {
+  const [error] = checkRow(1, chat(user, assistant), undefined, ['preference']).errors
+  expect(error).toMatchObject({
+    check: 'format_of_another_method',
+    message:
+      "is in the fine-tune-chat format, but the specified fine-tuning job is not using 'supervised' as the training method",
+  })
+  expect(found(preference())).toEqual(['format_of_another_method '])
 })

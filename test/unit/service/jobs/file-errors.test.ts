@@ -8,10 +8,13 @@ const good: FileReport = {
   tokens: 100,
   trained_tokens: 50,
   truncated: 0,
+  dropped: 0,
   errors: [],
   error_count: 0,
   warnings: [],
 }
+
+const job = { training_file: 'file-1', validation_file: null, method: { type: 'dpo' } }
 
 const bad: FileReport = {
   ...good,
@@ -28,11 +31,11 @@ const bad: FileReport = {
 }
 
 test('fit files are no failure', () => {
-  expect(fileFailure({ type: 'inspected', training: good, validation: good })).toBeUndefined()
+  expect(fileFailure({ type: 'inspected', training: good, validation: good }, job)).toBeUndefined()
 })
 
 test('a bad training row fails the job in the words clients know, and every row is kept', () => {
-  expect(fileFailure({ type: 'inspected', training: bad, validation: bad })).toEqual({
+  expect(fileFailure({ type: 'inspected', training: bad, validation: bad }, job)).toEqual({
     error: {
       code: 'invalid_training_file',
       param: 'training_file',
@@ -47,7 +50,7 @@ test('a bad training row fails the job in the words clients know, and every row 
 })
 
 test('a bad validation row names the validation file', () => {
-  const failure = fileFailure({ type: 'inspected', training: good, validation: bad })
+  const failure = fileFailure({ type: 'inspected', training: good, validation: bad }, job)
   expect(failure?.error).toMatchObject({
     code: 'invalid_validation_file',
     param: 'validation_file',
@@ -56,7 +59,9 @@ test('a bad validation row names the validation file', () => {
 })
 
 test('too few examples have a code of their own', () => {
-  expect(fileFailure({ type: 'inspected', training: { ...good, examples: 7 } })?.error).toEqual({
+  expect(
+    fileFailure({ type: 'inspected', training: { ...good, examples: 7 } }, job)?.error,
+  ).toEqual({
     code: 'invalid_n_examples',
     param: 'training_file',
     message: 'Training file has 7 example(s), but must have at least 10 examples',
@@ -79,7 +84,27 @@ test('a file of neither format is told which formats there are', () => {
     ],
     error_count: 1,
   }
-  expect(fileFailure({ type: 'inspected', training })?.error.message).toBe(
+  expect(fileFailure({ type: 'inspected', training }, job)?.error.message).toBe(
     'The job failed due to an invalid training file. unexpected file format, expected either prompt/completion pairs or chat messages.',
+  )
+})
+
+test('a file that another method takes is told which', () => {
+  const training: FileReport = {
+    ...good,
+    format: undefined,
+    errors: [
+      {
+        line: 1,
+        pointer: '',
+        check: 'format_of_another_method',
+        message:
+          "is in the fine-tune-chat format, but the specified fine-tuning job is not using 'supervised' as the training method",
+      },
+    ],
+    error_count: 1,
+  }
+  expect(fileFailure({ type: 'inspected', training }, job)?.error.message).toBe(
+    "The job failed due to an invalid training file. Invalid file format. Input file file-1 is in the fine-tune-chat format, but the specified fine-tuning job is not using 'supervised' as the training method (provided method=dpo).",
   )
 })
