@@ -1,12 +1,17 @@
-// A llama of two layers with random weights, laid out as Hugging Face does: what unit tests train and ask.
+// A llama, or a model of another family, of two layers with random weights, laid out as Hugging Face does: what unit tests train and ask.
 
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { byteLevelAlphabet } from '../../src/engine/tokenizer/token-bytes.ts'
-import { writeSafetensors } from '../../src/engine/weights/safetensors.ts'
+import {
+  familyOf,
+  parseModelConfig,
+  requiredTensors,
+} from '../../src/engine/weights/model-config.ts'
+import { type NamedTensor, writeSafetensors } from '../../src/engine/weights/safetensors.ts'
 import { randomTensor } from './gradient.ts'
 
-const config = {
+const LLAMA = {
   architectures: ['LlamaForCausalLM'],
   model_type: 'llama',
   hidden_size: 32,
@@ -28,35 +33,25 @@ const config = {
 const CHAT_TEMPLATE =
   "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 
+export interface TinyModelOptions {
+  /** With a chat template. */
+  chat?: boolean
+  /** Fields of config.json beside or instead of the llama's: another family. */
+  config?: Record<string, unknown>
+  /** Files that the tensors are spread over, with an index. */
+  shards?: number
+}
+
 /** Writes the model to `folder`; one token a byte, `<s>` and `</s>`. The same every time. */
-export async function writeTinyModel(folder: string, { chat = false } = {}): Promise<string> {
+export async function writeTinyModel(
+  folder: string,
+  { chat = false, config: changes = {}, shards = 1 }: TinyModelOptions = {},
+): Promise<string> {
   await mkdir(folder, { recursive: true })
-  const { hidden_size: D, intermediate_size: F, num_key_value_heads: G } = config
-  const K = D / config.num_attention_heads
-  const shapes: [string, number[]][] = [['model.embed_tokens.weight', [config.vocab_size, D]]]
-  for (let i = 0; i < config.num_hidden_layers; i++)
-    shapes.push(
-      ...(
-        [
-          ['self_attn.q_proj', [D, D]],
-          ['self_attn.k_proj', [G * K, D]],
-          ['self_attn.v_proj', [G * K, D]],
-          ['self_attn.o_proj', [D, D]],
-          ['mlp.gate_proj', [F, D]],
-          ['mlp.up_proj', [F, D]],
-          ['mlp.down_proj', [D, F]],
-          ['input_layernorm', [D]],
-          ['post_attention_layernorm', [D]],
-        ] as const
-      ).map(([name, dims]): [string, number[]] => [`model.layers.${i}.${name}.weight`, [...dims]]),
-    )
-  shapes.push(['model.norm.weight', [D]])
-  const tensors = shapes.map(([name, dims], seed) => ({
-    name,
-    dims,
-    // Norms around 1, all else as large as a trained model's.
-    data: randomTensor(dims, seed, dims.length === 1 ? [0.8, 1.2] : [-0.4, 0.4]).data,
-  }))
+  const config = { ...LLAMA, ...changes }
+  const tensors = randomTensors(config)
+  if (shards === 1) await writeFile(join(folder, 'model.safetensors'), writeSafetensors(tensors))
+  else await writeShards(folder, tensors, shards)
 
   const alphabet = byteLevelAlphabet()
   const special = (id: number, content: string) => ({
@@ -97,6 +92,31 @@ export async function writeTinyModel(folder: string, { chat = false } = {}): Pro
     eos_token: '</s>',
     ...(chat && { chat_template: CHAT_TEMPLATE }),
   })
-  await writeFile(join(folder, 'model.safetensors'), writeSafetensors(tensors))
   return folder
+}
+
+function randomTensors(json: Record<string, unknown>): NamedTensor[] {
+  const config = parseModelConfig(json, 'tiny')
+  const { fan_in_fan_out, linear } = familyOf(config)
+  return [...requiredTensors(config)].map(([name, dims], seed) => {
+    const turned = fan_in_fan_out && linear.some((layer) => name.endsWith(`.${layer}.weight`))
+    // Norms around 1, biases around 0, all else as large as a trained model's.
+    const range = dims.length > 1 ? 0.4 : 0.2
+    const middle = dims.length === 1 && !name.endsWith('.bias') ? 1 : 0
+    const { data } = randomTensor(dims, seed, [middle - range, middle + range])
+    return { name, dims: turned ? [...dims].reverse() : dims, data }
+  })
+}
+
+async function writeShards(folder: string, tensors: readonly NamedTensor[], count: number) {
+  const weight_map: Record<string, string> = {}
+  for (let i = 0; i < count; i++) {
+    const number = (n: number) => String(n).padStart(5, '0')
+    const file = `model-${number(i + 1)}-of-${number(count)}.safetensors`
+    const part = tensors.filter((_, k) => k % count === i)
+    for (const { name } of part) weight_map[name] = file
+    await writeFile(join(folder, file), writeSafetensors(part))
+  }
+  const index = { metadata: {}, weight_map }
+  await writeFile(join(folder, 'model.safetensors.index.json'), JSON.stringify(index))
 }
