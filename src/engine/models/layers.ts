@@ -125,7 +125,7 @@ export function packedAttention(config: ModelConfig, packed: PackedRows): Attend
   const K = config.head_dim
   const G = config.num_key_value_heads
   const R = config.num_attention_heads / G // query heads for one key head
-  const rotate = rotation(config, T)
+  const rotate = rotation(config, (f) => ({ table: op.rotaryTable(T, f), rows: positions }))
   const masks = new Map<number, Value>()
   const maskOf = (window: number): Value => {
     const known = masks.get(window) ?? packedMask(segments, { rows: B, length: T, window })
@@ -136,7 +136,7 @@ export function packedAttention(config: ModelConfig, packed: PackedRows): Attend
   return (q, k, v, layer) => {
     const mask = maskOf(Math.min(T, config.sliding_windows?.[layer] ?? T))
     const turned = (x: Value, heads: number) =>
-      op.reshape(rotate(op.reshape(x, [B, T, heads * K]), positions), [B, T, G, heads / G, K])
+      op.reshape(rotate(op.reshape(x, [B, T, heads * K])), [B, T, G, heads / G, K])
     const queries = op.transpose(turned(op.scale(q, 1 / Math.sqrt(K)), G * R), [0, 2, 3, 1, 4])
     const keys = op.transpose(op.reshape(turned(k, G), [B, T, G, K]), [0, 2, 3, 1]) // [B, G, K, T]
     const values = op.transpose(op.reshape(v, [B, T, G, K]), [0, 2, 1, 3]) // [B, G, T, K]
@@ -168,11 +168,14 @@ function packedMask(
 }
 
 /** Turns queries and keys [B, T, H·K] by their positions; leaves them where the family has none to turn by. */
-function rotation(config: ModelConfig, positions: number): (x: Value, at: Value) => Value {
+function rotation(
+  config: ModelConfig,
+  places: (frequencies: Float32Array) => { table: op.RotaryTable; rows: Value },
+): (x: Value) => Value {
   const frequencies = rotaryFrequencies(config)
   if (!frequencies) return (x) => x
-  const table = op.rotaryTable(positions, frequencies)
-  return (x, at) => op.rotary(x, at, table)
+  const { table, rows } = places(frequencies)
+  return (x) => op.rotary(x, rows, table)
 }
 
 export interface CachedRows {
@@ -202,7 +205,7 @@ export function cachedAttention(
   const K = config.head_dim
   const H = config.num_attention_heads
   const G = config.num_key_value_heads
-  const rotate = rotation(config, config.max_position_embeddings)
+  const rotate = rotation(config, (f) => op.rotaryRows(cached.positions, f))
   const batch = emitOne('Shape', [cached.tokens], { dtype: 'int64', dims: [2] })
   const shape = (heads: number): Value =>
     emitOne(
@@ -223,8 +226,8 @@ export function cachedAttention(
     const [y, key, value] = emit(
       'GroupQueryAttention',
       [
-        rotate(rows(q, queryShape, H), cached.positions),
-        rotate(rows(k, keyShape, G), cached.positions),
+        rotate(rows(q, queryShape, H)),
+        rotate(rows(k, keyShape, G)),
         rows(v, keyShape, G),
         past.key,
         past.value,

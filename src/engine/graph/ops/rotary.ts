@@ -1,8 +1,9 @@
 // Rotary position embedding (arXiv 2104.09864), in the half-split form of Hugging Face's llama.
 
-import { float32 } from '../../tensor.ts'
+import { float32, int64 } from '../../tensor.ts'
 import { constant, emitOne, type Value, withGradient } from '../graph.ts'
-import { neg } from './elementwise.ts'
+import { mul, neg, toFloat } from './elementwise.ts'
+import { reshape } from './shape.ts'
 
 /** cos and sin of every position's angles, [P, K/2] each, and −sin, which turns back. */
 export interface RotaryTable {
@@ -24,6 +25,29 @@ export function rotaryTable(positions: number, frequencies: Float32Array): Rotar
     }
   const sinValue = constant(float32([positions, half], sin))
   return { cos: constant(float32([positions, half], cos)), sin: sinValue, minusSin: neg(sinValue) }
+}
+
+/**
+ * The table of the positions [B, S] (int64) of one run alone, made in the graph, and each token's row in it [B, S]:
+ * a table of every position that a long context has takes tens of megabytes and a second.
+ */
+export function rotaryRows(
+  positions: Value,
+  frequencies: Float32Array,
+): { table: RotaryTable; rows: Value } {
+  const half = frequencies.length
+  const column = reshape(toFloat(positions), ['N', 1])
+  const angles = mul(column, constant(float32([1, half], frequencies))) // [N, K/2]
+  const sin = emitOne('Sin', [angles], angles)
+  const none = constant(int64([], [0]))
+  const one = constant(int64([], [1]))
+  const count = emitOne('Size', [positions], { dtype: 'int64', dims: [] })
+  const range = emitOne('Range', [none, count, one], { dtype: 'int64', dims: ['N'] })
+  const shape = emitOne('Shape', [positions], { dtype: 'int64', dims: [2] })
+  return {
+    table: { cos: emitOne('Cos', [angles], angles), sin, minusSin: neg(sin) },
+    rows: emitOne('Reshape', [range, shape], positions),
+  }
 }
 
 /**

@@ -29,3 +29,22 @@ test('rotary: a head at position p turns each pair by p times its frequency', as
         expect(got!.data[at + 2]).toBeCloseTo(b * Math.cos(angle) + a * Math.sin(angle), 5)
       }
 })
+
+test('rotaryRows: the positions of a run are turned as the table of all positions turns them', async () => {
+  const at = [
+    [0, 3],
+    [70_000, 131_071],
+  ].flat()
+  const x = input('x', 'float32', [2, 2, 8])
+  const given = input('at', 'int64', [2, 2])
+  const { table, rows } = op.rotaryRows(given, frequencies)
+  await using session = await createSession(
+    encodeOnnx({
+      y: op.rotary(x, rows, table),
+      z: op.rotary(x, given, op.rotaryTable(131_072, frequencies)),
+    }),
+    { threads: 1 },
+  )
+  const { y, z } = await session.run({ x: randomTensor([2, 2, 8], 5), at: int64([2, 2], at) })
+  for (const [i, want] of z!.data.entries()) expect(y!.data[i]).toBeCloseTo(Number(want), 6)
+})
