@@ -1,7 +1,8 @@
 // How a model multiplies with its frozen weights: the one place that knows in which precision they are kept.
 
-import type { Value } from '../graph/graph.ts'
+import { external, type Value } from '../graph/graph.ts'
 import * as op from '../graph/ops/ops.ts'
+import { blockKey, type MappedInt8 } from '../weights/int8.ts'
 import type { Weights } from './weights.ts'
 
 /** Some projections of one input whose results lie side by side in one matrix y [N, Σ out]. */
@@ -16,3 +17,33 @@ export type Products = (x: Value, ws: readonly Weights[]) => readonly Block[]
 /** Each projection for itself, in the weights' own float32. */
 export const plainProducts: Products = (x, ws) =>
   ws.map((w) => ({ y: op.linear(x, w.get('weight')), members: [w] }))
+
+/** Products through the int8 copy; a projection that it does not have stays in float32. */
+export function int8Products(blocks: MappedInt8): Products {
+  const known = new Map<string, Value>()
+  const weight = (tensor: { name: string }, make: () => Value): Value => {
+    const value = known.get(tensor.name) ?? make()
+    known.set(tensor.name, value)
+    return value
+  }
+  return (x, ws) => {
+    const block = blocks.get(blockKey(ws.map((w) => w.path)))
+    if (!block) return plainProducts(x, ws)
+    const of = (part: keyof typeof block, dtype: 'int8' | 'float32') =>
+      weight(block[part], () =>
+        external(block[part].name, { dtype, dims: block[part].dims }, block[part]),
+      )
+    const y = op.int8Linear(x, {
+      smoothing: of('smoothing', 'float32'),
+      forward: of('forward', 'int8'),
+      forward_scale: of('forward_scale', 'float32'),
+      backward: of('backward', 'int8'),
+      backward_scale: of('backward_scale', 'float32'),
+    })
+    return [{ y, members: ws }]
+  }
+}
+
+/** In the precision that the weights are given in. */
+export const productsOf = ({ int8 }: { int8?: MappedInt8 | undefined }): Products =>
+  int8 ? int8Products(int8) : plainProducts

@@ -4,6 +4,7 @@ import { existsSync, statSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import { openGgufCheckpoint } from './gguf-checkpoint.ts'
+import type { MappedInt8 } from './int8.ts'
 import {
   familyOf,
   type ModelConfig,
@@ -31,8 +32,12 @@ export interface Checkpoint {
 
 /** All tensors of a checkpoint as float32, ready to be mapped: external data of an ONNX graph points here. */
 export interface MappedWeights {
+  /** The checkpoint's id and a hash of its files: what is made of these weights is kept under this name. */
+  readonly id: string
   readonly config: ModelConfig
   readonly tensors: ReadonlyMap<string, MappedTensor>
+  /** Where it is there, the products that it has are computed with it instead of with `tensors`. */
+  readonly int8?: MappedInt8
 }
 
 export interface MappedTensor {

@@ -109,11 +109,11 @@ export function writeSafetensors(
 }
 
 /**
- * The header (length prefix and padding included, a multiple of DATA_ALIGNMENT) of a file of float32 tensors
- * written in this order, and each tensor's offset in the data, which is a multiple of `alignment`.
+ * The header (length prefix and padding included, a multiple of DATA_ALIGNMENT) of a file of tensors, float32 unless
+ * they say otherwise, written in this order, and each tensor's offset in the data, which is a multiple of `alignment`.
  */
 export function layoutSafetensors(
-  tensors: readonly { name: string; dims: readonly number[] }[],
+  tensors: readonly { name: string; dims: readonly number[]; dtype?: 'F32' | 'I8' }[],
   metadata: Readonly<Record<string, string>>,
   alignment: number,
 ): { header: Uint8Array; offsets: number[]; size: number } {
@@ -122,10 +122,10 @@ export function layoutSafetensors(
     entries.__metadata__ = Object.fromEntries(Object.entries(metadata).sort())
   const offsets: number[] = []
   let size = 0
-  for (const { name, dims } of tensors) {
+  for (const { name, dims, dtype = 'F32' } of tensors) {
     if (Object.hasOwn(entries, name)) throw new Error(`tensor ${name} is given twice`)
-    const bytes = 4 * elements(dims)
-    entries[name] = { dtype: 'F32', shape: [...dims], data_offsets: [size, size + bytes] }
+    const bytes = DTYPE_BYTES[dtype]! * elements(dims)
+    entries[name] = { dtype, shape: [...dims], data_offsets: [size, size + bytes] }
     offsets.push(size)
     size = roundUp(size + bytes, alignment)
   }

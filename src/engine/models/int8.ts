@@ -1,0 +1,72 @@
+// The int8 copy of a model's frozen projections: what has to be known of the activations before it can be made.
+
+import { input, scalar, type Value } from '../graph/graph.ts'
+import { encodeOnnx } from '../graph/onnx.ts'
+import * as op from '../graph/ops/ops.ts'
+import { createSession } from '../runtime/session.ts'
+import { int64 } from '../tensor.ts'
+import type { Tokenizer } from '../tokenizer/tokenizer.ts'
+import type { MappedWeights } from '../weights/checkpoint.ts'
+import { type CalibratedBlock, mapInt8 } from '../weights/int8.ts'
+import { calibrationRows } from './calibration.ts'
+import { architectureOf } from './index.ts'
+import { packedAttention } from './layers.ts'
+import { type Products, plainProducts } from './products.ts'
+import { weightsOf } from './weights.ts'
+
+/** Tokens of one calibration row, and rows of the whole batch. */
+const CALIBRATION = { length: 128, rows: 4 }
+
+/**
+ * The weights with their int8 copy, which every graph over them then computes with; made when it is first asked for. The activations of an ordinary text tell which
+ * channels are outliers; they are computed on one thread, so that machines of one kind make equal bytes.
+ */
+export async function withInt8(
+  weights: MappedWeights,
+  cacheDir: string,
+  tokenizer: Tokenizer,
+): Promise<MappedWeights> {
+  const rows = () => calibrationRows(tokenizer, CALIBRATION)
+  return { ...weights, int8: await mapInt8(weights, cacheDir, () => calibrate(weights, rows())) }
+}
+
+/**
+ * What share of its input each channel of each block carries, over the rows. The first block, which reads the
+ * embeddings, stays in float32: all others feel its error, and it is one of many (docs/facts.md).
+ */
+async function calibrate(
+  weights: MappedWeights,
+  rows: readonly (readonly number[])[],
+): Promise<CalibratedBlock[]> {
+  const { rows: B, length: T } = CALIBRATION
+  const ids = rows.flat()
+  const blocks: { members: string[]; shares: Value }[] = []
+  const recording: Products = (x, ws) => {
+    const squares = op.mul(x, x)
+    const ofRow = op.div(squares, op.add(op.reduceSum(squares, [1]), scalar(1e-20)))
+    blocks.push({ members: ws.map((w) => w.path), shares: op.reduceMean(ofRow, [0]) })
+    return plainProducts(x, ws)
+  }
+
+  const positions = input('positions', 'int64', [B, T])
+  const segments = input('segments', 'int64', [B, T])
+  const hidden = architectureOf(weights.config).hidden(
+    { ids: input('tokens', 'int64', [B * T]), positions: op.reshape(positions, [B * T]) },
+    weightsOf(weights, { products: recording }),
+    weights.config,
+    packedAttention(weights.config, { rows: B, length: T, positions, segments }),
+  )
+  const outputs = Object.fromEntries(blocks.map(({ shares }, i) => [`shares.${i}`, shares]))
+  await using session = await createSession(encodeOnnx({ ...outputs, hidden }), { threads: 1 })
+  const results = await session.run({
+    tokens: int64([B * T], ids),
+    positions: int64(
+      [B, T],
+      ids.map((_, i) => i % T),
+    ),
+    segments: int64([B, T], new Int32Array(B * T)),
+  })
+  return blocks
+    .map(({ members }, i) => ({ members, shares: results[`shares.${i}`]!.data as Float32Array }))
+    .slice(1)
+}
