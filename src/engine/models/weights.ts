@@ -2,7 +2,7 @@
 
 import { external, type Value } from '../graph/graph.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
-import { type Products, plainProducts } from './products.ts'
+import { type Products, plainProducts, productsOf } from './products.ts'
 
 /**
  * A low-rank update of one projection, a [r, in], b [out, r] (arXiv 2106.09685): y = gain · (x·wᵀ + scale · (x·aᵀ)·bᵀ).
@@ -43,7 +43,7 @@ export interface WeightsOptions {
 /** All tensors of a checkpoint. */
 export function weightsOf(
   mapped: MappedWeights,
-  { loras = new Map(), products = plainProducts, trained = new Map() }: WeightsOptions = {},
+  { loras = new Map(), products = productsOf(mapped), trained = new Map() }: WeightsOptions = {},
 ): Weights {
   const values = new Map<string, Value>(trained)
   const get = (name: string): Value => {
