@@ -7,12 +7,12 @@ fixtures/families/<name>/, and below that:
 
 config.json, model.safetensors     the model, stored as float16
 adapter/                           a LoRA adapter as PEFT saves it, A and B both random
-golden.json                        rank, alpha, target_modules; tokens: of the logits; prompt, greedy: the adapted model goes
+golden.json                        rank, alpha, target_modules, use_dora; tokens: of the logits; prompt, greedy: the adapted model goes
                                    on from the one with the other; examples, total_weight, loss: as in stories260k.py
 golden.safetensors                 logits f32 [T, V], of the base; gradients under the adapter's own names
 one-layer.gguf                     where llama.cpp knows the family: the first layer and what is around it, as float16
 
-The texts are longer than the windows, and than what the scaled ropes call the original context.
+gpt2-untied's adapter is a DoRA. The texts are longer than the windows, and than what the scaled ropes call the original context.
 """
 
 import json
@@ -29,6 +29,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralC
 
 FIXTURES = Path(__file__).parent / "fixtures" / "families"
 V, RANK, ALPHA = 64, 2, 6
+DORA = ["gpt2-untied"]
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SHARED = {
     "vocab_size": V, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -89,17 +90,19 @@ def read(folder):
 
 
 def with_adapter(folder, targets, seed):
-    model = get_peft_model(
-        read(folder),
-        LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM"),
-        autocast_adapter_dtype=False,
-    ).eval()
+    config = LoraConfig(
+        r=RANK, lora_alpha=ALPHA, target_modules=targets, lora_dropout=0.0, use_dora=folder.name in DORA, task_type="CAUSAL_LM"
+    )
+    model = get_peft_model(read(folder), config, autocast_adapter_dtype=False).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, p in sorted(model.named_parameters()):
-            if p.requires_grad:
+            if "lora_magnitude" in name:
+                p.mul_(1 + 0.2 * torch.randn(p.shape, generator=generator))
+            elif p.requires_grad:
                 p.copy_(torch.randn(p.shape, generator=generator) * (0.2 if "lora_A" in name else 0.1))
     model.peft_config["default"].base_model_name_or_path = folder.name
+    model.peft_config["default"].target_modules = targets  # not a set: the same order every time
     model.save_pretrained(folder / "adapter")
     (folder / "adapter" / "README.md").unlink(missing_ok=True)
     return model
@@ -124,7 +127,7 @@ def gradients(model, examples, total):
         each = cross_entropy(logits, ids[0, 1:], reduction="none")
         loss = loss + (each * torch.tensor(example["weights"][1:])).sum() / total
     loss.backward()
-    grads = {n.replace(".default.", "."): p.grad for n, p in model.named_parameters() if p.requires_grad}
+    grads = {n.replace("_vector.default.weight", "_vector").replace(".default.", "."): p.grad for n, p in model.named_parameters() if p.requires_grad}
     assert all(g.abs().max() > 1e-6 for g in grads.values())
     return loss.item(), grads
 
@@ -151,7 +154,7 @@ def make(name, config, targets, seed):
     prompt = draw(12)
     save_file({"logits": logits, **grads}, folder / "golden.safetensors")
     (folder / "golden.json").write_text(json.dumps({
-        "rank": RANK, "alpha": ALPHA, "target_modules": targets, "tokens": tokens, "prompt": prompt,
+        "rank": RANK, "alpha": ALPHA, "target_modules": targets, "use_dora": name in DORA, "tokens": tokens, "prompt": prompt,
         "greedy": greedy(tuned, prompt, 40), "total_weight": total, "loss": loss, "examples": examples,
     }) + "\n")
     print(name, "loss", loss, "logits", float(logits.std()))
