@@ -1,8 +1,9 @@
 // Our side of the banking77 comparison: trains from the files of banking77_data.py, then answers every held-out row
 // through the inference engine, and sets the result beside what banking77_peft.py wrote.
 //
-//   npx tsx bench/peers/banking77.ts MODEL OUT [--seeds 1,2,3] [--limit N]
+//   npx tsx bench/peers/banking77.ts MODEL OUT [--seeds 1,2,3] [--limit N] [--compare]
 //
+// --compare runs nothing: it takes our side from OUT/luthier.json, for a peer that ended later.
 // MODEL is the folder that the PEFT side was given, so that both have the same float32 weights.
 // Writes OUT/luthier.json with the fields of OUT/peft.json. Without the latter no comparison is printed.
 
@@ -26,7 +27,11 @@ import { mapWeights } from '../../src/engine/weights/mapped.ts'
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { seeds: { type: 'string', default: '1,2,3' }, limit: { type: 'string' } },
+  options: {
+    seeds: { type: 'string', default: '1,2,3' },
+    limit: { type: 'string' },
+    compare: { type: 'boolean' },
+  },
 })
 const [model, out] = positionals.map((p) => resolve(p))
 if (!model || !out) throw new Error('usage: banking77.ts MODEL OUT [--seeds 1,2,3] [--limit N]')
@@ -180,12 +185,12 @@ const mean = (xs: readonly number[]) => xs.reduce((a, b) => a + b, 0) / xs.lengt
 const percent = (x: number) => `${(100 * x).toFixed(2)} %`
 
 const seeds: SeedResult[] = []
-for (const seed of values.seeds.split(',').map(Number)) seeds.push(await runSeed(seed))
+const ours = join(out, values.limit ? 'luthier-trial.json' : 'luthier.json')
+if (values.compare)
+  seeds.push(...(JSON.parse(await readFile(ours, 'utf8')) as { seeds: SeedResult[] }).seeds)
+else for (const seed of values.seeds.split(',').map(Number)) seeds.push(await runSeed(seed))
 const report = { model, threads, mean_accuracy: mean(seeds.map((s) => s.accuracy)), seeds }
-await writeFile(
-  join(out, values.limit ? 'luthier-trial.json' : 'luthier.json'),
-  JSON.stringify(report),
-)
+await writeFile(ours, JSON.stringify(report))
 
 const peerFile = join(out, 'peft.json')
 if (!values.limit && existsSync(peerFile)) {
