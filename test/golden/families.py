@@ -205,6 +205,9 @@ def one_layer_gguf(name, arch, architecture):
         if arch == "llama" and ".k_proj." in tensor:
             values = interleave(values, config["num_key_value_heads"])
         w.add_tensor(f"{stem}.{ending}", values.astype("float32") if values.ndim == 1 else values)
+    if name == "llama-linear":
+        w.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        w.add_rope_scaling_factor(config["rope_parameters"]["factor"])
     if name == "llama-3":
         w.add_tensor("rope_freqs.weight", llama3_factors(width // heads))
     w.write_header_to_file()
@@ -237,6 +240,6 @@ if __name__ == "__main__":
         make(name, config, targets, 10 * i)
     ARCH = gguf.MODEL_ARCH
     for name, arch, architecture in [
-        ("llama-3", "llama", ARCH.LLAMA), ("qwen2", "qwen2", ARCH.QWEN2), ("qwen3", "qwen3", ARCH.QWEN3), ("gpt2", "gpt2", ARCH.GPT2),
+        ("llama-3", "llama", ARCH.LLAMA), ("llama-linear", "llama", ARCH.LLAMA), ("qwen2", "qwen2", ARCH.QWEN2), ("qwen3", "qwen3", ARCH.QWEN3), ("gpt2", "gpt2", ARCH.GPT2),
     ]:
         one_layer_gguf(name, arch, architecture)
