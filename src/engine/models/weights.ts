@@ -28,6 +28,8 @@ export interface Weights {
   has(name: string): boolean
   /** The adapter on this scope's own `weight`. */
   readonly lora: Lora | undefined
+  /** The same tensors under another adapter, by the modules it adapts; for a second pass in one graph. */
+  adapted(loras: ReadonlyMap<string, Lora>): Weights
   /** How products with frozen weights are computed. */
   readonly products: Products
 }
@@ -55,13 +57,14 @@ export function weightsOf(
     values.set(name, value)
     return value
   }
-  const scope = (path: string): Weights => ({
+  const scope = (path: string, loras: ReadonlyMap<string, Lora>): Weights => ({
     path,
     products: trained.has(`${path}.weight`) ? plainProducts : products,
-    at: (part) => scope(path === '' ? part : `${path}.${part}`),
+    at: (part) => scope(path === '' ? part : `${path}.${part}`, loras),
     get: (name) => get(`${path}.${name}`),
     has: (name) => [trained, mapped.tensors].some((all) => all.has(`${path}.${name}`)),
     lora: loras.get(path),
+    adapted: (others) => scope(path, others),
   })
-  return scope('')
+  return scope('', loras)
 }

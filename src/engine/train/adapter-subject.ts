@@ -18,14 +18,15 @@ import type { RateGroup } from './trainer.ts'
 /** LoRA and its kin, with the method's own objective. */
 export function adapterSubject(
   method: Pick<Method, 'objective'>,
-  { checkpoint, weights, plan, seed }: SubjectSetup,
+  { checkpoint, weights, plan, seed, initial }: SubjectSetup,
 ): Subject {
   const layout = loraLayout(weights, plan.lora)
+  const earlier = initial === undefined ? undefined : () => readInitial(initial, layout)
   return {
     parameters: layout.parameters,
 
-    async start(initial) {
-      if (initial !== undefined) return readInitial(initial, layout)
+    async start() {
+      if (earlier) return earlier()
       const adapter = initialAdapter(layout, seed)
       await setMagnitudes({ weights, layout, threads: plan.threads }, adapter)
       return adapter
@@ -36,6 +37,7 @@ export function adapterSubject(
       layout,
       shape: { rows: plan.rows, length: plan.row_length },
       plan,
+      initial: earlier,
     }),
 
     rates: loraRates(layout, plan.loraplus_lr_ratio ?? 1),

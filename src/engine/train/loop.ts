@@ -46,14 +46,16 @@ export async function* train(
     )
   const examples = await encode(request.training.path)
   const validation = request.validation ? await encode(request.validation.path) : []
-  const setup = { checkpoint, weights, plan, seed, examples: [...examples, ...validation] }
+  const { initial } = request
+  const known = [...examples, ...validation]
+  const setup = { checkpoint, weights, plan, seed, initial, examples: known }
   const subject = method.subject?.(setup) ?? adapterSubject(method, setup)
 
   // Where it starts.
   const saved = request.state && decodeState(request.state, subject.parameters)
   const state = saved?.state ?? {
     step: 0,
-    adapter: await subject.start(request.initial),
+    adapter: await subject.start(),
     moments: createMoments(subject.parameters),
   }
   let trained_tokens = saved?.trained_tokens ?? 0

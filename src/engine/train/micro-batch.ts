@@ -22,21 +22,27 @@ export function* microBatches(
   shape: StepShape,
   totalWeight: number,
 ): Generator<MicroBatch, void, undefined> {
+  for (const rows of packedRows(examples, shape)) yield { feeds: feedsOf(rows, shape, totalWeight) }
+}
+
+/** The rows of each micro-batch, as the examples that lie in them. */
+export function* packedRows<E extends Example>(
+  examples: readonly E[],
+  shape: StepShape,
+): Generator<E[][], void, undefined> {
   for (let from = 0; from < examples.length; from += PACKED_TOGETHER) {
     const some = examples.slice(from, from + PACKED_TOGETHER)
     const rows = packExamples(
       some.map((e) => e.tokens.length),
       shape.length,
     )
-    for (let i = 0; i < rows.length; i += shape.rows) {
-      const part = rows.slice(i, i + shape.rows).map((row) => row.map((j) => some[j]!))
-      yield { feeds: feedsOf(part, shape, totalWeight) }
-    }
+    for (let i = 0; i < rows.length; i += shape.rows)
+      yield rows.slice(i, i + shape.rows).map((row) => row.map((j) => some[j]!))
   }
 }
 
 /** Unused places are tokens of id 0 in a segment of their own, which no supervised token sees. */
-function feedsOf(
+export function feedsOf(
   rows: readonly (readonly Example[])[],
   { rows: B, length: T }: StepShape,
   totalWeight: number,

@@ -18,7 +18,7 @@ const DEFAULT_SEQUENCE_LENGTH = 1024
 const MICRO_BATCH_TOKENS = 512
 
 export interface PlanInput {
-  readonly method: Pick<Method, 'name' | 'baseLearningRate'>
+  readonly method: Pick<Method, 'name' | 'baseLearningRate' | 'settle'>
   readonly facts?: Facts | undefined
   readonly hyperparameters: Hyperparameters
   readonly config: ModelConfig
@@ -52,6 +52,7 @@ export function resolvePlan(input: PlanInput): Plan {
       `learning_rate_multiplier 1: the base rate ${base.toPrecision(3)} for LoRA on a hidden size of ${config.hidden_size}`,
     )
 
+  const own = input.method.settle?.(h, reasons)
   const total_steps = Math.ceil(examples / batch_size) * n_epochs
   const warmup_steps = Math.min(total_steps, Math.ceil(total_steps * (h.warmup_ratio ?? 0.05)))
   const shape = chooseShape(lengths, batch_size, input.longestValidation)
@@ -73,6 +74,7 @@ export function resolvePlan(input: PlanInput): Plan {
     rows: shape.rows,
     threads,
     precision: 'fp32',
+    ...own,
     ...(input.facts && { facts: input.facts }),
     reasons,
   }

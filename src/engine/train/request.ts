@@ -42,6 +42,8 @@ export interface Hyperparameters {
   warmup_ratio?: number
   weight_decay?: number
   max_grad_norm?: number
+  /** Of the method dpo. */
+  beta?: Auto<number>
 }
 
 export interface Dataset {
@@ -81,6 +83,8 @@ export interface Plan {
   rows: number
   threads: number
   precision: 'fp32'
+  /** Of the method dpo. */
+  beta?: number
   /** What the method found in the training file and needs again: how many classes there are, and which. */
   facts?: { labels?: string[] }
   /** One sentence a resolved `auto`: why this number. */

@@ -10,7 +10,7 @@ export interface Subject {
   /** Elements of the vector. */
   readonly parameters: number
   /** The vector before the first step: fresh, or as the files of an earlier job have it. */
-  start(initial: string | undefined): Promise<Float32Array>
+  start(): Promise<Float32Array>
   readonly objective: Objective
   /** Stretches with a rate of their own, end to end. */
   readonly rates: readonly RateGroup[]
@@ -29,6 +29,8 @@ export interface SubjectSetup {
   readonly weights: MappedWeights
   readonly plan: Plan
   readonly seed: number
+  /** The files of an earlier job that this one goes on from. */
+  readonly initial: string | undefined
   /** All that the job will ever read, in training and validation. */
   readonly examples: readonly Example[]
 }

@@ -1,19 +1,21 @@
 // Hyperparameters as sent, as kept, and as shown. Pure.
 
-import type { MethodName } from '../../engine/train/methods/index.ts'
+import { type MethodName, methodOf } from '../../engine/train/methods/index.ts'
 import type { Hyperparameters, Plan } from '../../engine/train/request.ts'
 
 /** As they may be sent: in `method`, or in the deprecated place at the top. */
 export type SentHyperparameters = Partial<Hyperparameters>
 
-/** What a job keeps: `method` wins over the deprecated place, and what neither says is `auto`. */
+/** What a job keeps: `method` wins over the deprecated place, and what neither says is the method's default. */
 export const mergeHyperparameters = (
+  name: MethodName,
   top: SentHyperparameters | undefined,
   method: SentHyperparameters | undefined,
 ): Hyperparameters => ({
   n_epochs: 'auto',
   batch_size: 'auto',
   learning_rate_multiplier: 'auto',
+  ...methodOf(name).defaults,
   ...top,
   ...method,
 })
@@ -33,7 +35,7 @@ export function hyperparametersOf(method: JobMethod): Hyperparameters {
 /** What a job shows: every `auto` becomes the plan's number once there is a plan; the rest stays as sent. */
 export const resolvedHyperparameters = (
   kept: Hyperparameters,
-  plan: Pick<Plan, 'n_epochs' | 'batch_size' | 'learning_rate_multiplier'> | null,
+  plan: Pick<Plan, 'n_epochs' | 'batch_size' | 'learning_rate_multiplier' | 'beta'> | null,
 ): Hyperparameters =>
   plan
     ? {
@@ -41,5 +43,6 @@ export const resolvedHyperparameters = (
         n_epochs: plan.n_epochs,
         batch_size: plan.batch_size,
         learning_rate_multiplier: plan.learning_rate_multiplier,
+        ...(plan.beta !== undefined && { beta: plan.beta }),
       }
     : kept

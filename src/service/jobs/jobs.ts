@@ -286,7 +286,7 @@ function methodOfRequest({ method, hyperparameters }: CreateJob): JobMethod {
         param: `method.${other}`,
         code: 'invalid_value',
       })
-  const merged = mergeHyperparameters(hyperparameters, method?.[type]?.hyperparameters)
+  const merged = mergeHyperparameters(type, hyperparameters, method?.[type]?.hyperparameters)
   return { type, [type]: { hyperparameters: merged } }
 }
 

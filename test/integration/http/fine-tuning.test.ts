@@ -87,6 +87,25 @@ test('hyperparameters are taken from both places, and the method wins', async ()
   expect(body.method).toEqual({ type: 'supervised', supervised: { hyperparameters } })
 })
 
+test('dpo takes its own hyperparameters beside the others', async () => {
+  const { status, body } = await create({
+    ...valid(),
+    method: { type: 'dpo', dpo: { hyperparameters: { n_epochs: 2, lora: { use_dora: true } } } },
+  })
+  const hyperparameters = {
+    n_epochs: 2,
+    batch_size: 'auto',
+    learning_rate_multiplier: 'auto',
+    beta: 'auto',
+    lora: { use_dora: true },
+  }
+  expect(status).toBe(200)
+  expect(body.method).toEqual({ type: 'dpo', dpo: { hyperparameters } })
+  const sent = { type: 'dpo', dpo: { hyperparameters: { beta: 0.5 } } }
+  const other = await create({ ...valid(), method: sent })
+  expect(other.body.method.dpo.hyperparameters.beta).toBe(0.5)
+})
+
 test('null stands for what is left out', async () => {
   const { status } = await create({
     ...valid(),
@@ -204,13 +223,34 @@ test.each<[string, () => object, number, string, string | null]>([
     code,
     `method.supervised.hyperparameters.${name}`,
   ]),
+  [
+    'a beta of nothing',
+    () => ({ method: { type: 'dpo', dpo: { hyperparameters: { beta: 0 } } } }),
+    400,
+    'invalid_value',
+    'method.dpo.hyperparameters.beta',
+  ],
+  [
+    'a beta above 2',
+    () => ({ method: { type: 'dpo', dpo: { hyperparameters: { beta: 2.1 } } } }),
+    400,
+    'invalid_value',
+    'method.dpo.hyperparameters.beta',
+  ],
+  [
+    'a beta where there is none',
+    () => nested({ beta: 0.1 }),
+    400,
+    'unknown_parameter',
+    'method.supervised.hyperparameters.beta',
+  ],
   ['an empty suffix', () => ({ suffix: '' }), 400, 'invalid_value', 'suffix'],
   ['a long suffix', () => ({ suffix: 'x'.repeat(65) }), 400, 'invalid_value', 'suffix'],
   ['a negative seed', () => ({ seed: -1 }), 400, 'invalid_value', 'seed'],
   ['a seed of a wrong type', () => ({ seed: 'x' }), 400, 'invalid_type', 'seed'],
   [
     'a method to come',
-    () => ({ method: { type: 'dpo' } }),
+    () => ({ method: { type: 'reinforcement' } }),
     400,
     'unsupported_method',
     'method.type',

@@ -89,6 +89,9 @@ export const erf = unary('Erf', (dy, x) =>
 /** max(x, 0)   ⇒   dx = dy where y > 0 */
 export const relu = unary('Relu', (dy, _x, y) => mul(dy, toFloat(greater(y, scalar(0)))))
 
+/** ln(1 + eˣ)   ⇒   dx = dy·σ(x) */
+export const softplus = unary('Softplus', (dy, x) => mul(dy, sigmoid(x)))
+
 /** x · c for a number c. */
 export const scale = (x: Value, c: number): Value => (c === 1 ? x : mul(x, scalar(c)))
 

@@ -1,9 +1,10 @@
 // The table of training methods: one line each.
 
+import { dpo } from './dpo.ts'
 import type { Method } from './method.ts'
 import { supervised } from './supervised.ts'
 
-const methods = { supervised } satisfies Record<string, Method>
+const methods = { supervised, dpo } satisfies Record<string, Method>
 
 /** `method.type` of a job. */
 export type MethodName = keyof typeof methods

@@ -16,6 +16,10 @@ export interface Method {
   encoder(options: EncodeOptions, facts?: Facts): MethodEncoder
   /** The peak learning rate at multiplier 1. */
   baseLearningRate(config: ModelConfig, hyperparameters: Hyperparameters): number
+  /** What it takes besides, where a job does not say. */
+  readonly defaults?: Partial<Hyperparameters>
+  /** Hyperparameters of its own as numbers; adds a sentence for each that was `auto`. */
+  settle?(hyperparameters: Hyperparameters, reasons: string[]): Pick<Plan, 'beta'>
   /** The graphs of a step, and how examples go through them. */
   objective(setup: ObjectiveSetup): Objective
   /** What is trained; absent: an adapter over the frozen model. */
@@ -39,6 +43,8 @@ export interface ObjectiveSetup {
   readonly shape: StepShape
   /** Hyperparameters of the method's own, and its facts. */
   readonly plan?: Plan
+  /** The vector that training started from, where it was no fresh one. */
+  readonly initial?: (() => Promise<Float32Array>) | undefined
 }
 
 /** A method over one model and one shape. */

@@ -28,58 +28,61 @@ const TargetModules = Type.Union([
 ])
 
 /** Everything but the first three is ours, and absent from answers unless it was sent. */
-const SupervisedHyperparameters = Type.Object(
-  {
-    ...openaiHyperparameters,
-    learning_rate: Type.Optional(
-      Type.Number({
-        exclusiveMinimum: 0,
-        maximum: 1,
-        description: 'Overrides `learning_rate_multiplier` times the base rate.',
-      }),
+const decoderHyperparameters = {
+  ...openaiHyperparameters,
+  learning_rate: Type.Optional(
+    Type.Number({
+      exclusiveMinimum: 0,
+      maximum: 1,
+      description: 'Overrides `learning_rate_multiplier` times the base rate.',
+    }),
+  ),
+  max_sequence_length: Type.Optional(Type.Integer({ minimum: 8 })),
+  truncation: Type.Optional(
+    Type.Enum(['truncate', 'drop', 'error'], {
+      description: 'What becomes of rows longer than `max_sequence_length`: `truncate` cuts them.',
+    }),
+  ),
+  lora: Type.Optional(
+    Type.Object(
+      {
+        rank: Type.Optional(Type.Integer({ minimum: 1, maximum: 512 })),
+        alpha: Type.Optional(Type.Number({ exclusiveMinimum: 0 })),
+        target_modules: Type.Optional(TargetModules),
+        dropout: Type.Optional(Type.Number({ minimum: 0, exclusiveMaximum: 1 })),
+        use_rslora: Type.Optional(
+          Type.Boolean({ description: 'Scale by alpha / √rank instead of alpha / rank.' }),
+        ),
+        use_dora: Type.Optional(
+          Type.Boolean({ description: 'Weight-decomposed adaptation, arXiv 2402.09353.' }),
+        ),
+      },
+      closed,
     ),
-    max_sequence_length: Type.Optional(Type.Integer({ minimum: 8 })),
-    truncation: Type.Optional(
-      Type.Enum(['truncate', 'drop', 'error'], {
-        description:
-          'What becomes of rows longer than `max_sequence_length`: `truncate` cuts them.',
-      }),
-    ),
-    lora: Type.Optional(
-      Type.Object(
-        {
-          rank: Type.Optional(Type.Integer({ minimum: 1, maximum: 512 })),
-          alpha: Type.Optional(Type.Number({ exclusiveMinimum: 0 })),
-          target_modules: Type.Optional(TargetModules),
-          dropout: Type.Optional(Type.Number({ minimum: 0, exclusiveMaximum: 1 })),
-          use_rslora: Type.Optional(
-            Type.Boolean({ description: 'Scale by alpha / √rank instead of alpha / rank.' }),
-          ),
-          use_dora: Type.Optional(
-            Type.Boolean({ description: 'Weight-decomposed adaptation, arXiv 2402.09353.' }),
-          ),
-        },
-        closed,
-      ),
-    ),
-    loraplus_lr_ratio: Type.Optional(
-      Type.Number({
-        exclusiveMinimum: 0,
-        maximum: 1000,
-        description: 'LoRA+: the learning rate of B as a multiple of that of A, arXiv 2402.12354.',
-      }),
-    ),
-    lr_schedule: Type.Optional(Type.Enum(['linear', 'cosine', 'constant'])),
-    warmup_ratio: Type.Optional(Type.Number({ minimum: 0, maximum: 1 })),
-    weight_decay: Type.Optional(Type.Number({ minimum: 0 })),
-    max_grad_norm: Type.Optional(Type.Number({ exclusiveMinimum: 0 })),
-  },
-  closed,
-)
+  ),
+  loraplus_lr_ratio: Type.Optional(
+    Type.Number({
+      exclusiveMinimum: 0,
+      maximum: 1000,
+      description: 'LoRA+: the learning rate of B as a multiple of that of A, arXiv 2402.12354.',
+    }),
+  ),
+  lr_schedule: Type.Optional(Type.Enum(['linear', 'cosine', 'constant'])),
+  warmup_ratio: Type.Optional(Type.Number({ minimum: 0, maximum: 1 })),
+  weight_decay: Type.Optional(Type.Number({ minimum: 0 })),
+  max_grad_norm: Type.Optional(Type.Number({ exclusiveMinimum: 0 })),
+}
 
 /** One line a method. */
 const sentHyperparameters = {
-  supervised: SupervisedHyperparameters,
+  supervised: Type.Object(decoderHyperparameters, closed),
+  dpo: Type.Object(
+    {
+      ...decoderHyperparameters,
+      beta: Type.Optional(auto(Type.Number({ exclusiveMinimum: 0, maximum: 2 }))),
+    },
+    closed,
+  ),
 } satisfies Record<MethodName, TSchema>
 
 /** A property for each method, under its name. */
@@ -118,8 +121,7 @@ export const CreateFineTuningJobRequest = Type.Object(
     method: Type.Optional(
       Type.Object(
         {
-          type: Type.Enum([...new Set([...METHOD_NAMES, 'dpo', 'reinforcement'])]),
-          dpo: Type.Optional(Type.Object({})),
+          type: Type.Enum([...METHOD_NAMES, 'reinforcement']),
           reinforcement: Type.Optional(Type.Object({})),
           ...eachMethod((name) =>
             Type.Optional(

@@ -5,21 +5,32 @@ import {
 } from '../../../../src/service/jobs/hyperparameters.ts'
 
 test('what is not sent is auto', () => {
-  expect(mergeHyperparameters(undefined, undefined)).toEqual({
+  expect(mergeHyperparameters('supervised', undefined, undefined)).toEqual({
     n_epochs: 'auto',
     batch_size: 'auto',
     learning_rate_multiplier: 'auto',
   })
 })
 
+test('a method has its own beside them', () => {
+  const kept = mergeHyperparameters('dpo', undefined, undefined)
+  expect(kept).toMatchObject({ n_epochs: 'auto', beta: 'auto' })
+  const plan = { n_epochs: 3, batch_size: 8, learning_rate_multiplier: 1, beta: 0.1 }
+  expect(resolvedHyperparameters(kept, plan)).toEqual(plan)
+})
+
 test('the method wins over the deprecated place, key by key', () => {
   expect(
-    mergeHyperparameters({ n_epochs: 2, batch_size: 4 }, { n_epochs: 3, weight_decay: 0.1 }),
+    mergeHyperparameters(
+      'supervised',
+      { n_epochs: 2, batch_size: 4 },
+      { n_epochs: 3, weight_decay: 0.1 },
+    ),
   ).toEqual({ n_epochs: 3, batch_size: 4, learning_rate_multiplier: 'auto', weight_decay: 0.1 })
 })
 
 test('a plan turns auto into numbers and adds nothing that was not sent', () => {
-  const kept = mergeHyperparameters(undefined, { n_epochs: 3 })
+  const kept = mergeHyperparameters('supervised', undefined, { n_epochs: 3 })
   const plan = { n_epochs: 3, batch_size: 8, learning_rate_multiplier: 1.5, weight_decay: 0.01 }
   expect(resolvedHyperparameters(kept, plan)).toEqual({
     n_epochs: 3,

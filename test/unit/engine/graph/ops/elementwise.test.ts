@@ -35,6 +35,7 @@ const unaries: Record<string, (x: Value) => Value> = {
   log: op.log,
   sqrt: op.sqrt,
   sigmoid: op.sigmoid,
+  softplus: op.softplus,
   tanh: op.tanh,
   erf: op.erf,
 }

@@ -8,10 +8,27 @@ import { expectGradient, randomTensor } from '../../../../support/gradient.ts'
 
 const head = constant(randomTensor([5, 3], 3))
 const targets = constant(int64([4], [0, 4, 2, 4]))
-const weights = constant(float32([4], Float32Array.of(0.5, 0.25, 0, 1)))
+const shares = Float32Array.of(0.5, 0.25, 0, 1)
+const weights = constant(float32([4], shares))
 
 test('headLoss: gradient meets finite differences', () =>
   expectGradient((h) => op.headLoss(h, head, targets, weights).loss, [[4, 3]]))
+
+test('headLogProbs: gradient meets finite differences, and its sum is headLoss', async () => {
+  await expectGradient((h) => op.headLogProbs(h, head, targets).logProbs, [[4, 3]])
+  const h = input('h', 'float32', [4, 3])
+  const { logProbs, hits } = op.headLogProbs(h, head, targets)
+  const { loss, correct } = op.headLoss(h, head, targets, weights)
+  await using session = await createSession(encodeOnnx({ logProbs, hits, loss, correct }), {
+    threads: 1,
+  })
+  const got = await session.run({ h: randomTensor([4, 3], 1) })
+  const each = got.logProbs!.data as Float32Array
+  const sum = shares.reduce((total, share, i) => total + share * each[i]!, 0)
+  expect(-sum).toBeCloseTo(Number(got.loss!.data[0]), 5)
+  const right = shares.reduce((n, share, i) => n + (share > 0 ? Number(got.hits!.data[i]) : 0), 0)
+  expect(right).toBe(Number(got.correct!.data[0]))
+})
 
 test('headLoss: a row of weight 0 counts neither in the loss nor as correct', async () => {
   const h = input('h', 'float32', [4, 3])
