@@ -31,6 +31,12 @@ export function uniform(seed: number, choice: number, position: number): number 
   return ((a >>> 5) * 2 ** 26 + (b >>> 6)) / 2 ** 53
 }
 
+/** A number of the standard normal distribution, for one position of one choice (Box–Muller). */
+export function normal(seed: number, choice: number, position: number): number {
+  const radius = Math.sqrt(-2 * Math.log(1 - uniform(seed, choice, 2 * position)))
+  return radius * Math.cos(2 * Math.PI * uniform(seed, choice, 2 * position + 1))
+}
+
 /** So many words of 32 random bits. Streams whose second number is not 0 share nothing with `uniform`. */
 export function randomWords(
   count: number,

@@ -11,13 +11,13 @@ import {
 import { setMagnitudes } from '../models/dora.ts'
 import { elements } from '../tensor.ts'
 import { readAdapter, writeAdapter, writeAdapterConfig } from '../weights/adapter.ts'
-import type { Method } from './methods/method.ts'
+import type { AdapterMethod } from './methods/method.ts'
 import type { Subject, SubjectSetup } from './subject.ts'
 import type { RateGroup } from './trainer.ts'
 
 /** LoRA and its kin, with the method's own objective. */
 export function adapterSubject(
-  method: Pick<Method, 'objective'>,
+  method: Pick<AdapterMethod, 'objective'>,
   { checkpoint, weights, plan, seed, initial }: SubjectSetup,
 ): Subject {
   const layout = loraLayout(weights, plan.lora)

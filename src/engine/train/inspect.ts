@@ -1,9 +1,10 @@
 // A job before it runs: are its files sound, what is in them, and what will be done with them. Touches no device.
 
 import { availableParallelism } from 'node:os'
+import { invalidRequest } from '../../errors.ts'
 import { inspectFile } from '../datasets/inspect-file.ts'
 import { openTokenizer } from '../tokenizer/tokenizer.ts'
-import { openCheckpoint } from '../weights/checkpoint.ts'
+import { type ModelConfig, openCheckpoint } from '../weights/checkpoint.ts'
 import { methodOf } from './methods/index.ts'
 import type { MethodEncoder } from './methods/method.ts'
 import { resolvePlan, sequenceLimit } from './plan.ts'
@@ -15,6 +16,7 @@ export async function inspect(request: InspectRequest): Promise<Inspection> {
   const tokenizer = await openTokenizer(checkpoint)
   const max_sequence_length = sequenceLimit(request.hyperparameters, checkpoint.config)
   const method = methodOf(request.method)
+  refuseModel(request, checkpoint.config)
   const { chat_template } = checkpoint
   const options = { tokenizer, chat_template, max_sequence_length }
   const look = async (
@@ -50,4 +52,26 @@ export async function inspect(request: InspectRequest): Promise<Inspection> {
       threads: availableParallelism(),
     }),
   }
+}
+
+/** Encoders and decoders are trained by methods of their own; only encoders are trained whole. */
+function refuseModel({ method, hyperparameters }: InspectRequest, config: ModelConfig): void {
+  const isEncoder = config.encoder !== undefined
+  if (isEncoder !== (methodOf(method).encoders === true)) {
+    const kind = isEncoder ? 'an encoder' : 'no encoder'
+    throw invalidRequest(
+      `The method '${method}' does not train such a model: ${config.model_type} is ${kind}.`,
+      { param: 'model', code: 'unsupported_model' },
+    )
+  }
+  if (method === 'embedding' && (hyperparameters.lora?.dropout ?? 0) > 0)
+    throw invalidRequest("Dropout is not supported with the method 'embedding'.", {
+      param: `method.${method}.hyperparameters.lora.dropout`,
+      code: 'unsupported_value',
+    })
+  if (hyperparameters.adapter === 'none' && !isEncoder)
+    throw invalidRequest(`All weights of a model of type ${config.model_type} cannot be trained.`, {
+      param: `method.${method}.hyperparameters.adapter`,
+      code: 'unsupported_value',
+    })
 }

@@ -49,7 +49,7 @@ export async function* train(
   const { initial } = request
   const known = [...examples, ...validation]
   const setup = { checkpoint, weights, plan, seed, initial, examples: known }
-  const subject = method.subject?.(setup) ?? adapterSubject(method, setup)
+  const subject = 'subject' in method ? method.subject(setup) : adapterSubject(method, setup)
 
   // Where it starts.
   const saved = request.state && decodeState(request.state, subject.parameters)

@@ -49,7 +49,7 @@ export function resolvePlan(input: PlanInput): Plan {
   const base = input.method.baseLearningRate(config, h)
   if (h.learning_rate_multiplier === 'auto' && h.learning_rate === undefined)
     reasons.push(
-      `learning_rate_multiplier 1: the base rate ${base.toPrecision(3)} for LoRA on a hidden size of ${config.hidden_size}`,
+      `learning_rate_multiplier 1: the base rate ${base.toPrecision(3)} for ${h.adapter === 'none' ? 'all weights' : 'LoRA'} on a hidden size of ${config.hidden_size}`,
     )
 
   const own = input.method.settle?.(h, reasons)
@@ -62,6 +62,7 @@ export function resolvePlan(input: PlanInput): Plan {
     learning_rate_multiplier: multiplier,
     learning_rate: h.learning_rate ?? base * multiplier,
     lora: loraOptions(input),
+    ...(h.adapter === 'none' && { adapter: 'none' as const }),
     ...(h.loraplus_lr_ratio !== undefined && { loraplus_lr_ratio: h.loraplus_lr_ratio }),
     lr_schedule: h.lr_schedule ?? 'linear',
     warmup_steps,

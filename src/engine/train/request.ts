@@ -1,5 +1,6 @@
 // What the training thread is asked, and what it answers: paths and numbers in, events out.
 
+import type { ClassificationTask } from '../datasets/classification-rows.ts'
 import type { Truncation } from '../datasets/encode.ts'
 import type { InspectedFile } from '../datasets/inspect-file.ts'
 import type { MethodName } from './methods/index.ts'
@@ -36,6 +37,8 @@ export interface Hyperparameters {
   /** What becomes of longer rows; absent: they are cut. */
   truncation?: Truncation
   lora?: SentLoraOptions
+  /** `none`: every weight is trained, and no adapter. Encoders only. */
+  adapter?: 'lora' | 'none'
   /** LoRA+: the learning rate of B as a multiple of A's. */
   loraplus_lr_ratio?: number
   lr_schedule?: 'linear' | 'cosine' | 'constant'
@@ -69,6 +72,8 @@ export interface Plan {
   learning_rate_multiplier: number
   learning_rate: number
   lora: LoraOptions
+  /** Every weight is trained, and no adapter. */
+  adapter?: 'none'
   loraplus_lr_ratio?: number
   lr_schedule: 'linear' | 'cosine' | 'constant'
   warmup_steps: number
@@ -86,7 +91,7 @@ export interface Plan {
   /** Of the method dpo. */
   beta?: number
   /** What the method found in the training file and needs again: how many classes there are, and which. */
-  facts?: { labels?: string[] }
+  facts?: { labels?: string[]; task?: ClassificationTask }
   /** One sentence a resolved `auto`: why this number. */
   reasons: string[]
 }

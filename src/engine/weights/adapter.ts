@@ -20,6 +20,12 @@ export interface AdapterConfig {
   readonly base_model_name_or_path: string
   /** Where the base keeps linear weights as [in, out]; the matrices of an adapter are the same either way. */
   readonly fan_in_fan_out?: boolean
+  /** What the model is for, where it is not to go on with text: `SEQ_CLS`. */
+  readonly task_type?: string
+  /** Modules that were trained whole and lie beside the adapter's matrices: the head. */
+  readonly modules_to_save?: readonly string[]
+  /** Modules without an adapter, although a target names them. */
+  readonly exclude_modules?: readonly string[]
 }
 
 /** The two matrices beside one projection, y += scale · B·(A·x), and the lengths of DoRA. */
@@ -38,12 +44,21 @@ export interface Adapter {
   readonly config: AdapterConfig
   /** By module: `model.layers.0.self_attn.q_proj`. */
   readonly pairs: ReadonlyMap<string, LoraPair>
+  /** The tensors of `modules_to_save`, by their full names: `classifier.weight`. */
+  readonly saved?: ReadonlyMap<string, SavedTensor>
+  /** What the file says of itself besides its tensors. */
+  readonly metadata?: Readonly<Record<string, string>>
+}
+
+export interface SavedTensor {
+  readonly dims: readonly number[]
+  readonly data: Float32Array
 }
 
 const PREFIX = 'base_model.model.'
 
 /** The bytes of adapter_model.safetensors; the same adapter gives the same bytes. */
-export function writeAdapter({ config, pairs }: Adapter): Uint8Array {
+export function writeAdapter({ config, pairs, saved, metadata }: Adapter): Uint8Array {
   const tensors: NamedTensor[] = []
   for (const [module, { a, b, magnitude, in_features, out_features }] of pairs) {
     tensors.push(
@@ -57,7 +72,9 @@ export function writeAdapter({ config, pairs }: Adapter): Uint8Array {
         data: magnitude,
       })
   }
-  return writeSafetensors(tensors)
+  for (const [name, { dims, data }] of saved ?? [])
+    tensors.push({ name: `${PREFIX}${name}`, dims, data })
+  return writeSafetensors(tensors, { format: 'pt', ...metadata })
 }
 
 /** The text of adapter_config.json as peft writes it, with every field that it reads. */
@@ -65,6 +82,7 @@ export function writeAdapterConfig(config: AdapterConfig): string {
   const json = {
     base_model_name_or_path: config.base_model_name_or_path,
     bias: 'none',
+    exclude_modules: config.exclude_modules ?? null,
     fan_in_fan_out: config.fan_in_fan_out ?? false,
     inference_mode: true,
     init_lora_weights: true,
@@ -72,12 +90,12 @@ export function writeAdapterConfig(config: AdapterConfig): string {
     layers_to_transform: null,
     lora_alpha: config.lora_alpha,
     lora_dropout: config.lora_dropout,
-    modules_to_save: null,
+    modules_to_save: config.modules_to_save ?? null,
     peft_type: 'LORA',
     r: config.r,
     revision: null,
     target_modules: [...config.target_modules],
-    task_type: 'CAUSAL_LM',
+    task_type: config.task_type ?? 'CAUSAL_LM',
     use_dora: config.use_dora,
     use_rslora: config.use_rslora,
   }
@@ -88,12 +106,18 @@ export function writeAdapterConfig(config: AdapterConfig): string {
 export async function readAdapter(file: string): Promise<Adapter> {
   const configFile = join(dirname(file), 'adapter_config.json')
   const config = parseAdapterConfig(await readFile(configFile, 'utf8'))
-  const { tensors } = await readSafetensorsHeader(file)
+  const { tensors, metadata } = await readSafetensorsHeader(file)
   const pairs = new Map<string, LoraPair>()
+  const saved = new Map<string, SavedTensor>()
   const refuse = (name: string, why: string) =>
     new Error(`${basename(file)}: tensor ${name} ${why}`)
   for (const [name, tensor] of tensors) {
     const match = /^base_model\.model\.(.+)\.lora_([AB]\.weight|magnitude_vector)$/.exec(name)
+    if (!match && name.startsWith(PREFIX) && isSaved(name, config)) {
+      const { dims } = tensor
+      saved.set(name.slice(PREFIX.length), { dims, data: await readTensor(tensor) })
+      continue
+    }
     if (!match || (match[2] === 'magnitude_vector' && !config.use_dora))
       throw refuse(name, 'is not a LoRA matrix')
     const module = `${PREFIX}${match[1]!}`
@@ -120,8 +144,16 @@ export async function readAdapter(file: string): Promise<Adapter> {
       out_features,
     })
   }
-  return { config, pairs }
+  return { config, pairs, saved, metadata }
 }
+
+/** PEFT takes every module whose name ends so: `classifier` is also `pre_classifier`. */
+const isSaved = (tensor: string, { modules_to_save = [] }: AdapterConfig): boolean =>
+  tensor.split('.').some((part) => modules_to_save.some((module) => part.endsWith(module)))
+
+/** A list of names where the field is one; PEFT writes null for none. */
+const namesOf = (raw: Readonly<Record<string, unknown>>, key: string) =>
+  Array.isArray(raw[key]) ? { [key]: (raw[key] as unknown[]).map(String) } : {}
 
 /** Checks adapter_config.json; what would compute otherwise than we do is refused by name. */
 export function parseAdapterConfig(text: string): AdapterConfig {
@@ -157,5 +189,8 @@ export function parseAdapterConfig(text: string): AdapterConfig {
     base_model_name_or_path:
       typeof base_model_name_or_path === 'string' ? base_model_name_or_path : '',
     ...(raw.fan_in_fan_out === true && { fan_in_fan_out: true }),
+    ...(typeof raw.task_type === 'string' && { task_type: raw.task_type }),
+    ...namesOf(raw, 'modules_to_save'),
+    ...namesOf(raw, 'exclude_modules'),
   }
 }

@@ -7,13 +7,13 @@ import { float32 } from '../../tensor.ts'
 import { supervisedTokens } from '../micro-batch.ts'
 import { preferenceBatches } from '../preference-batch.ts'
 import { buildPreferenceStep } from '../preference-step.ts'
-import type { Feeds, Method } from './method.ts'
+import type { AdapterMethod, Feeds } from './method.ts'
 import { supervised } from './supervised.ts'
 
 /** As the paper and TRL have it; smaller lets the model go further from where it started. */
 const DEFAULT_BETA = 0.1
 
-export const dpo: Method = {
+export const dpo: AdapterMethod = {
   name: 'dpo',
 
   encoder: (options) => preferenceEncoder(options),

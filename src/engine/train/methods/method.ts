@@ -9,9 +9,13 @@ import type { Hyperparameters, Plan } from '../request.ts'
 import type { StepGraphs, StepShape } from '../step.ts'
 import type { Subject, SubjectSetup } from '../subject.ts'
 
-export interface Method {
+export type Method = AdapterMethod | SubjectMethod
+
+interface AnyMethod {
   /** `method.type` of a job. */
   readonly name: string
+  /** It trains encoders; absent: models that go on with a text. */
+  readonly encoders?: true
   /** How its rows become examples; `facts` are those of a plan, undefined while the training file is read. */
   encoder(options: EncodeOptions, facts?: Facts): MethodEncoder
   /** The peak learning rate at multiplier 1. */
@@ -20,12 +24,19 @@ export interface Method {
   readonly defaults?: Partial<Hyperparameters>
   /** Hyperparameters of its own as numbers; adds a sentence for each that was `auto`. */
   settle?(hyperparameters: Hyperparameters, reasons: string[]): Pick<Plan, 'beta'>
-  /** The graphs of a step, and how examples go through them. */
-  objective(setup: ObjectiveSetup): Objective
-  /** What is trained; absent: an adapter over the frozen model. */
-  subject?(setup: SubjectSetup): Subject
   /** The columns of the result file after `step`, as StepMetrics names them. */
   readonly columns: readonly Column[]
+}
+
+/** One that trains an adapter over a frozen model. */
+export interface AdapterMethod extends AnyMethod {
+  /** The graphs of a step, and how examples go through them. */
+  objective(setup: ObjectiveSetup): Objective
+}
+
+/** One that says for itself what it trains. */
+export interface SubjectMethod extends AnyMethod {
+  subject(setup: SubjectSetup): Subject
 }
 
 /** What the training file decides for the whole job; kept in the plan. */

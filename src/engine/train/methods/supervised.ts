@@ -3,9 +3,9 @@
 import { rowEncoder } from '../../datasets/encode.ts'
 import { microBatches, supervisedTokens, totalWeight } from '../micro-batch.ts'
 import { buildStep } from '../step.ts'
-import type { Method } from './method.ts'
+import type { AdapterMethod } from './method.ts'
 
-export const supervised: Method = {
+export const supervised: AdapterMethod = {
   name: 'supervised',
 
   encoder: (options) => rowEncoder(options),

@@ -28,7 +28,7 @@ const TargetModules = Type.Union([
 ])
 
 /** Everything but the first three is ours, and absent from answers unless it was sent. */
-const decoderHyperparameters = {
+const tuningHyperparameters = {
   ...openaiHyperparameters,
   learning_rate: Type.Optional(
     Type.Number({
@@ -73,16 +73,28 @@ const decoderHyperparameters = {
   max_grad_norm: Type.Optional(Type.Number({ exclusiveMinimum: 0 })),
 }
 
+const encoderHyperparameters = Type.Object(
+  {
+    ...tuningHyperparameters,
+    adapter: Type.Optional(
+      Type.Enum(['lora', 'none'], { description: '`none` trains every weight.' }),
+    ),
+  },
+  closed,
+)
+
 /** One line a method. */
 const sentHyperparameters = {
-  supervised: Type.Object(decoderHyperparameters, closed),
+  supervised: Type.Object(tuningHyperparameters, closed),
   dpo: Type.Object(
     {
-      ...decoderHyperparameters,
+      ...tuningHyperparameters,
       beta: Type.Optional(auto(Type.Number({ exclusiveMinimum: 0, maximum: 2 }))),
     },
     closed,
   ),
+  classification: encoderHyperparameters,
+  embedding: encoderHyperparameters,
 } satisfies Record<MethodName, TSchema>
 
 /** A property for each method, under its name. */

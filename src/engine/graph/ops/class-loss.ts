@@ -1,0 +1,37 @@
+// Losses over logits that are kept whole, for heads of few outputs; the gradient flows to the logits.
+
+import { int64 } from '../../tensor.ts'
+import { constant, emitOne, ints, size, type Value, withGradient } from '../graph.ts'
+import { equal, mul, neg, sub, toFloat } from './elementwise.ts'
+import { sumAll } from './reduce.ts'
+
+/** Σ wᵢ · −ln softmax(logitsᵢ)[targetᵢ] for logits [S, L], targets [S] (int64) and weights [S]. */
+export function crossEntropy(logits: Value, targets: Value, weights: Value): Value {
+  const [s, l] = logits.dims
+  const column = emitOne('Unsqueeze', [targets, ints(1)], { dtype: 'int64', dims: [s!, 1] })
+  const rowWeights = asColumn(weights)
+  const logp = emitOne('LogSoftmax', [logits], logits, { attributes: { axis: -1 } })
+  const labels = constant(int64([1, size([l!])], [...Array(size([l!])).keys()]))
+  const hot = toFloat(equal(column, labels)) // [S, L]
+  const loss = sumAll(mul(mul(neg(logp), hot), rowWeights))
+  // dlogits = w·(softmax − onehot)
+  return withGradient('CrossEntropy', loss, [logits], (dy) => {
+    const p = emitOne('Exp', [logp], logp)
+    return [mul(mul(sub(p, hot), rowWeights), dy)]
+  })
+}
+
+/** Σ wᵢ · Σⱼ −(t·ln σ(x) + (1 − t)·ln(1 − σ(x))) for logits x and targets t [S, L], weights [S]. */
+export function binaryCrossEntropy(logits: Value, targets: Value, weights: Value): Value {
+  const rowWeights = asColumn(weights)
+  const softplus = emitOne('Softplus', [logits], logits)
+  const loss = sumAll(mul(sub(softplus, mul(logits, targets)), rowWeights))
+  // dx = w·(σ(x) − t)
+  return withGradient('BinaryCrossEntropy', loss, [logits], (dy) => {
+    const p = emitOne('Sigmoid', [logits], logits)
+    return [mul(mul(sub(p, targets), rowWeights), dy)]
+  })
+}
+
+const asColumn = (weights: Value): Value =>
+  emitOne('Unsqueeze', [weights, ints(1)], { dtype: 'float32', dims: [weights.dims[0]!, 1] })

@@ -1,0 +1,81 @@
+// A BERT of two layers with random weights and a tokenizer of letters: what tests of encoders train and ask.
+
+import { copyFile, mkdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const LETTERS = [...'abcdefghijklmnopqrstuvwxyz']
+const VOCABULARY = [
+  '[PAD]',
+  '[UNK]',
+  '[CLS]',
+  '[SEP]',
+  ...LETTERS,
+  ...LETTERS.map((l) => `##${l}`),
+  '.',
+  '!',
+]
+
+const fixture = (name: string) =>
+  fileURLToPath(new URL(`../golden/fixtures/encoders/bert/${name}`, import.meta.url))
+
+/** Writes the model to `folder`. The same every time; texts of up to 38 letters. */
+export async function writeTinyEncoder(folder: string): Promise<string> {
+  await mkdir(folder, { recursive: true })
+  for (const name of ['config.json', 'model.safetensors'])
+    await copyFile(fixture(name), join(folder, name))
+  const id = (token: string) => VOCABULARY.indexOf(token)
+  const special = (token: string) => ({
+    id: id(token),
+    content: token,
+    single_word: false,
+    lstrip: false,
+    rstrip: false,
+    normalized: false,
+    special: true,
+  })
+  const around = (token: string, type_id: number) => ({ SpecialToken: { id: token, type_id } })
+  const text = (name: string, type_id: number) => ({ Sequence: { id: name, type_id } })
+  const tokenizer = {
+    version: '1.0',
+    truncation: null,
+    padding: null,
+    added_tokens: VOCABULARY.slice(0, 4).map(special),
+    normalizer: {
+      type: 'BertNormalizer',
+      clean_text: true,
+      handle_chinese_chars: true,
+      strip_accents: null,
+      lowercase: true,
+    },
+    pre_tokenizer: { type: 'BertPreTokenizer' },
+    post_processor: {
+      type: 'TemplateProcessing',
+      single: [around('[CLS]', 0), text('A', 0), around('[SEP]', 0)],
+      pair: [
+        around('[CLS]', 0),
+        text('A', 0),
+        around('[SEP]', 0),
+        text('B', 1),
+        around('[SEP]', 1),
+      ],
+      special_tokens: Object.fromEntries(
+        ['[CLS]', '[SEP]'].map((token) => [
+          token,
+          { id: token, ids: [id(token)], tokens: [token] },
+        ]),
+      ),
+    },
+    decoder: { type: 'WordPiece', prefix: '##', cleanup: true },
+    model: {
+      type: 'WordPiece',
+      unk_token: '[UNK]',
+      continuing_subword_prefix: '##',
+      max_input_chars_per_word: 100,
+      vocab: Object.fromEntries(VOCABULARY.map((token, i) => [token, i])),
+    },
+  }
+  await writeFile(join(folder, 'tokenizer.json'), JSON.stringify(tokenizer))
+  await writeFile(join(folder, 'tokenizer_config.json'), JSON.stringify({ cls_token: '[CLS]' }))
+  return folder
+}
