@@ -1,9 +1,8 @@
 // Rows of chat messages: what OpenAI's fine-tuning takes, every mistake found and named.
 
 import { encodeChatRow } from '../tokenizer/assistant-mask.ts'
-import type { TemplateMessage } from '../tokenizer/chat-template.ts'
 import type { Format } from './format.ts'
-import { checkMessages, checkTools, type Json } from './messages.ts'
+import { chatOf, checkMessages, checkTools, type Json } from './messages.ts'
 import type { RowReport } from './report-row.ts'
 
 export const chatRows: Format = {
@@ -23,12 +22,7 @@ export const chatRows: Format = {
     )
   },
 
-  encode(row, coder) {
-    return encodeChatRow(coder, {
-      messages: row.messages as readonly TemplateMessage[],
-      tools: row.tools as readonly unknown[] | undefined,
-    })
-  },
+  encode: (row, coder) => encodeChatRow(coder, chatOf(row)),
 }
 
 function checkAssistants(messages: readonly Json[], report: RowReport) {

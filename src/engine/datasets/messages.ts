@@ -1,5 +1,7 @@
 // A chat's messages and tools as OpenAI's clients write them, every mistake found and named.
 
+import type { Chat } from '../tokenizer/assistant-mask.ts'
+import type { TemplateMessage } from '../tokenizer/chat-template.ts'
 import { isRecord, pointerTo, type RowReport, shown } from './report-row.ts'
 
 export type Json = Readonly<Record<string, unknown>>
@@ -200,3 +202,26 @@ export function checkTools(row: Json, at: string, report: RowReport) {
 }
 
 const isNamed = (value: unknown) => isRecord(value) && typeof value.name === 'string'
+
+/**
+ * A checked chat as templates know it: functions of old are tools, and what calls and answers them are tool calls and
+ * messages of tools.
+ */
+export function chatOf({ messages, tools, functions }: Json): Chat {
+  const called = (functions as readonly unknown[] | undefined)?.map((each) => ({
+    type: 'function',
+    function: each,
+  }))
+  let call = ''
+  return {
+    tools: (tools as readonly unknown[] | undefined) ?? called,
+    messages: (messages as readonly (TemplateMessage & Json)[]).map((message, i) => {
+      const { function_call, ...rest } = message
+      if (function_call !== undefined) {
+        call = `call_${i}`
+        return { ...rest, tool_calls: [{ id: call, type: 'function', function: function_call }] }
+      }
+      return message.role === 'function' ? { ...rest, role: 'tool', tool_call_id: call } : message
+    }),
+  }
+}

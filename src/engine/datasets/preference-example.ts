@@ -4,7 +4,7 @@ import { encodeChatRow } from '../tokenizer/assistant-mask.ts'
 import type { TemplateMessage } from '../tokenizer/chat-template.ts'
 import { type EncodedExample, type EncodeOptions, type RowEncoder, RowFault } from './encode.ts'
 import type { Example } from './example.ts'
-import type { Json } from './messages.ts'
+import { chatOf, type Json } from './messages.ts'
 import { nameOf, SIDES } from './preference-rows.ts'
 
 /** Two texts in one: first the conversation with the preferred answer, then with the other. */
@@ -17,8 +17,8 @@ export interface PreferenceExample extends Example {
 export const preferenceEncoder = (options: EncodeOptions): RowEncoder => ({
   formats: ['preference'],
   encode(line, row): EncodedExample & PreferenceExample {
-    const { messages, tools } = row.input as Json
-    const asked = (messages as readonly TemplateMessage[]).map((message) =>
+    const { messages, tools } = chatOf(row.input as Json)
+    const asked = messages.map((message) =>
       message.role === 'assistant' ? { ...message, weight: 0 } : message,
     )
     const sides = SIDES.map((names) => {
@@ -26,7 +26,7 @@ export const preferenceEncoder = (options: EncodeOptions): RowEncoder => ({
       const answer = (row[name] as readonly TemplateMessage[])[0]!
       const encoded = encodeChatRow(options, {
         messages: [...asked, { ...answer, weight: 1 }],
-        tools: tools as readonly unknown[] | undefined,
+        tools,
       })
       const tokens = encoded.tokens.slice(0, options.max_sequence_length)
       const weights = encoded.weights.slice(0, tokens.length)

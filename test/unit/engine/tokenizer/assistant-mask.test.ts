@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest'
+import { chatOf } from '../../../../src/engine/datasets/messages.ts'
 import { encodeChatPrompt, encodeChatRow } from '../../../../src/engine/tokenizer/assistant-mask.ts'
 import { byteLevelAlphabet } from '../../../../src/engine/tokenizer/token-bytes.ts'
 import { buildTokenizer } from '../../../../src/engine/tokenizer/tokenizer.ts'
@@ -95,3 +96,54 @@ test('who cannot use so many tokens hears of it before the spans are looked for'
   expect(told[0]).toBeGreaterThan(all / 8)
   expect(told[0]).toBeLessThanOrEqual(all)
 }, 60_000)
+
+/** As Llama 3 has it: what can be called first, calls and their answers as turns of their own. */
+const withTools = `{%- if tools %}<tools>{% for t in tools %}{{ t.function.name }}: {{ t.function.parameters | tojson }}{% endfor %}</s>{% endif -%}
+{%- for m in messages -%}
+<{{ m.role }}>{% if m.tool_calls %}{% for c in m.tool_calls %}{{ c.function.name }}({{ c.function.arguments | tojson }}){% endfor %}{% else %}{{ m.content }}{% endif %}</s>
+{%- endfor -%}
+{%- if add_generation_prompt %}<assistant>{% endif %}`
+
+test('with tools a row is the prompt that serving makes, and the answer', () => {
+  const coder = { tokenizer, chat_template: withTools }
+  const tools = [
+    { type: 'function', function: { name: 'add', parameters: { type: 'object', a: 'number' } } },
+  ]
+  const call = { name: 'add', arguments: '{"a": 1, "b": 2}' }
+  const messages = [
+    { role: 'user', content: '1 + 2?' },
+    {
+      role: 'assistant',
+      content: null,
+      tool_calls: [{ id: '1', type: 'function', function: call }],
+    },
+    { role: 'tool', tool_call_id: '1', content: '3' },
+    { role: 'assistant', content: 'It is 3.' },
+  ]
+  const row = encodeChatRow(coder, { messages, tools })
+  const first = encodeChatPrompt(coder, { messages: messages.slice(0, 1), tools })
+  const called = tokenizer.encode('add({"a": 1, "b": 2})</s>')
+  const second = encodeChatPrompt(coder, { messages: messages.slice(0, 3), tools })
+  const answer = tokenizer.encode('It is 3.</s>')
+  expect(row.tokens).toEqual([...second, ...answer])
+  expect(second.slice(0, first.length + called.length)).toEqual([...first, ...called])
+  expect(tokenizer.decode(first)).toContain('add: {"type": "object", "a": "number"}')
+  expect(row.weights).toEqual([
+    ...first.map(() => 0),
+    ...called.map(() => 1),
+    ...second.slice(first.length + called.length).map(() => 0),
+    ...answer.map(() => 1),
+  ])
+
+  // The same chat as it was written before there were tools.
+  const old = chatOf({
+    functions: tools.map((tool) => tool.function),
+    messages: [
+      messages[0],
+      { role: 'assistant', content: null, function_call: call },
+      { role: 'function', name: 'add', content: '3' },
+      messages[3],
+    ],
+  })
+  expect(encodeChatRow(coder, old)).toEqual(row)
+})
