@@ -52,7 +52,7 @@ export function buildStep(mapped: MappedWeights, layout: LoraLayout, shape: Step
     const hidden = architecture.hidden(flat, model, config, attend) // [N, D]
 
     // The head is most of a small model's work: only supervised places reach it.
-    const supervised: Value = op.gather(hidden, index) // [S, D]
+    const supervised: Value = op.pick(hidden, index) // [S, D]
     const head = architecture.head(model, config)
     const { loss, correct } = op.headLoss(supervised, head, targets, weights)
     return { loss, correct, parts }

@@ -78,19 +78,38 @@ export function split(x: Value, axis: number, lengths: readonly number[]): Value
 
 /** Rows of x [N, ...] by index [...] (int64, in range) → [...index, ...]. */
 export function gather(x: Value, index: Value): Value {
-  const dims = [...index.dims, ...x.dims.slice(1)]
-  const y = emitOne('Gather', [x, index], { dtype: x.dtype, dims }, { attributes: { axis: 0 } })
-  // Each row gets the sum of what its copies got: dx = 0 everywhere, then dx[index] += dy.
-  return withGradient('Gather', y, [x, index], (dy) => {
-    if (index.dims.length !== 1)
-      throw new Error(`autodiff: Gather goes back for a vector of rows only, got [${index.dims}]`)
-    const shape = constant(int64([x.dims.length], staticDims(x.dims)))
-    const zeros = emitOne('ConstantOfShape', [shape], { dtype: 'float32', dims: x.dims })
-    const rows = emitOne('Unsqueeze', [index, ints(1)], {
-      dtype: 'int64',
-      dims: [index.dims[0]!, 1],
-    })
-    const dx = emitOne('ScatterND', [zeros, rows, dy], x, { attributes: { reduction: 'add' } })
-    return [dx, undefined]
+  // Each row gets the sum of what its copies got: dx = 0 everywhere, then dx[index] += dy. ScatterND would do so from
+  // several threads at once and lose some of it (docs/facts.md); ScatterElements goes from one to the next.
+  return gatherRows(x, index, (zeros, dy) => {
+    const rows = emitOne('Unsqueeze', [index, ints(1)], { dtype: 'int64', dims: [dy.dims[0]!, 1] })
+    const everywhere = emitOne('Expand', [rows, shapeOf(dy)], { dtype: 'int64', dims: dy.dims })
+    const attributes = { axis: 0, reduction: 'add' }
+    return emitOne('ScatterElements', [zeros, everywhere, dy], x, { attributes })
   })
 }
+
+/** Rows of x [N, D] by an index [S] that names none of them twice. */
+export const pick = (x: Value, index: Value): Value =>
+  gatherRows(x, index, (zeros, dy) => {
+    const rows = emitOne('Unsqueeze', [index, ints(1)], { dtype: 'int64', dims: [dy.dims[0]!, 1] })
+    return emitOne('ScatterND', [zeros, rows, dy], x)
+  })
+
+function gatherRows(x: Value, index: Value, scatter: (zeros: Value, dy: Value) => Value): Value {
+  const dims = [...index.dims, ...x.dims.slice(1)]
+  const y = emitOne('Gather', [x, index], { dtype: x.dtype, dims }, { attributes: { axis: 0 } })
+  return withGradient('Gather', y, [x, index], (dy) => {
+    if (index.dims.length !== 1 || x.dims.length !== 2)
+      throw new Error(
+        `autodiff: Gather goes back for a vector of rows of a matrix only, got [${index.dims}] of [${x.dims}]`,
+      )
+    const shape = constant(int64([x.dims.length], staticDims(x.dims)))
+    const zeros = emitOne('ConstantOfShape', [shape], { dtype: 'float32', dims: x.dims })
+    return [scatter(zeros, dy), undefined]
+  })
+}
+
+const shapeOf = (x: Value): Value =>
+  x.dims.every((d) => typeof d === 'number')
+    ? ints(...staticDims(x.dims))
+    : emitOne('Shape', [x], { dtype: 'int64', dims: [x.dims.length] })

@@ -167,7 +167,7 @@ function classifier(
   const graphs = encoderGraphs(weights, layout, shape, ({ hidden, weights: model, bound }) => {
     const index = input('index', 'int64', ['S'])
     const share = input('weights', 'float32', ['S'])
-    const logits = logitsOf(op.gather(hidden, index), model)
+    const logits = logitsOf(op.pick(hidden, index), model)
     const loss =
       task === 'several'
         ? op.binaryCrossEntropy(logits, input('targets', 'float32', ['S', L]), share)

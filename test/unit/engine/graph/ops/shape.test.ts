@@ -1,6 +1,9 @@
 import { expect, test } from 'vitest'
+import { gradients } from '../../../../../src/engine/graph/autodiff.ts'
 import { constant, input } from '../../../../../src/engine/graph/graph.ts'
+import { encodeOnnx } from '../../../../../src/engine/graph/onnx.ts'
 import * as op from '../../../../../src/engine/graph/ops/ops.ts'
+import { createSession } from '../../../../../src/engine/runtime/session.ts'
 import { int64 } from '../../../../../src/engine/tensor.ts'
 import { expectGradient } from '../../../../support/gradient.ts'
 
@@ -24,6 +27,29 @@ test('concat: each part gets its piece', () =>
 
 test('gather: a row taken twice gets both gradients', () =>
   expectGradient((x) => op.gather(x, constant(int64([3], [2, 0, 2]))), [[3, 2]]))
+
+test('pick: rows by an index that names none twice', () =>
+  expectGradient((x) => op.pick(x, constant(int64([2], [2, 0]))), [[3, 2]]))
+
+test('gather: with several threads too, no copy of a row is lost on the way back', async () => {
+  // Large enough that the runtime shares it out among its threads.
+  const [N, D, V] = [4096, 768, 3]
+  const x = input('x', 'float32', [V, D])
+  const index = input('index', 'int64', [N])
+  const [dx] = gradients(op.sumAll(op.gather(x, index)), [x])
+  await using session = await createSession(encodeOnnx({ dx: dx! }), { threads: 2 })
+  const feeds = {
+    index: int64(
+      [N],
+      Int32Array.from({ length: N }, (_, i) => i % V),
+    ),
+  }
+  for (let i = 0; i < 10; i++) {
+    const { data } = (await session.run(feeds)).dx!
+    const counted = Array.from({ length: V }, (_, row) => Math.ceil((N - row) / V))
+    expect([...data]).toEqual(counted.flatMap((count) => new Array(D).fill(count)))
+  }
+})
 
 test('slices outside their axis are refused', () => {
   const x = input('x', 'float32', [2, 4])
