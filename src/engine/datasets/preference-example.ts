@@ -31,21 +31,19 @@ export const preferenceEncoder = (options: EncodeOptions): RowEncoder => ({
       const tokens = encoded.tokens.slice(0, options.max_sequence_length)
       const weights = encoded.weights.slice(0, tokens.length)
       const truncated = tokens.length < encoded.tokens.length
-      if (!weights.includes(1))
-        throw new RowFault(
-          'nothing_to_learn',
-          `/${name}`,
-          truncated
-            ? `is longer than ${options.max_sequence_length} tokens, and nothing is left of '${name}'`
-            : `holds nothing to learn in '${name}'`,
-        )
+      if (!truncated && !weights.includes(1))
+        throw new RowFault('nothing_to_learn', `/${name}`, `holds nothing to learn in '${name}'`)
       return { tokens, weights, truncated }
     })
+    // Of a pair that lost one of its answers nothing is learned.
+    const whole = sides.every(({ weights }) => weights.includes(1))
     return {
       line,
       tokens: Int32Array.from(sides.flatMap(({ tokens }) => tokens)),
       // Nothing predicts the first token of either.
-      weights: Float32Array.from(sides.flatMap(({ weights }) => [0, ...weights.slice(1)])),
+      weights: Float32Array.from(
+        sides.flatMap(({ weights }) => [0, ...weights.slice(1).map((w) => (whole ? w : 0))]),
+      ),
       preferred: sides[0]!.tokens.length,
       truncated: sides.some(({ truncated }) => truncated),
       skipped: 0,

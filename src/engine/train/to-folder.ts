@@ -4,6 +4,7 @@ import { access, mkdir, rename, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { invalidRequest } from '../../errors.ts'
 import type { Thread } from '../runtime/thread.ts'
+import type { MethodName } from './methods/index.ts'
 import type { FileReport, Hyperparameters, TrainEvent, TrainThreadRequest } from './request.ts'
 
 export interface TrainFolderRequest {
@@ -15,6 +16,7 @@ export interface TrainFolderRequest {
   cache: string
   /** The PEFT folder to write: `adapter_model.safetensors` and `adapter_config.json`. */
   out: string
+  method: MethodName
   hyperparameters: Hyperparameters
   seed: number
 }
@@ -22,7 +24,7 @@ export interface TrainFolderRequest {
 /** Checks the rows, trains, and writes the adapter at each epoch's end, so that the last one stands. */
 export async function* trainFolder(
   thread: Thread<TrainThreadRequest, TrainEvent>,
-  { folder, model, cache, out, hyperparameters, seed }: TrainFolderRequest,
+  { folder, model, cache, out, method, hyperparameters, seed }: TrainFolderRequest,
   signal?: AbortSignal,
 ): AsyncGenerator<TrainEvent, void, undefined> {
   const training = { path: resolve(folder, 'train.jsonl') }
@@ -30,7 +32,7 @@ export async function* trainFolder(
   const valid = { path: resolve(folder, 'valid.jsonl') }
   const data = {
     model: resolve(model),
-    method: 'supervised' as const,
+    method,
     training,
     ...((await exists(valid.path)) && { validation: valid }),
   }

@@ -2,7 +2,7 @@
 
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -71,6 +71,101 @@ describe.skipIf(stories.missing)('luthier train', () => {
 
     expect(await chat('Cat 3', '--adapter', out, '--max-tokens', '16')).toContain('says miaow')
     expect(await chat('Cat 3', '--max-tokens', '16')).not.toContain('miaow')
+  })
+
+  test('takes every adapter kind, and chat answers with what it wrote', async () => {
+    await write('train.jsonl', rows(12))
+    const out = join(folder, 'adapter')
+    const options = [
+      '--out',
+      out,
+      '--epochs',
+      '20',
+      '--rank',
+      '4',
+      '--alpha',
+      '6',
+      '--rslora',
+      '--dora',
+    ]
+    const more = [
+      '--dropout',
+      '0.05',
+      '--loraplus-ratio',
+      '2',
+      '--target-modules',
+      'q_proj,down_proj',
+    ]
+    const schedule = [
+      '--schedule',
+      'cosine',
+      '--warmup',
+      '0.1',
+      '--weight-decay',
+      '0',
+      '--max-grad-norm',
+      '2',
+    ]
+    const ended = await train(...options, ...more, ...schedule)
+    expect(ended.code, ended.stderr).toBe(0)
+    expect(JSON.parse(await readFile(join(out, 'adapter_config.json'), 'utf8'))).toMatchObject({
+      r: 4,
+      lora_alpha: 6,
+      lora_dropout: 0.05,
+      use_rslora: true,
+      use_dora: true,
+      target_modules: ['q_proj', 'down_proj'],
+    })
+    expect(await chat('Cat 3', '--adapter', out, '--max-tokens', '16')).toContain('says miaow')
+  })
+
+  test('learns from preferences, and leaves out rows that are too long', async () => {
+    const answer = (content: string) => [{ role: 'assistant', content }]
+    const pair = (asked: string, i: number) => ({
+      input: { messages: [{ role: 'user', content: `${asked} ${i}` }] },
+      preferred_output: answer('says miaow'),
+      non_preferred_output: answer('says nothing at all'),
+    })
+    const pairs = Array.from({ length: 10 }, (_, i) => pair('Cat', i))
+    await write('train.jsonl', [...pairs, pair('Cat'.repeat(100), 0)])
+    const out = join(folder, 'adapter')
+    const limits = ['--max-length', '64', '--truncation', 'drop']
+    const ended = await train(
+      '--out',
+      out,
+      '--method',
+      'dpo',
+      '--beta',
+      '0.3',
+      '--epochs',
+      '3',
+      ...limits,
+    )
+    expect(ended.code, ended.stderr).toBe(0)
+    expect(ended.stdout).toContain('10 rows, ')
+    expect(ended.stdout).toContain('1 example(s) are longer than 64 tokens and were dropped.')
+    expect(ended.stderr).toMatch(/step 9\/9, loss 0\.\d+/)
+  })
+
+  test('renders the tools of a row by the template of the model', async () => {
+    const template =
+      '{% for t in tools or [] %}{{ t.function.name }};{% endfor %}{% for m in messages %}{{ m.content }}\n{% endfor %}'
+    await rm(join(home, 'models', 'stories260k'), { recursive: true })
+    await cp(stories.path, join(home, 'models', 'stories260k'), { recursive: true })
+    await writeFile(join(home, 'models', 'stories260k', 'chat_template.jinja'), template)
+    const tokensOf = async (tools: object[]) => {
+      await write(
+        'train.jsonl',
+        rows(10).map((row) => ({ ...row, tools })),
+      )
+      const { stdout } = await train('--out', join(folder, 'adapter'), '--epochs', '1')
+      return /10 rows, (\d+) tokens, (\d+) of them learned/.exec(stdout)!.slice(1).map(Number)
+    }
+    const [plain, learned] = await tokensOf([])
+    const tool = { type: 'function', function: { name: 'feed_the_cat' } }
+    const [withTools, same] = await tokensOf([tool])
+    expect(withTools).toBeGreaterThan(plain! + 10 * 5)
+    expect(same).toBe(learned)
   })
 
   test('names every bad row and writes nothing', async () => {
