@@ -3,7 +3,7 @@
 import { resolve } from 'node:path'
 import { type LogLevel, logLevels } from './log.ts'
 
-const precisions = ['auto', 'fp32', 'int8', 'int4'] as const
+const precisions = ['auto', 'fp32', 'int8'] as const
 const devices = ['auto', 'cpu', 'webgpu', 'cuda'] as const
 const roles = ['all', 'api', 'worker'] as const
 
@@ -95,8 +95,6 @@ export const readConfig = (env: Environment): Config => {
     workerUrl: read('LUTHIER_WORKER_URL'),
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
   }
-  if (!['auto', 'fp32'].includes(config.precision))
-    mistakes.push(`LUTHIER_PRECISION: '${config.precision}' is not supported yet; use auto or fp32`)
   if (config.devices.some((device) => device !== 'auto' && device !== 'cpu'))
     mistakes.push(`LUTHIER_DEVICE: only auto and cpu are supported yet, not '${config.devices}'`)
   if (config.role !== 'all' && config.databaseUrl === undefined)

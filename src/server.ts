@@ -112,6 +112,7 @@ export const startServer = async (
         models,
         log,
         cache: join(cache, 'weights'),
+        precision: config.precision,
         adapterFile,
         takeTurn: device.turns('training'),
         folders: [config.home, config.models, tmpdir()],

@@ -70,6 +70,9 @@ async function report(events: AsyncIterable<TrainEvent>) {
         progress.end()
         console.log(`${event.step} steps, ${event.trained_tokens} tokens learned`)
         break
+      case 'precision':
+        console.log(`precision ${event.precision}: ${event.reason}`)
+        break
       case 'started':
       case 'stopped':
       case 'state':

@@ -19,6 +19,7 @@ export interface TrainingOptions {
   dora?: true
   loraplusRatio?: number
   beta?: NonNullable<Hyperparameters['beta']>
+  precision?: NonNullable<Hyperparameters['precision']>
   schedule?: NonNullable<Hyperparameters['lr_schedule']>
   warmup?: number
   weightDecay?: number
@@ -47,6 +48,9 @@ export const withTrainingOptions = (command: Command): Command =>
     .option('--dora', 'train the lengths of weights by themselves')
     .option('--loraplus-ratio <x>', 'learning rate of B as a multiple of that of A', positive)
     .option('--beta <x>', 'of dpo: how closely the model is kept to its start', autoOrNumber)
+    .addOption(
+      new Option('--precision <name>', 'of the frozen weights').choices(['auto', 'fp32', 'int8']),
+    )
     .addOption(
       new Option('--schedule <name>', 'of the learning rate').choices([
         'linear',
@@ -82,6 +86,7 @@ export function hyperparametersOf(options: TrainingOptions): Hyperparameters {
       loraplus_lr_ratio: options.loraplusRatio,
       beta: options.beta,
       lr_schedule: options.schedule,
+      precision: options.precision,
       warmup_ratio: options.warmup,
       weight_decay: options.weightDecay,
       max_grad_norm: options.maxGradNorm,

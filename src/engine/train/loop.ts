@@ -3,6 +3,7 @@
 import { invalidRequest } from '../../errors.ts'
 import { encodeFile } from '../datasets/encode.ts'
 import type { Example } from '../datasets/example.ts'
+import { withInt8 } from '../models/int8.ts'
 import { uniform } from '../random.ts'
 import type { HandlerContext } from '../runtime/thread.ts'
 import { openTokenizer } from '../tokenizer/tokenizer.ts'
@@ -11,15 +12,19 @@ import { mapWeights } from '../weights/mapped.ts'
 import { adapterSubject } from './adapter-subject.ts'
 import { methodOf } from './methods/index.ts'
 import { createMoments } from './optimizer.ts'
+import { choosePrecision, type Precision } from './precision.ts'
 import type { StepMetrics, TrainEvent, TrainRequest } from './request.ts'
 import { decodeState, encodeState } from './save.ts'
 import { learningRate } from './schedule.ts'
-import { createTrainer } from './trainer.ts'
+import type { Subject } from './subject.ts'
+import { createTrainer, type TrainState } from './trainer.ts'
 
 /** A lost process may cost so many seconds of training. */
 const SECONDS_AT_RISK = 60
 /** Keeping the state may cost so much of the time. */
 const SAVE_SHARE = 0.03
+/** Examples that `precision: auto` is tried on, at most. */
+const TRIAL_EXAMPLES = 16
 
 /**
  * Trains from the beginning or from `request.state` on; the same request gives the same bytes either way.
@@ -48,28 +53,48 @@ export async function* train(
   const validation = request.validation ? await encode(request.validation.path) : []
   const { initial } = request
   const known = [...examples, ...validation]
-  const setup = { checkpoint, weights, plan, seed, initial, examples: known }
-  const subject = 'subject' in method ? method.subject(setup) : adapterSubject(method, setup)
-
-  // Where it starts.
-  const saved = request.state && decodeState(request.state, subject.parameters)
-  const state = saved?.state ?? {
+  const subjectIn = async (precision: Precision) => {
+    const given = precision === 'int8' ? await withInt8(weights, request.cache, tokenizer) : weights
+    const setup = { checkpoint, weights: given, plan, seed, initial, examples: known }
+    return 'subject' in method ? method.subject(setup) : adapterSubject(method, setup)
+  }
+  const open = async (subject: Subject, state: TrainState) =>
+    createTrainer(state, {
+      objective: subject.objective,
+      threads: plan.threads,
+      weightDecay: plan.weight_decay,
+      maxGradNorm: plan.max_grad_norm,
+      rates: subject.rates,
+      seed,
+      turn,
+    })
+  const afresh = async (subject: Subject): Promise<TrainState> => ({
     step: 0,
     adapter: await subject.start(),
     moments: createMoments(subject.parameters),
+  })
+  let { precision } = plan
+  if (precision === 'auto') {
+    const trial = async (precision: Precision) => {
+      const subject = await subjectIn(precision)
+      return open(subject, await afresh(subject))
+    }
+    const choice = await choosePrecision(
+      { fp32: () => trial('fp32'), int8: () => trial('int8') },
+      examples.slice(0, Math.min(plan.batch_size, TRIAL_EXAMPLES)),
+    )
+    yield { type: 'precision', ...choice }
+    precision = choice.precision
   }
+  const subject = await subjectIn(precision)
+
+  // Where it starts.
+  const saved = request.state && decodeState(request.state, subject.parameters)
+  const state = saved?.state ?? (await afresh(subject))
   let trained_tokens = saved?.trained_tokens ?? 0
   let unvalidated = saved?.unvalidated
 
-  await using trainer = await createTrainer(state, {
-    objective: subject.objective,
-    threads: plan.threads,
-    weightDecay: plan.weight_decay,
-    maxGradNorm: plan.max_grad_norm,
-    rates: subject.rates,
-    seed,
-    turn,
-  })
+  await using trainer = await open(subject, state)
   const save = (): TrainEvent => ({
     type: 'state',
     step: state.step,

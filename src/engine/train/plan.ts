@@ -3,7 +3,8 @@
 
 import { invalidRequest } from '../../errors.ts'
 import { packExamples } from '../datasets/pack.ts'
-import { familyOf, type ModelConfig } from '../weights/model-config.ts'
+import { elements } from '../tensor.ts'
+import { familyOf, type ModelConfig, requiredTensors } from '../weights/model-config.ts'
 import type { Facts, Method } from './methods/method.ts'
 import type { Hyperparameters, LoraOptions, Plan } from './request.ts'
 import type { StepShape } from './step.ts'
@@ -74,11 +75,26 @@ export function resolvePlan(input: PlanInput): Plan {
     row_length: shape.length,
     rows: shape.rows,
     threads,
-    precision: 'fp32',
+    precision: choosablePrecision(input, reasons),
     ...own,
     ...(input.facts && { facts: input.facts }),
     reasons,
   }
+}
+
+/** Frozen weights below which a product is over before int8 has gained anything. */
+const SMALL_MODEL = 20_000_000
+
+function choosablePrecision(
+  { hyperparameters, config }: PlanInput,
+  reasons: string[],
+): Plan['precision'] {
+  const { precision = 'auto' } = hyperparameters
+  if (precision !== 'auto') return precision
+  const weights = [...requiredTensors(config).values()].reduce((sum, d) => sum + elements(d), 0)
+  if (weights >= SMALL_MODEL) return 'auto'
+  reasons.push('precision fp32: the model is too small to be faster in int8')
+  return 'fp32'
 }
 
 /** Three passes; more over a small file, so that it is seen 100 times in all; fewer over a very large one. */

@@ -4,6 +4,7 @@ import type { ClassificationTask } from '../datasets/classification-rows.ts'
 import type { Truncation } from '../datasets/encode.ts'
 import type { InspectedFile } from '../datasets/inspect-file.ts'
 import type { MethodName } from './methods/index.ts'
+import type { Precision } from './precision.ts'
 
 /** A hyperparameter that `inspect` turns into a number. */
 export type Auto<T> = T | 'auto'
@@ -45,6 +46,8 @@ export interface Hyperparameters {
   warmup_ratio?: number
   weight_decay?: number
   max_grad_norm?: number
+  /** Of the frozen products; `auto`, or absent: whichever is faster without learning differently. */
+  precision?: Auto<Precision>
   /** Of the method dpo. */
   beta?: Auto<number>
 }
@@ -87,7 +90,8 @@ export interface Plan {
   row_length: number
   rows: number
   threads: number
-  precision: 'fp32'
+  /** `auto` is decided by a short trial when training first starts, and told by an event. */
+  precision: Auto<Precision>
   /** Of the method dpo. */
   beta?: number
   /** What the method found in the training file and needs again: how many classes there are, and which. */
@@ -144,6 +148,8 @@ export interface StepMetrics {
 
 export type TrainEvent =
   | Inspection
+  /** What `auto` has come to: to be kept in the plan before anything else happens. */
+  | { type: 'precision'; precision: Precision; reason: string }
   | { type: 'started'; step: number; total_steps: number }
   | { type: 'step'; metrics: StepMetrics /** supervised tokens so far */; trained_tokens: number }
   /** All that resume needs. Yielded often enough that at most a minute is lost, at epoch ends and when stopped. */

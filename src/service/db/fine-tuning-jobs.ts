@@ -203,6 +203,20 @@ export async function setPlan(tx: Db, id: string, plan: Plan): Promise<void> {
   ])
 }
 
+/** Replaces the plan's `precision: auto`, once, and adds the reason to the others. */
+export async function setPrecision(
+  tx: Db,
+  id: string,
+  { precision, reason }: { precision: Plan['precision']; reason: string },
+): Promise<void> {
+  await tx.query(
+    `update fine_tuning_jobs
+     set plan = plan || jsonb_build_object('precision', $2::text, 'reasons', plan->'reasons' || to_jsonb($3::text))
+     where id = $1 and plan->>'precision' = 'auto'`,
+    [id, precision, reason],
+  )
+}
+
 export async function setEstimatedFinish(tx: Db, id: string, at: Date): Promise<void> {
   await tx.query('update fine_tuning_jobs set estimated_finish = $2 where id = $1', [id, at])
 }

@@ -35,7 +35,10 @@ export function hyperparametersOf(method: JobMethod): Hyperparameters {
 /** What a job shows: every `auto` becomes the plan's number once there is a plan; the rest stays as sent. */
 export const resolvedHyperparameters = (
   kept: Hyperparameters,
-  plan: Pick<Plan, 'n_epochs' | 'batch_size' | 'learning_rate_multiplier' | 'beta'> | null,
+  plan: Pick<
+    Plan,
+    'n_epochs' | 'batch_size' | 'learning_rate_multiplier' | 'precision' | 'beta'
+  > | null,
 ): Hyperparameters =>
   plan
     ? {
@@ -43,6 +46,7 @@ export const resolvedHyperparameters = (
         n_epochs: plan.n_epochs,
         batch_size: plan.batch_size,
         learning_rate_multiplier: plan.learning_rate_multiplier,
+        ...(kept.precision === 'auto' && { precision: plan.precision }),
         ...(plan.beta !== undefined && { beta: plan.beta }),
       }
     : kept

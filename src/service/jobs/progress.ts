@@ -16,6 +16,7 @@ import {
   setError,
   setEstimatedFinish,
   setPlan,
+  setPrecision,
   setResult,
   setState,
 } from '../db/fine-tuning-jobs.ts'
@@ -82,6 +83,24 @@ export class Progress {
         dedupe_key: 'plan',
         message: `Training plan: ${plan.n_epochs} epoch(s), batch size ${plan.batch_size}, learning rate ${plan.learning_rate}, ${plan.total_steps} steps`,
         data: { kind: 'plan', reasons: plan.reasons },
+      })
+    })
+  }
+
+  /** What `precision: auto` has come to, for this claim and every later one. */
+  precision({
+    precision,
+    reason,
+  }: Pick<Saved<'precision'>, 'precision' | 'reason'>): Promise<void> {
+    const { id } = this.#lease
+    return this.#write(async (tx) => {
+      await setPrecision(tx, id, { precision, reason })
+      await insertWorkEvent(tx, {
+        id: newId('ftevent-'),
+        work_id: id,
+        dedupe_key: 'precision',
+        message: `Precision: ${precision} (${reason})`,
+        data: { kind: 'precision', precision, reason },
       })
     })
   }

@@ -1,7 +1,7 @@
 // One fine-tuning job, from its files to its model: drives the training thread and keeps what it yields.
 
 import type { Thread } from '../../engine/runtime/thread.ts'
-import type { TrainEvent, TrainThreadRequest } from '../../engine/train/request.ts'
+import type { Hyperparameters, TrainEvent, TrainThreadRequest } from '../../engine/train/request.ts'
 import { ApiError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import type { FineTuningJob } from '../db/fine-tuning-jobs.ts'
@@ -36,6 +36,8 @@ export interface RunJobDeps {
   spawnThread: () => TrainingThread
   /** Makes a new model resident before it is announced, so that it answers at once. */
   warm?: (project_id: string, model: string) => Promise<void>
+  /** Of frozen weights in training, where the job does not say. */
+  precision: NonNullable<Hyperparameters['precision']>
   log: Logger
   /** What is counted of training. */
   metrics?: Pick<Metrics, 'stepped' | 'rested'>
@@ -130,9 +132,10 @@ class Run {
   ): Promise<boolean> {
     const sent = hyperparametersOf(job.method)
     // What the adapter is stays; how much of it is dropped in training is the job's.
+    const precise = { ...sent, precision: sent.precision ?? this.#deps.precision }
     const hyperparameters = job.initial
-      ? { ...sent, lora: { ...job.initial.lora, dropout: sent.lora?.dropout ?? 0 } }
-      : sent
+      ? { ...precise, lora: { ...job.initial.lora, dropout: sent.lora?.dropout ?? 0 } }
+      : precise
     const request = { type: 'inspect' as const, ...files, hyperparameters }
     // Reading a large file is not worth waiting for; there is nothing to save yet either.
     const quit = () => void thread[Symbol.asyncDispose]()
@@ -227,6 +230,9 @@ class Run {
           await this.#progress.succeeded(job, event)
           ended = true
           return tell({ step: event.step }, 'job succeeded')
+        case 'precision':
+          await this.#progress.precision(event)
+          return tell({ precision: event.precision, reason: event.reason }, 'precision chosen')
         case 'started':
           started = true
           tell({ step: event.step }, 'training started')

@@ -96,6 +96,21 @@ async function run(progress: Progress, id: string, job: () => Promise<FineTuning
   }
 }
 
+test('what a trial chose is kept in the plan and told once', async () => {
+  const { lease, job, events } = await claimedJob()
+  const progress = new Progress(service.stores, lease)
+  await progress.planned({ ...plan, precision: 'auto' }, [])
+  await progress.started()
+  for (const reason of ['twice as fast', 'again'])
+    await progress.precision({ precision: 'int8', reason })
+  expect((await job()).plan).toMatchObject({ precision: 'int8' })
+  const told = (await events()).filter((e: { message: string }) => /^Precision/.test(e.message))
+  expect(told.map((e: { message: string }) => e.message)).toEqual([
+    'Precision: int8 (twice as fast)',
+  ])
+  await progress.failed({ error: { code: 'server_error', message: 'x', param: null }, errors: [] })
+})
+
 test('a job is told, measured, saved and ends with a model', async () => {
   const { id, lease, job, events } = await claimedJob('gpt-4o-mini')
   const before = await stored()

@@ -31,6 +31,7 @@ describe.skipIf(stories.missing)('fine-tuning jobs on a real model', () => {
       stores: service.stores,
       models: service.models,
       cache: join(service.folder, 'weights'),
+      precision: 'auto',
       log: testLog,
       adapterFile: service.adapterFile,
       takeTurn: service.device.turns('training'),
@@ -128,6 +129,25 @@ describe.skipIf(stories.missing)('fine-tuning jobs on a real model', () => {
     expect(checkpoints.body.data.map((c: { step_number: number }) => c.step_number)).toEqual([
       24, 21, 18,
     ])
+  })
+
+  test('a job in int8 shows its precision, learns, and ends as another adapter than in fp32', async () => {
+    await using _ = train()
+    const [int8, fp32] = [
+      await create({ n_epochs: 4, batch_size: 4, precision: 'int8' }),
+      await create({ n_epochs: 4, batch_size: 4, precision: 'fp32' }),
+    ]
+    await ended(int8)
+    await ended(fp32)
+    expect(await job(int8)).toMatchObject({
+      status: 'succeeded',
+      method: { supervised: { hyperparameters: { precision: 'int8' } } },
+    })
+    expect(await adapterOf(int8)).not.toEqual(await adapterOf(fp32))
+    const losses = (await events(int8))
+      .filter((event: { type: string }) => event.type === 'metrics')
+      .map((event: { data: { train_loss: number } }) => event.data.train_loss)
+    expect(losses[0]).toBeLessThan(losses.at(-1))
   })
 
   test('bad rows fail the job with all of them in its error event', async () => {

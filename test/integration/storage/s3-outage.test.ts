@@ -76,6 +76,7 @@ describe.skipIf(stories.missing || !s3Server())(`an outage of S3 (${NO_S3})`, ()
       stores: service.stores,
       models: service.models,
       cache: join(service.folder, 'weights'),
+      precision: 'auto',
       log: testLog,
       adapterFile: service.adapterFile,
       takeTurn: service.device.turns('training'),

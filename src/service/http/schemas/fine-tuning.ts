@@ -71,6 +71,12 @@ const tuningHyperparameters = {
   warmup_ratio: Type.Optional(Type.Number({ minimum: 0, maximum: 1 })),
   weight_decay: Type.Optional(Type.Number({ minimum: 0 })),
   max_grad_norm: Type.Optional(Type.Number({ exclusiveMinimum: 0 })),
+  precision: Type.Optional(
+    Type.Enum(['auto', 'fp32', 'int8'], {
+      description:
+        'Of the frozen weights. auto takes int8 where it is faster and its gradient is nearly that of fp32.',
+    }),
+  ),
 }
 
 const encoderHyperparameters = Type.Object(

@@ -107,6 +107,35 @@ test('with dropout, DoRA and LoRA+ too, a stop costs nothing', async () => {
   expect(first(whole).grad_norm).not.toBeCloseTo(first(without).grad_norm, 3)
 })
 
+describe('precision', () => {
+  const own = (events: TrainEvent[]) => events.filter((e) => e.type === 'precision')
+
+  test('auto is tried before the start, told once, and then trains as if it had been named', async () => {
+    const events = await collect({ plan: { ...plan, precision: 'auto' } })
+    const [choice] = own(events)
+    expect(events[0]).toBe(choice)
+    expect(own(events)).toHaveLength(1)
+    if (choice?.type !== 'precision') throw new Error('nothing was chosen')
+    expect(choice.reason).toMatch(/int8 is \d.* times as fast as fp32 here.*cosine of 0\.9|1\.0/)
+    const { precision } = choice
+    expect(adapters(events)).toEqual(adapters(await collect({ plan: { ...plan, precision } })))
+  })
+
+  test('int8 learns otherwise than fp32, but no worse, and a stop costs nothing', async () => {
+    const int8 = { ...plan, precision: 'int8' } as const
+    const events = await collect({ plan: int8 })
+    expect(own(events)).toEqual([])
+    const exact = await collect()
+    expect(adapters(events)).not.toEqual(adapters(exact))
+    const last = steps(events).at(-1)!.full_valid_loss!
+    expect(last).toBeCloseTo(steps(exact).at(-1)!.full_valid_loss!, 1)
+
+    const stopped = await collect({ plan: int8 }, 4)
+    const state = stopped.findLast((e) => e.type === 'state')!.state
+    expect(adapters(await collect({ plan: int8, state })).at(-1)).toEqual(adapters(events).at(-1))
+  })
+})
+
 test('what is stopped tells the adapter as it stands', async () => {
   const events = await collect({}, 3)
   const stopped = events.at(-2)!

@@ -29,12 +29,19 @@ test('auto resolves by the size of the file, and says why', () => {
     expect.stringContaining('n_epochs 3'),
     expect.stringContaining('batch_size 8'),
     expect.stringContaining('learning_rate_multiplier 1'),
+    expect.stringContaining('precision fp32: the model is too small'),
   ])
 })
 
 test('what the owner sent is kept, and a rate of their own overrides the multiplier', () => {
-  const sent = plan(100, { n_epochs: 2, batch_size: 16, learning_rate_multiplier: 2 })
+  const sent = plan(100, {
+    n_epochs: 2,
+    batch_size: 16,
+    learning_rate_multiplier: 2,
+    precision: 'int8',
+  })
   expect(sent).toMatchObject({ n_epochs: 2, batch_size: 16, total_steps: 14, reasons: [] })
+  expect(sent.precision).toBe('int8')
   expect(sent.learning_rate).toBeCloseTo(2 * plan(100).learning_rate, 12)
   expect(plan(100, { learning_rate: 1e-4 }).learning_rate).toBe(1e-4)
 })
