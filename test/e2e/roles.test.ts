@@ -1,10 +1,13 @@
 // API and workers as processes of their own: inference is passed on, and a worker that dies is replaced.
 
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { OpenAI } from 'openai'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Cluster, startCluster } from '../support/cluster.ts'
 import { shared } from '../support/shared.ts'
+import { suiteFolder } from '../support/temporary.ts'
+import { writeTinyEncoder } from '../support/tiny-encoder.ts'
 
 const stories = shared('models/stories260k')
 const KILLS = 5
@@ -13,11 +16,14 @@ describe.skipIf(stories.missing)('an API process and two workers', () => {
   let cluster: Cluster
   let client: OpenAI
   beforeAll(async () => {
-    cluster = await startCluster({ stories260k: stories.path }, { workers: 2 })
+    const encoder = await writeTinyEncoder(join(folder, 'encoder'), { head: false })
+    const models = { stories260k: stories.path, encoder }
+    cluster = await startCluster(models, { workers: 2 })
     const { baseURL, apiKey } = cluster.api
     client = new OpenAI({ baseURL, apiKey, maxRetries: 0 })
   })
   afterAll(() => cluster?.[Symbol.asyncDispose]())
+  const folder = suiteFolder()
 
   // Long enough to outlast five restarts on a quick machine.
   const rows = Array.from({ length: 100 }, (_, i) =>
@@ -87,6 +93,14 @@ describe.skipIf(stories.missing)('an API process and two workers', () => {
       max_tokens: 4,
     })
     expect(several.choices).toHaveLength(3)
+  })
+
+  test('vectors come from a worker too, with its errors', async () => {
+    const { data, usage } = await client.embeddings.create({ model: 'encoder', input: ['ab', 'c'] })
+    expect(data.map(({ embedding }) => embedding.length)).toEqual([16, 16])
+    expect(usage.prompt_tokens).toBe(4 + 3)
+    const long = client.embeddings.create({ model: 'encoder', input: 'ab'.repeat(50) })
+    await expect(long).rejects.toMatchObject({ status: 400, code: 'context_length_exceeded' })
   })
 
   test('a client that goes away ends the work at the worker', async () => {

@@ -1,6 +1,6 @@
 // A BERT of two layers with random weights and a tokenizer of letters: what tests of encoders train and ask.
 
-import { copyFile, mkdir, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -19,11 +19,13 @@ const VOCABULARY = [
 const fixture = (name: string) =>
   fileURLToPath(new URL(`../golden/fixtures/encoders/bert/${name}`, import.meta.url))
 
-/** Writes the model to `folder`. The same every time; texts of up to 38 letters. */
-export async function writeTinyEncoder(folder: string): Promise<string> {
+/** Writes the model to `folder`, with the classifier that it has or without. Texts have up to 38 letters. */
+export async function writeTinyEncoder(folder: string, { head = true } = {}): Promise<string> {
   await mkdir(folder, { recursive: true })
-  for (const name of ['config.json', 'model.safetensors'])
-    await copyFile(fixture(name), join(folder, name))
+  await copyFile(fixture('model.safetensors'), join(folder, 'model.safetensors'))
+  const config = JSON.parse(await readFile(fixture('config.json'), 'utf8'))
+  const architectures = head ? config.architectures : ['BertModel']
+  await writeFile(join(folder, 'config.json'), JSON.stringify({ ...config, architectures }))
   const id = (token: string) => VOCABULARY.indexOf(token)
   const special = (token: string) => ({
     id: id(token),

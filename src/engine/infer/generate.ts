@@ -5,7 +5,7 @@ import type { HandlerContext, TakeTurn } from '../runtime/thread.ts'
 import { add, type Batcher, createBatcher, nextStep, remove, type Step } from './batcher.ts'
 import { describeToken, type EchoedPrompt, echoOf } from './describe.ts'
 import { checkBias, newTokens, promptTokens } from './prompt.ts'
-import type { GenerateRequest, InferEvent, InferThreadRequest, ListedToken } from './request.ts'
+import type { DecodeRequest, GenerateRequest, InferEvent, ListedToken } from './request.ts'
 import { Residents, type ResidentTarget } from './residents.ts'
 import { penalise, sample } from './sampler.ts'
 import {
@@ -64,7 +64,7 @@ export class Generator {
   }
 
   async *handle(
-    request: InferThreadRequest,
+    request: DecodeRequest,
     { signal, turn }: HandlerContext,
   ): AsyncGenerator<InferEvent, void, undefined> {
     this.#turn = turn

@@ -1,5 +1,7 @@
 // What the inference thread is asked, and what it answers: messages or text in, text out.
 
+import type { EncodeEvent, EncodeRequest } from './encode-request.ts'
+
 export interface ChatMessage {
   role: string
   content: string
@@ -80,7 +82,12 @@ export interface UnloadRequest {
   type: 'unload'
 }
 
-export type InferThreadRequest = GenerateRequest | LoadRequest | UnloadRequest
+/** What models that go on with text are asked. */
+export type DecodeRequest = GenerateRequest | LoadRequest | UnloadRequest
+
+export type InferThreadRequest = DecodeRequest | EncodeRequest
+
+export type InferThreadEvent = InferEvent | EncodeEvent
 
 export type InferEvent =
   | { type: 'ready' }

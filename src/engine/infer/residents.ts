@@ -1,5 +1,6 @@
 // What is loaded: base models, their decoding sessions, and the adapters over them. Loads once, whoever asks.
 
+import { invalidRequest } from '../../errors.ts'
 import {
   adapterFeeds,
   flatFromAdapter,
@@ -130,6 +131,11 @@ export class Residents {
     if (known) return known
     const loading = (async () => {
       const checkpoint = await openCheckpoint(path)
+      if (checkpoint.config.encoder)
+        throw invalidRequest(
+          'This model is an encoder: it answers /v1/embeddings or /v1/classifications, and goes on with no text.',
+          { param: 'model', code: 'unsupported_model' },
+        )
       const [mapped, tokenizer] = await Promise.all([
         mapWeights(checkpoint, cache),
         openTokenizer(checkpoint),

@@ -1,13 +1,36 @@
-// The inference thread's entry.
+// The inference thread's entry: which requests go to the decoders, and which to the encoders.
 
 import { availableParallelism } from 'node:os'
 import { serve } from '../runtime/thread.ts'
+import { Encoders } from './encoders.ts'
 import { Generator } from './generate.ts'
-import type { InferEvent, InferThreadRequest } from './request.ts'
+import type { InferThreadEvent, InferThreadRequest } from './request.ts'
+import { isEncoder } from './resident-encoder.ts'
 
 const generator = new Generator(availableParallelism())
+const encoders = new Encoders(availableParallelism())
 
 // Far ahead: a client that reads slowly must not hold up the others of its batch.
-serve<InferThreadRequest, InferEvent>((request, context) => generator.handle(request, context), {
-  ahead: 1024,
-})
+serve<InferThreadRequest, InferThreadEvent>(
+  async function* (request, context) {
+    switch (request.type) {
+      case 'encode':
+        yield { type: 'encoded', ...(await encoders.encode(request, context)) }
+        return
+      case 'load':
+        if (!(await isEncoder(request.target))) break
+        await encoders.load(request.target)
+        yield { type: 'ready' }
+        return
+      case 'unload':
+        await encoders.clear()
+        break
+      case 'generate':
+        break
+      default:
+        request satisfies never
+    }
+    yield* generator.handle(request, context)
+  },
+  { ahead: 1024 },
+)

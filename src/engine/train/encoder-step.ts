@@ -1,44 +1,13 @@
-// The forward pass of an encoder over packed rows, and the graphs of a step that a method makes of it.
+// The graphs of a step that a method makes of an encoder's forward pass.
 
-import { input, type Value } from '../graph/graph.ts'
+import type { Value } from '../graph/graph.ts'
 import { encodeOnnx } from '../graph/onnx.ts'
-import * as op from '../graph/ops/ops.ts'
 import { createDropout } from '../models/dropout.ts'
-import { textAttention } from '../models/encoder.ts'
-import { encoderArchitectureOf } from '../models/encoders.ts'
-import { type BoundTrained, bindTrained, type TrainedLayout } from '../models/trained.ts'
-import { type Lora, type Weights, weightsOf } from '../models/weights.ts'
+import { type EncoderPass, encoderPass } from '../models/encoder-pass.ts'
+import type { TrainedLayout } from '../models/trained.ts'
+import type { Lora } from '../models/weights.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
 import type { StepGraphs, StepShape } from './step.ts'
-
-export interface EncoderPass {
-  /** Final hidden states [B·T, D]. */
-  readonly hidden: Value
-  readonly weights: Weights
-  readonly bound: BoundTrained
-}
-
-/** Inputs: `tokens`, `positions`, `segments` and, where the family knows kinds of tokens, `types`, all [B, T] int64. */
-export function encoderPass(
-  mapped: MappedWeights,
-  layout: TrainedLayout,
-  { rows: B, length: T }: StepShape,
-  drop?: Lora['drop'],
-): EncoderPass {
-  const { config } = mapped
-  const bound = bindTrained(layout, drop)
-  const weights = weightsOf(mapped, { loras: bound.loras, trained: bound.tensors })
-  const flat = (name: string) => op.reshape(input(name, 'int64', [B, T]), [B * T])
-  const segments = input('segments', 'int64', [B, T])
-  const tokens = {
-    ids: flat('tokens'),
-    positions: flat('positions'),
-    types: config.encoder?.type_vocab_size ? flat('types') : undefined,
-  }
-  const attend = textAttention(config, { rows: B, length: T, segments })
-  const hidden = encoderArchitectureOf(config).hidden(tokens, weights, config, attend)
-  return { hidden, weights, bound }
-}
 
 export interface EncoderOutputs {
   /** What evaluation reads. */
@@ -62,13 +31,4 @@ export function encoderGraphs(
   const plain = outputs(encoderPass(mapped, layout, shape))
   const { train } = drop ? outputs(encoderPass(mapped, layout, shape, drop)) : plain
   return { train: encodeOnnx(train), evaluate: encodeOnnx(plain.evaluate), dropout }
-}
-
-/** Feeds without what the graph of this model does not read. */
-export function feedsFor<T>(
-  { config }: MappedWeights,
-  feeds: Readonly<Record<string, T>>,
-): Record<string, T> {
-  const { types, ...others } = feeds
-  return config.encoder?.type_vocab_size && types ? { ...others, types } : others
 }

@@ -3,6 +3,7 @@
 import { invalidRequest } from '../../errors.ts'
 import type { TextExample } from '../datasets/text-example.ts'
 import { adapterFromFlat, flatFromAdapter, initialAdapter, loraLayout } from '../models/adapters.ts'
+import { setMagnitudes } from '../models/dora.ts'
 import { encoderArchitectureOf } from '../models/encoders.ts'
 import {
   cutTensor,
@@ -78,7 +79,10 @@ export function encoderSubject(
 
     async start() {
       const flat = new Float32Array(layout.parameters)
-      if (lora) flat.set(initialAdapter(lora, seed))
+      if (lora) {
+        flat.set(initialAdapter(lora, seed))
+        await setMagnitudes({ weights, layout: lora, threads: plan.threads }, flat)
+      }
       for (const [i, place] of layout.tensors.entries()) {
         const part = cutTensor(place, flat)
         const mapped = head.has(place.name) ? undefined : weights.tensors.get(place.name)

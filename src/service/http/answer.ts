@@ -142,7 +142,7 @@ function renamed(error: unknown, param: string): unknown {
 }
 
 /** Aborts when the connection closes, whether the answer was sent or the client went away. */
-function clientGone(reply: FastifyReply): AbortSignal {
+export function clientGone(reply: FastifyReply): AbortSignal {
   const gone = new AbortController()
   const leave = () => gone.abort(new Error('The client went away.'))
   reply.raw.once('close', leave)

@@ -27,6 +27,7 @@ import { requireKey } from './auth.ts'
 import { ErrorBody, errorBody, handleErrors, sendError } from './errors.ts'
 import { chatRoutes } from './routes/chat.ts'
 import { completionRoutes } from './routes/completions.ts'
+import { encoderRoutes } from './routes/encoders.ts'
 import { filesRoutes } from './routes/files.ts'
 import { type FineTuningDeps, fineTuningRoutes } from './routes/fine-tuning.ts'
 import { type HealthDeps, healthRoutes } from './routes/health.ts'
@@ -70,6 +71,7 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
       await api.register(modelRoutes, deps.models)
       await api.register(chatRoutes, deps.inference)
       await api.register(completionRoutes, deps.inference)
+      await api.register(encoderRoutes, deps.inference)
     },
     { prefix: '/v1' },
   )

@@ -1,16 +1,20 @@
 // Inference by another process: picks a live worker, asks it, and hands its events on. Knows no tensors.
 
 import { Agent, type ClientRequest, type IncomingMessage, request } from 'node:http'
+import type { Encodings } from '../../engine/infer/encode-request.ts'
 import type { InferEvent } from '../../engine/infer/request.ts'
 import { ApiError, unavailable } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import type { Db } from '../db/pool.ts'
 import { listWorkers, type WorkerRecord } from '../db/workers.ts'
 import type { ResolvedModel } from '../models/model.ts'
-import type { Answering, Generation } from './serving.ts'
+import type { Answering, Encoding, Generation } from './serving.ts'
 
 /** Where a worker takes generations; relative to its url. */
 export const GENERATE_PATH = '/internal/generate'
+
+/** And where it takes texts to encode. */
+export const ENCODE_PATH = '/internal/encode'
 
 /** What a worker is asked: it resolves the model by itself, for paths are of its own machine. */
 export interface RelayedGeneration {
@@ -19,9 +23,16 @@ export interface RelayedGeneration {
   generation: Generation
 }
 
+/** What a worker is asked to encode. */
+export interface RelayedEncoding {
+  project_id: string
+  model: string
+  encoding: Encoding
+}
+
 /** One line of a worker's answer; an empty line between them says only that it lives. */
-export type RelayedLine =
-  | { event: InferEvent }
+export type RelayedLine<Event = InferEvent> =
+  | { event: Event }
   | { error: Pick<ApiError, 'status' | 'message' | 'type' | 'param' | 'code' | 'headers'> }
   | { end: true }
 
@@ -40,6 +51,12 @@ const LIST_MS = 500
 /** The worker cannot be reached, or went away in the middle. */
 class WorkerAway extends Error {
   override readonly name = 'WorkerAway'
+}
+
+/** A path of the worker, and what is sent there besides the model. */
+type Question = {
+  path: string
+  body: Pick<RelayedGeneration, 'generation'> | Pick<RelayedEncoding, 'encoding'>
 }
 
 export class RelayedServing implements Answering, AsyncDisposable {
@@ -71,7 +88,8 @@ export class RelayedServing implements Answering, AsyncDisposable {
   ): AsyncGenerator<InferEvent, void, undefined> {
     this.#taken += generation.n
     try {
-      for await (const event of this.#relay(model, generation, signal)) {
+      const question = { path: GENERATE_PATH, body: { generation } }
+      for await (const event of this.#relay<InferEvent>(model, question, signal)) {
         if (event.type === 'prompt') this.#usage.prompt_tokens += event.prompt_tokens
         if (event.type === 'finish') this.#usage.completion_tokens += event.completion_tokens
         yield event
@@ -81,14 +99,29 @@ export class RelayedServing implements Answering, AsyncDisposable {
     }
   }
 
-  async *#relay(
+  /** As `Serving.encode`. */
+  async encode(model: ResolvedModel, encoding: Encoding, signal: AbortSignal): Promise<Encodings> {
+    this.#taken++
+    try {
+      const question = { path: ENCODE_PATH, body: { encoding } }
+      for await (const encodings of this.#relay<Encodings>(model, question, signal)) {
+        this.#usage.prompt_tokens += encodings.prompt_tokens
+        return encodings
+      }
+      throw new Error('A worker ended without a result.')
+    } finally {
+      this.#taken--
+    }
+  }
+
+  async *#relay<Event>(
     model: ResolvedModel,
-    generation: Generation,
+    question: Question,
     signal: AbortSignal,
-  ): AsyncGenerator<InferEvent, void, undefined> {
+  ): AsyncGenerator<Event, void, undefined> {
     let refusal: ApiError | undefined
     for (const worker of rankWorkers(await this.#workers(), model)) {
-      const events = this.#ask(worker, model, generation, signal)
+      const events = this.#ask<Event>(worker, model, question, signal)
       try {
         const first = await events.next()
         if (first.done) return
@@ -129,19 +162,15 @@ export class RelayedServing implements Answering, AsyncDisposable {
     return this.#listed.workers
   }
 
-  async *#ask(
+  async *#ask<Event>(
     { url, token }: WorkerRecord,
     model: ResolvedModel,
-    generation: Generation,
+    question: Question,
     signal: AbortSignal,
-  ): AsyncGenerator<InferEvent, void, undefined> {
-    const asked: RelayedGeneration = {
-      project_id: model.project_id,
-      model: model.id,
-      generation,
-    }
+  ): AsyncGenerator<Event, void, undefined> {
+    const asked = { project_id: model.project_id, model: model.id, ...question.body }
     const body = JSON.stringify(asked)
-    const sent = request(new URL(GENERATE_PATH, url), {
+    const sent = request(new URL(question.path, url), {
       agent: this.#agent,
       method: 'POST',
       headers: {
@@ -159,7 +188,7 @@ export class RelayedServing implements Answering, AsyncDisposable {
       if (reply.statusCode !== 200) throw new WorkerAway(`It answered with ${reply.statusCode}.`)
       for await (const line of linesOf(reply)) {
         if (line === '') continue
-        const said = JSON.parse(line) as RelayedLine
+        const said = JSON.parse(line) as RelayedLine<Event>
         if ('end' in said) return
         if ('error' in said) throw new ApiError(said.error.status, said.error.message, said.error)
         yield said.event

@@ -1,9 +1,11 @@
 // Who answers inference: owns the thread, says which weights a model's name stands for, and bounds what waits.
 // Knows no HTTP and no tokens.
 
+import type { EncodeRequest, Encodings } from '../../engine/infer/encode-request.ts'
 import type {
   GenerateRequest,
   InferEvent,
+  InferThreadEvent,
   InferThreadRequest,
   Target,
 } from '../../engine/infer/request.ts'
@@ -13,6 +15,9 @@ import type { ResolvedModel } from '../models/model.ts'
 
 /** What to generate; which weights answer comes from the model. */
 export type Generation = Omit<GenerateRequest, 'type' | 'target'>
+
+/** Texts to encode. */
+export type Encoding = Omit<EncodeRequest, 'type' | 'target'>
 
 export interface ServingOptions {
   takeTurn: TakeTurn
@@ -42,13 +47,17 @@ export interface Answering {
     generation: Generation,
     signal: AbortSignal,
   ): AsyncGenerator<InferEvent, void, undefined>
+  encode(model: ResolvedModel, encoding: Encoding, signal: AbortSignal): Promise<Encodings>
 }
+
+const overloaded = () =>
+  unavailable('The server is overloaded with other requests. Please retry shortly.')
 
 /** Owns the inference thread; it starts with the first request and again after it died. */
 export class Serving implements Answering, AsyncDisposable {
   readonly #options: ServingOptions
   readonly #capacity: number
-  #thread: Thread<InferThreadRequest, InferEvent> | undefined
+  #thread: Thread<InferThreadRequest, InferThreadEvent> | undefined
   readonly #usage = { prompt_tokens: 0, completion_tokens: 0 }
   /** The longest unused first. */
   readonly #resident = new Set<string>()
@@ -81,12 +90,12 @@ export class Serving implements Answering, AsyncDisposable {
     generation: Generation,
     signal: AbortSignal,
   ): AsyncGenerator<InferEvent, void, undefined> {
-    if (this.#taken + generation.n > this.#capacity)
-      throw unavailable('The server is overloaded with other requests. Please retry shortly.')
+    if (this.#taken + generation.n > this.#capacity) throw overloaded()
     this.#taken += generation.n
     try {
       const target = await this.#target(model)
       for await (const event of this.#run({ type: 'generate', target, ...generation }, signal)) {
+        if (event.type === 'encoded') continue
         if (event.type === 'prompt') this.#noteResident(model)
         if (event.type === 'prompt') this.#usage.prompt_tokens += event.prompt_tokens
         if (event.type === 'finish') this.#usage.completion_tokens += event.completion_tokens
@@ -94,6 +103,25 @@ export class Serving implements Answering, AsyncDisposable {
       }
     } finally {
       this.#taken -= generation.n
+    }
+  }
+
+  /** Vectors or labels of texts; throws 503 when there is no place. */
+  async encode(model: ResolvedModel, encoding: Encoding, signal: AbortSignal): Promise<Encodings> {
+    if (this.#taken + 1 > this.#capacity) throw overloaded()
+    this.#taken++
+    try {
+      const target = await this.#target(model)
+      for await (const event of this.#run({ type: 'encode', target, ...encoding }, signal)) {
+        if (event.type !== 'encoded') continue
+        this.#noteResident(model)
+        this.#usage.prompt_tokens += event.prompt_tokens
+        const { type: _, ...encodings } = event
+        return encodings
+      }
+      throw new Error('Encoding ended without a result.')
+    } finally {
+      this.#taken--
     }
   }
 

@@ -7,12 +7,13 @@ import { openTestApi, type TestApi } from '../../support/api.ts'
 import { checkReply, operationOf } from '../../support/openai-spec.ts'
 import { shared } from '../../support/shared.ts'
 import { suiteFolder } from '../../support/temporary.ts'
+import { writeTinyEncoder } from '../../support/tiny-encoder.ts'
 import { writeTinyModel } from '../../support/tiny-model.ts'
 
 const spec = shared('spec/openai.yaml')
 
 /** Operations under /v1 that are ours alone. */
-const OURS = new Set<string>([])
+const OURS = new Set(['post /v1/classifications'])
 
 describe.skipIf(spec.missing)('the API as OpenAI describes it', () => {
   const folder = suiteFolder()
@@ -21,6 +22,7 @@ describe.skipIf(spec.missing)('the API as OpenAI describes it', () => {
     const models = join(folder, 'models')
     await mkdir(models)
     await writeTinyModel(join(models, 'tiny'), { chat: true })
+    await writeTinyEncoder(join(models, 'encoder'), { head: false })
     api = await openTestApi({ models })
   })
   afterAll(async () => {
@@ -85,6 +87,7 @@ describe.skipIf(spec.missing)('the API as OpenAI describes it', () => {
     await ask('POST', '/v1/chat/completions', { ...chat, logprobs: true, stream: true })
     await ask('POST', '/v1/completions', { ...plain, logprobs: 2, echo: true })
     await ask('POST', '/v1/completions', { ...plain, logprobs: 2, echo: true, stream: true })
+    await ask('POST', '/v1/embeddings', { model: 'encoder', input: ['a', 'b'] })
     const begun = (await ask('POST', '/v1/uploads', upload)).json()
     const part = (await ask('POST', `/v1/uploads/${begun.id}/parts`, form('data'))).json()
     await ask('POST', `/v1/uploads/${begun.id}/complete`, { part_ids: [part.id] })

@@ -4,6 +4,7 @@ import { type ClassificationTask, type Span, taskOf } from '../../datasets/class
 import { type EncodeOptions, RowFault } from '../../datasets/encode.ts'
 import { encodeWords } from '../../datasets/encode-words.ts'
 import { shown } from '../../datasets/report-row.ts'
+import { type TextBatch, textBatches } from '../../datasets/text-batches.ts'
 import {
   type EncodedTextExample,
   type TextExample,
@@ -13,10 +14,10 @@ import { bioLabels, bioOfWords, spansOfBio } from '../../datasets/words.ts'
 import { input, type Value } from '../../graph/graph.ts'
 import * as op from '../../graph/ops/ops.ts'
 import { classifierHead } from '../../models/encoder-heads.ts'
+import { feedsFor } from '../../models/encoder-pass.ts'
 import { float32, type HostTensor, int64 } from '../../tensor.ts'
-import { encoderGraphs, feedsFor } from '../encoder-step.ts'
+import { encoderGraphs } from '../encoder-step.ts'
 import { type EncoderObjectiveSetup, encoderSubject } from '../encoder-subject.ts'
-import { type TextBatch, textBatches } from '../text-batches.ts'
 import { ClassScores } from './class-scores.ts'
 import type { Facts, MethodEncoder, Objective, SubjectMethod } from './method.ts'
 

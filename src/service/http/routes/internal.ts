@@ -2,10 +2,13 @@
 
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { ApiError } from '../../../errors.ts'
 import type { Models } from '../../models/model.ts'
 import {
+  ENCODE_PATH,
   GENERATE_PATH,
+  type RelayedEncoding,
   type RelayedGeneration,
   type RelayedLine,
 } from '../../scheduler/relayed-serving.ts'
@@ -30,34 +33,47 @@ export const internalRoutes: FastifyPluginAsyncTypebox<InternalDeps> = async (ap
       throw new ApiError(401, 'This is not the token of this worker.', { code: 'invalid_token' })
   })
 
-  app.post(
-    GENERATE_PATH,
-    { bodyLimit: BODY_LIMIT, schema: { hide: true } },
-    async (request, reply) => {
+  /** Answers by lines, with a sign of life in between. */
+  const answerLines = async <Event>(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    events: (signal: AbortSignal) => AsyncIterable<Event>,
+  ): Promise<void> => {
+    const { raw } = reply.hijack()
+    const gone = new AbortController()
+    raw.once('close', () => gone.abort(new Error('The asking process went away.')))
+    raw.writeHead(200, { 'content-type': 'application/x-ndjson; charset=utf-8' })
+    raw.flushHeaders()
+    const write = (line: RelayedLine<Event>) => writeWhole(raw, `${JSON.stringify(line)}\n`)
+    const alive = setInterval(() => raw.write('\n'), ALIVE_MS)
+    try {
+      for await (const event of events(gone.signal)) await write({ event })
+      await write({ end: true })
+    } catch (error) {
+      if (gone.signal.aborted) return
+      const told = toApiError(error)
+      logError(error, told, request)
+      const { status, message, type, param, code, headers } = told
+      await write({ error: { status, message, type, param, code, headers } })
+    } finally {
+      clearInterval(alive)
+      raw.end()
+    }
+  }
+  const options = { bodyLimit: BODY_LIMIT, schema: { hide: true } }
+
+  app.post(GENERATE_PATH, options, (request, reply) =>
+    answerLines(request, reply, async function* (signal) {
       const { project_id, model, generation } = request.body as RelayedGeneration
-      const { raw } = reply.hijack()
-      const gone = new AbortController()
-      raw.once('close', () => gone.abort(new Error('The asking process went away.')))
-      raw.writeHead(200, { 'content-type': 'application/x-ndjson; charset=utf-8' })
-      raw.flushHeaders()
-      const write = (line: RelayedLine) => writeWhole(raw, `${JSON.stringify(line)}\n`)
-      const alive = setInterval(() => raw.write('\n'), ALIVE_MS)
-      try {
-        const resolved = await models.resolve(project_id, model)
-        for await (const event of serving.generate(resolved, generation, gone.signal))
-          await write({ event })
-        await write({ end: true })
-      } catch (error) {
-        if (gone.signal.aborted) return
-        const told = toApiError(error)
-        logError(error, told, request)
-        const { status, message, type, param, code, headers } = told
-        await write({ error: { status, message, type, param, code, headers } })
-      } finally {
-        clearInterval(alive)
-        raw.end()
-      }
-    },
+      yield* serving.generate(await models.resolve(project_id, model), generation, signal)
+    }),
+  )
+
+  app.post(ENCODE_PATH, options, (request, reply) =>
+    answerLines(request, reply, async function* (signal) {
+      const { project_id, model, encoding } = request.body as RelayedEncoding
+      yield await serving.encode(await models.resolve(project_id, model), encoding, signal)
+    }),
   )
 }
 

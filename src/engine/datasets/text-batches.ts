@@ -1,8 +1,13 @@
 // Texts → the inputs of an encoder's graph, and where each of them lies. Pure.
 
-import { packExamples } from '../datasets/pack.ts'
 import { type HostTensor, int64 } from '../tensor.ts'
-import type { StepShape } from './step.ts'
+import { packExamples } from './pack.ts'
+
+/** The static shape of a micro-batch: B rows of T tokens. */
+interface RowsShape {
+  readonly rows: number
+  readonly length: number
+}
 
 /** A text that an encoder reads by itself. */
 export interface Text {
@@ -26,7 +31,7 @@ const PACKED_TOGETHER = 512
  */
 export function* textBatches(
   texts: readonly Text[],
-  { rows: B, length: T }: StepShape,
+  { rows: B, length: T }: RowsShape,
 ): Generator<TextBatch, void, undefined> {
   for (let from = 0; from < texts.length; from += PACKED_TOGETHER) {
     const some = texts.slice(from, from + PACKED_TOGETHER)

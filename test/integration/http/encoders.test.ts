@@ -1,0 +1,193 @@
+// From a file to answers for encoders: labels, spans and vectors, by LoRA and with all weights.
+
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { type EncoderServer, startEncoderServer } from '../../support/encoder-server.ts'
+
+let folder: string
+let server: EncoderServer
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'luthier-encoders-'))
+  server = await startEncoderServer(folder)
+})
+afterAll(async () => {
+  await server?.[Symbol.asyncDispose]()
+  await rm(folder, { recursive: true, force: true })
+})
+
+const letter = (i: number) => 'abcdefgh'[i % 8]!
+const quick = { n_epochs: 12, batch_size: 8, learning_rate: 0.02 }
+const repeat = (row: (i: number) => object) => Array.from({ length: 40 }, (_, i) => row(i))
+
+async function result(job: { result_files: string[] }): Promise<string> {
+  const file = await server.client.files.content(job.result_files[0]!)
+  return file.text()
+}
+
+describe.each([
+  ['LoRA', { ...quick, lora: { rank: 4 } }],
+  ['all weights', { ...quick, learning_rate: 0.01, adapter: 'none' }],
+])('%s', (_, hyperparameters) => {
+  test('one label: a tuned model tells it, with probabilities that add up', async () => {
+    const rows = repeat((i) => ({ text: `${letter(i)}x ${letter(i)}`, label: `kind-${i % 4}` }))
+    const method = { type: 'classification', hyperparameters }
+    const job = await server.tune(rows.slice(0, 32), method, rows.slice(32))
+    expect(job.error?.message).toBeUndefined()
+    const [head, ...lines] = (await result(job)).trim().split('\n')
+    expect(head).toBe('step,train_loss,train_accuracy,valid_loss,valid_accuracy,valid_macro_f1')
+    expect(lines.at(-1)?.split(',').at(-1)).not.toBe('')
+
+    const model = job.fine_tuned_model!
+    const { status, body } = await server.post('/classifications', {
+      model,
+      input: ['ax a', 'bx b', 'gx g'],
+    })
+    expect(status).toBe(200)
+    expect(body).toMatchObject({ object: 'list', model, usage: { prompt_tokens: 15 } })
+    expect(body.id).toMatch(/^classify-/)
+    expect(body.data.map((d: { label: string }) => d.label)).toEqual(['kind-0', 'kind-1', 'kind-2'])
+    for (const { probs, num_classes, scores, label } of body.data) {
+      expect(num_classes).toBe(4)
+      expect(probs.reduce((a: number, b: number) => a + b)).toBeCloseTo(1, 5)
+      expect(scores[label]).toBe(Math.max(...probs))
+    }
+    // What lies beside a text in one run changes nothing.
+    const alone = await server.post('/classifications', { model, input: 'gx g' })
+    expect(alone.body.data[0].probs[2]).toBeCloseTo(body.data[2].probs[2], 4)
+  })
+
+  test('pairs: the vector of an anchor is nearest to its own positive', async () => {
+    const rows = repeat((i) => ({
+      anchor: `${letter(i)}y`,
+      positive: `q ${letter(i)}${letter(i)}`,
+    }))
+    const method = { type: 'embedding', hyperparameters }
+    const job = await server.tune(rows.slice(0, 32), method, rows.slice(32))
+    expect(job.error?.message).toBeUndefined()
+    expect(await result(job)).toMatch(/^step,.*valid_mrr_at_10\n/)
+
+    const input = ['ay', 'cy', 'q aa', 'q cc']
+    const model = job.fine_tuned_model!
+    // The official client asks for base64 and decodes it.
+    const { data, usage } = await server.client.embeddings.create({ model, input })
+    expect(usage.prompt_tokens).toBe(4 + 4 + 5 + 5)
+    const [a, c, aa, cc] = data.map(({ embedding }) => embedding) as [number[], ...number[][]]
+    const dot = (x: number[], y: number[]) => x.reduce((n, v, i) => n + v * y[i]!, 0)
+    expect(dot(a, a)).toBeCloseTo(1, 4)
+    expect(dot(a, aa!)).toBeGreaterThan(dot(a, cc!))
+    expect(dot(c!, cc!)).toBeGreaterThan(dot(c!, aa!))
+
+    const floats = await server.post('/embeddings', {
+      model,
+      input: 'ay',
+      encoding_format: 'float',
+    })
+    expect(floats.body.data[0].embedding).toHaveLength(16)
+    expect(floats.body.data[0].embedding[0]).toBeCloseTo(a[0]!, 4)
+  })
+})
+
+test('several labels: those more likely than not are told', async () => {
+  const rows = repeat((i) => ({
+    text: `${letter(i)} ${letter(3 * i)}`,
+    labels: [...new Set([letter(i), letter(3 * i)])].filter((l) => l < 'd'),
+  }))
+  const hyperparameters = { ...quick, lora: { rank: 4 } }
+  const job = await server.tune(rows, { type: 'classification', hyperparameters })
+  expect(job.error?.message).toBeUndefined()
+  const { body } = await server.post('/classifications', {
+    model: job.fine_tuned_model,
+    input: ['b d', 'h h'],
+  })
+  expect(body.data).toMatchObject([{ labels: ['b'] }, { labels: [] }])
+  expect(body.data[0]).not.toHaveProperty('label')
+})
+
+test('spans: words of a kind are found where they lie', async () => {
+  const rows = repeat((i) => ({
+    text: `${letter(i)} nn ${letter(i + 1)}m`,
+    spans: [{ start: 0, end: 1, label: letter(i) < 'd' ? 'low' : 'high' }],
+  }))
+  const hyperparameters = { ...quick, n_epochs: 20, learning_rate: 0.005, adapter: 'none' }
+  const job = await server.tune(rows, { type: 'classification', hyperparameters })
+  expect(job.error?.message).toBeUndefined()
+  const { body } = await server.post('/classifications', {
+    model: job.fine_tuned_model,
+    input: '  b nn cm',
+  })
+  expect(body.data[0]).toMatchObject({
+    index: 0,
+    num_classes: 2,
+    spans: [{ start: 2, end: 3, label: 'low' }],
+  })
+  expect(body.data[0].spans).toHaveLength(1)
+})
+
+test('bad rows are told with their line and place', async () => {
+  const rows = repeat((i) => (i === 4 ? { text: 'a' } : { text: 'a', label: 'x' }))
+  const job = await server.tune(rows, { type: 'classification', hyperparameters: quick })
+  expect(job.error).toMatchObject({ code: 'invalid_training_file', param: 'training_file' })
+  const { data } = await server.client.fineTuning.jobs.listEvents(job.id)
+  const told = data.find(({ level }) => level === 'error')?.data as { errors: object[] }
+  expect(told.errors).toMatchObject([{ line: 5, check: 'missing_label', param: 'training_file' }])
+})
+
+describe('what a model does not answer is a 400', () => {
+  const refused = async (path: string, body: object) => {
+    const { status, body: reply } = await server.post(path, body)
+    expect(status).toBe(400)
+    return reply.error
+  }
+
+  test('vectors of a model that came with a head', async () => {
+    expect(await refused('/embeddings', { model: 'tiny', input: [[2, 5, 3]] })).toMatchObject({
+      param: 'model',
+      code: 'unsupported_model',
+    })
+  })
+
+  test('a number of dimensions that the model does not have', async () => {
+    expect(
+      await refused('/embeddings', { model: 'headless', input: 'a', dimensions: 8 }),
+    ).toMatchObject({ param: 'dimensions', code: 'unsupported_value' })
+    const { body } = await server.post('/embeddings', {
+      model: 'headless',
+      input: [[2, 5, 3]],
+      dimensions: 16,
+    })
+    expect(body.data[0].embedding).toHaveLength(16)
+  })
+
+  test('labels of a decoder, and text of an encoder', async () => {
+    expect(await refused('/classifications', { model: 'decoder', input: 'a' })).toMatchObject({
+      param: 'model',
+      code: 'unsupported_model',
+    })
+    expect(await refused('/completions', { model: 'tiny', prompt: 'a' })).toMatchObject({
+      param: 'model',
+      code: 'unsupported_model',
+    })
+  })
+
+  test('empty, too long, and of the wrong kind', async () => {
+    expect(await refused('/classifications', { model: 'tiny', input: '' })).toMatchObject({
+      param: 'input',
+    })
+    expect(
+      await refused('/classifications', { model: 'tiny', input: ['a', 'ab'.repeat(30)] }),
+    ).toMatchObject({ param: 'input.1', code: 'context_length_exceeded' })
+    expect(await refused('/embeddings', { model: 'tiny', input: ['a', [1]] })).toMatchObject({
+      param: 'input',
+      code: 'invalid_type',
+    })
+  })
+
+  test('a checkpoint that came with a head answers with it', async () => {
+    const { status, body } = await server.post('/classifications', { model: 'tiny', input: 'ab' })
+    expect(status).toBe(200)
+    expect(body.data[0].label).toMatch(/^LABEL_[012]$/)
+  })
+})
