@@ -283,6 +283,33 @@ describe.skipIf(stories.missing)('a job', () => {
     })
   })
 
+  test('learns of a chat the messages of weight 1 alone', async () => {
+    const user = { role: 'user', content: 'Hi.' }
+    const said = (content: string, weight?: number) => ({
+      role: 'assistant',
+      content,
+      ...(weight !== undefined && { weight }),
+    })
+    const chats = (first?: number) =>
+      Array.from({ length: 10 }, () => ({
+        messages: [user, said(' Hello you.', first), user, said(' The cat ran.', 1)],
+      }))
+    const learned = async (first?: number) => {
+      const { job } = await run({
+        model: 'stories-chat',
+        rows: chats(first),
+        hyperparameters: short,
+      })
+      expect(job.error).toBe(null)
+      return job.trained_tokens!
+    }
+    const both = await learned()
+    expect(await learned(1)).toBe(both)
+    const second = await learned(0)
+    expect(second).toBe(10 * (tokenizer.encode(' The cat ran.', { continues: true }).length + 1))
+    expect(both).toBeGreaterThan(second)
+  })
+
   test('on plain text learns every token, so that the text comes of itself', async () => {
     const text = 'Lily and Tom had a red hat. They put it on the cat.'
     const rows = Array.from({ length: 10 }, () => ({ text }))

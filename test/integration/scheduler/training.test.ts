@@ -351,18 +351,20 @@ describe.skipIf(stories.missing)('fine-tuning jobs on a real model', () => {
       expect(await lossAt(id, 1)).toBeLessThan((await lossAt(first, 1)) * 0.9)
     }
     const training_file = await service.upload(`${rows(12)}\n`)
-    const wrong = await service.post('/v1/fine_tuning/jobs', {
-      model: parent,
-      training_file,
-      method: { type: 'supervised', supervised: { hyperparameters: { lora: { rank: 8 } } } },
-    })
-    expect([wrong.status, wrong.body.error]).toEqual([
-      400,
-      expect.objectContaining({
-        param: 'method.supervised.hyperparameters.lora.rank',
-        code: 'invalid_value',
-      }),
-    ])
+    for (const [name, value] of Object.entries({ rank: 8, use_dora: true, use_rslora: true })) {
+      const wrong = await service.post('/v1/fine_tuning/jobs', {
+        model: parent,
+        training_file,
+        method: { type: 'dpo', dpo: { hyperparameters: { lora: { [name]: value } } } },
+      })
+      expect([wrong.status, wrong.body.error]).toEqual([
+        400,
+        expect.objectContaining({
+          param: `method.dpo.hyperparameters.lora.${name}`,
+          code: 'invalid_value',
+        }),
+      ])
+    }
     // The adapter that a job starts from is held until the job ends, even when its name ended before.
     const held = await create({ n_epochs: 2, batch_size: 4 }, { model: checkpoint })
     expect((await service.delete(`/v1/models/${encodeURIComponent(parent)}`)).status).toBe(200)
