@@ -1,18 +1,20 @@
 // The int8 copy of a model's frozen projections: what has to be known of the activations before it can be made.
 
-import { input, scalar, type Value } from '../graph/graph.ts'
+import { constant, input, scalar, type Value } from '../graph/graph.ts'
 import { encodeOnnx } from '../graph/onnx.ts'
 import * as op from '../graph/ops/ops.ts'
 import { createSession } from '../runtime/session.ts'
 import { int64 } from '../tensor.ts'
 import type { Tokenizer } from '../tokenizer/tokenizer.ts'
-import type { MappedWeights } from '../weights/checkpoint.ts'
+import type { MappedWeights, ModelConfig } from '../weights/checkpoint.ts'
 import { type CalibratedBlock, mapInt8 } from '../weights/int8.ts'
 import { calibrationRows } from './calibration.ts'
+import { encoderOf, textAttention } from './encoder.ts'
+import { findEncoder } from './encoders.ts'
 import { architectureOf } from './index.ts'
-import { packedAttention } from './layers.ts'
+import { type PackedRows, packedAttention } from './layers.ts'
 import { type Products, plainProducts } from './products.ts'
-import { weightsOf } from './weights.ts'
+import { type Weights, weightsOf } from './weights.ts'
 
 /** Tokens of one calibration row, and rows of the whole batch. */
 const CALIBRATION = { length: 128, rows: 4 }
@@ -26,7 +28,8 @@ export async function withInt8(
   cacheDir: string,
   tokenizer: Tokenizer,
 ): Promise<MappedWeights> {
-  const rows = () => calibrationRows(tokenizer, CALIBRATION)
+  const length = Math.min(CALIBRATION.length, weights.config.max_position_embeddings)
+  const rows = () => calibrationRows(tokenizer, { ...CALIBRATION, length })
   return { ...weights, int8: await mapInt8(weights, cacheDir, () => calibrate(weights, rows())) }
 }
 
@@ -38,7 +41,7 @@ async function calibrate(
   weights: MappedWeights,
   rows: readonly (readonly number[])[],
 ): Promise<CalibratedBlock[]> {
-  const { rows: B, length: T } = CALIBRATION
+  const [B, T] = [rows.length, rows[0]!.length]
   const ids = rows.flat()
   const blocks: { members: string[]; shares: Value }[] = []
   const recording: Products = (x, ws) => {
@@ -50,12 +53,10 @@ async function calibrate(
 
   const positions = input('positions', 'int64', [B, T])
   const segments = input('segments', 'int64', [B, T])
-  const hidden = architectureOf(weights.config).hidden(
-    { ids: input('tokens', 'int64', [B * T]), positions: op.reshape(positions, [B * T]) },
-    weightsOf(weights, { products: recording }),
-    weights.config,
-    packedAttention(weights.config, { rows: B, length: T, positions, segments }),
-  )
+  const hidden = hiddenOf(weightsOf(weights, { products: recording }), weights.config, {
+    ids: input('tokens', 'int64', [B * T]),
+    packed: { rows: B, length: T, positions, segments },
+  })
   const outputs = Object.fromEntries(blocks.map(({ shares }, i) => [`shares.${i}`, shares]))
   await using session = await createSession(encodeOnnx({ ...outputs, hidden }), { threads: 1 })
   const results = await session.run({
@@ -69,4 +70,24 @@ async function calibrate(
   return blocks
     .map(({ members }, i) => ({ members, shares: results[`shares.${i}`]!.data as Float32Array }))
     .slice(1)
+}
+
+/** The forward pass of either kind of model. */
+function hiddenOf(
+  weights: Weights,
+  config: ModelConfig,
+  { ids, packed }: { ids: Value; packed: PackedRows },
+): Value {
+  const positions = op.reshape(packed.positions, [packed.rows * packed.length])
+  const encoder = findEncoder(config)
+  if (!encoder)
+    return architectureOf(config).hidden(
+      { ids, positions },
+      weights,
+      config,
+      packedAttention(config, packed),
+    )
+  const first = constant(int64([1], [0]))
+  const types = encoderOf(config).type_vocab_size > 0 ? op.mul(ids, first) : undefined
+  return encoder.hidden({ ids, positions, types }, weights, config, textAttention(config, packed))
 }

@@ -89,7 +89,8 @@ function choosablePrecision(
   { hyperparameters, config }: PlanInput,
   reasons: string[],
 ): Plan['precision'] {
-  const { precision = 'auto' } = hyperparameters
+  const { precision = 'auto', adapter } = hyperparameters
+  if (adapter === 'none') return 'fp32' // nothing is frozen
   if (precision !== 'auto') return precision
   const weights = [...requiredTensors(config).values()].reduce((sum, d) => sum + elements(d), 0)
   if (weights >= SMALL_MODEL) return 'auto'

@@ -129,6 +129,14 @@ describe.each([
   })
 })
 
+test('int8 reaches the frozen products of an encoder, and it learns the same', async () => {
+  const exact = steps(await collect(await request('single', { ...lora, precision: 'fp32' })))
+  const near = steps(await collect(await request('single', { ...lora, precision: 'int8' })))
+  expect(near[0]!.train_loss).not.toBe(exact[0]!.train_loss)
+  expect(near[0]!.train_loss).toBeCloseTo(exact[0]!.train_loss, 1)
+  expect(near.at(-1)!.full_valid_accuracy).toBeGreaterThan(0.7)
+})
+
 test('what is kept are the files of PEFT with the head among them, or those of a whole model', async () => {
   const names = async (hyperparameters: Partial<Hyperparameters>, kind: keyof typeof kinds) => {
     const asked = await request(kind, { ...hyperparameters, n_epochs: 1 })
