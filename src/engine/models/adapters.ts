@@ -144,7 +144,13 @@ export function bindAdapter(layout: LoraLayout, flat: Value, drop?: Lora['drop']
   const value = ({ dims, from }: LoraPart): Value =>
     reshape(slice(flat, 0, from, from + elements(dims)), dims)
   for (const [name, [a, b, magnitude]] of byModule(layout, value)) {
-    const gain = magnitude && ((w: Value) => gainOf(magnitude, rowLengths(w, a!, b!, scale)))
+    let made: Value | undefined
+    const gain =
+      magnitude &&
+      ((w: Value) => {
+        made ??= gainOf(magnitude, rowLengths(w, a!, b!, scale))
+        return made
+      })
     loras.set(name, { a: a!, b: b!, scale, gain, drop })
     parts.push(a!, b!, ...(magnitude ? [magnitude] : []))
   }

@@ -87,6 +87,12 @@ test('it learns; a stop costs nothing, also where it went on from an adapter', a
   expect(later.steps).toEqual(more.steps.slice(3))
 })
 
+test('it learns in int8 as well, policy and reference alike', async () => {
+  const { steps } = await collect({ plan: { ...plan, precision: 'int8' } })
+  expect(steps[0]!.train_loss).toBeCloseTo(Math.LN2, 2)
+  expect(steps.at(-1)!.full_valid_rewards_accuracy).toBe(1)
+})
+
 test('pairs are packed with both texts in one row, and know their own tokens', () => {
   const pair = (tokens: number[], weights: number[], preferred: number) => ({
     line: 1,

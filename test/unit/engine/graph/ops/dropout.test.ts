@@ -51,6 +51,15 @@ test('a share of the elements is dropped, in every row and column, and the rest 
   expect(new Set(mask)).toEqual(new Set([0, Math.fround(1 / Math.fround(1 - RATE))]))
 })
 
+test('a site that is computed once more is fed once', async () => {
+  const { drop, feeds } = createDropout(RATE)
+  const x = input('x', 'float32', [N, D])
+  const onnx = encodeOnnx({ twice: op.sub(drop(x, 'a'), drop(op.scale(x, 1), 'a')) })
+  await using session = await createSession(onnx, { threads: 1 })
+  const { twice } = await session.run({ x: ones, ...feeds({ seed: 1, step: 1, microBatch: 0 }) })
+  expect(new Set(twice!.data as Float32Array)).toEqual(new Set([0]))
+})
+
 test('the same run drops the same; another site, micro-batch, step or seed drops independently', async () => {
   const run = { seed: 1, step: 1, microBatch: 0 }
   const all = await masks([
