@@ -43,7 +43,7 @@ export const withTrainingOptions = (command: Command): Command =>
     .option('--rank <n>', 'of LoRA', integer)
     .option('--alpha <x>', 'of LoRA', number)
     .option('--target-modules <names>', 'projections, with commas, or all-linear', targetModules)
-    .option('--dropout <share>', 'of what LoRA reads, 0 to 1', share)
+    .option('--dropout <share>', 'of what LoRA reads, below 1', partial)
     .option('--rslora', 'scale LoRA by alpha / √rank')
     .option('--dora', 'train the lengths of weights by themselves')
     .option('--loraplus-ratio <x>', 'learning rate of B as a multiple of that of A', positive)
@@ -109,6 +109,12 @@ function share(text: string): number {
   const value = number(text)
   if (value >= 0 && value <= 1) return value
   throw new InvalidArgumentError('expected a number from 0 to 1')
+}
+
+function partial(text: string): number {
+  const value = number(text)
+  if (value >= 0 && value < 1) return value
+  throw new InvalidArgumentError('expected a number from 0 to below 1')
 }
 
 function positive(text: string): number {

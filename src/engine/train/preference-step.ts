@@ -1,4 +1,6 @@
-// The step of direct preference optimization (DPO, arXiv 2305.18290) as graphs: policy and reference in one.
+// The step of direct preference optimization (DPO, arXiv 2305.18290) as graphs: policy and reference in one. What the
+// reference gives is not kept between epochs: its last bits depend on the neighbours in a row, and a job that goes on
+// from a state must come to the same bytes.
 
 import { gradients } from '../graph/autodiff.ts'
 import { input } from '../graph/graph.ts'
