@@ -14,6 +14,7 @@ import { openTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts'
 import { readAdapter } from '../weights/adapter.ts'
 import { type Checkpoint, type MappedWeights, openCheckpoint } from '../weights/checkpoint.ts'
 import { mapWeights } from '../weights/mapped.ts'
+import { openWholeModel } from '../weights/whole-model.ts'
 import { createDecoderSession, Decoder } from './decoder.ts'
 import type { Target } from './request.ts'
 
@@ -33,6 +34,8 @@ export interface ResidentTarget {
   readonly decoder: Decoder
   /** Who lies in each of the cache's slots. */
   readonly slots: unknown[]
+  /** Gives back what no other target shares. */
+  readonly close?: () => Promise<void>
 }
 
 /** A target that stays as long as this is held. */
@@ -104,14 +107,18 @@ export class Residents {
   }
 
   #forgetIdle(keep: number): void {
-    for (const [name, { users }] of this.#targets) {
+    for (const [name, { users, loading }] of this.#targets) {
       if (this.#targets.size <= keep) return
-      if (users === 0) this.#targets.delete(name)
+      if (users > 0) continue
+      this.#targets.delete(name)
+      loading.then((target) => target.close?.()).catch(() => {})
     }
   }
 
   async #load(key: string, target: Target): Promise<ResidentTarget> {
     const model = await this.#model(target)
+    const whole = target.adapter && (await openWholeModel(target.adapter, model.checkpoint))
+    if (whole) return this.#loadWhole(key, model, await mapWeights(whole, target.cache))
     const adapter = target.adapter === undefined ? undefined : await readAdapter(target.adapter)
     const layout = adapter && loraLayout(model.mapped, loraConfigOf(adapter))
     const session = await this.#session(model, layout)
@@ -124,6 +131,17 @@ export class Residents {
       decoder: new Decoder(session, model.mapped, layout && vector && adapterFeeds(layout, vector)),
       slots: [],
     }
+  }
+
+  /** A model of its own, but for what it shares with its base: the tokenizer and the template. */
+  async #loadWhole(
+    key: string,
+    { checkpoint, tokenizer }: ResidentModel,
+    mapped: MappedWeights,
+  ): Promise<ResidentTarget> {
+    const session = await createDecoderSession(mapped, undefined, this.#threads)
+    const close = async () => session[Symbol.asyncDispose]()
+    return { key, checkpoint, tokenizer, decoder: new Decoder(session, mapped), slots: [], close }
   }
 
   #model({ model: path, cache }: Target): Promise<ResidentModel> {

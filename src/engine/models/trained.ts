@@ -42,6 +42,15 @@ export function trainedLayout(
 export const cutTensor = ({ dims, from }: TensorPlace, flat: Float32Array): Float32Array =>
   flat.subarray(from, from + elements(dims))
 
+/** How whole tensors learn: as Hugging Face's trainer has it, neither norms nor biases decay. */
+export const tensorRates = ({ tensors }: TrainedLayout) =>
+  tensors.map(({ dims, from }) => ({
+    from,
+    to: from + elements(dims),
+    ratio: 1,
+    decays: dims.length > 1,
+  }))
+
 export interface BoundTrained {
   readonly loras: ReadonlyMap<string, Lora>
   /** By name, as `weightsOf` wants them. */

@@ -8,8 +8,8 @@ import { encoderArchitectureOf } from '../models/encoders.ts'
 import {
   cutTensor,
   gradientPlaces,
-  type TensorPlace,
   type TrainedLayout,
+  tensorRates,
   trainedFeeds,
   trainedLayout,
 } from '../models/trained.ts'
@@ -29,7 +29,6 @@ import type { Objective } from './methods/method.ts'
 import { learningRate } from './schedule.ts'
 import type { StepShape } from './step.ts'
 import type { Subject, SubjectSetup } from './subject.ts'
-import type { RateGroup } from './trainer.ts'
 
 /** What a method makes of an encoder. */
 export interface EncoderTask {
@@ -106,10 +105,7 @@ export function encoderSubject(
       gradients: (flat) => gradientPlaces(layout, flat),
     },
 
-    rates: [
-      ...(lora ? loraRates(lora, plan.loraplus_lr_ratio ?? 1) : []),
-      ...layout.tensors.map(rateOf),
-    ],
+    rates: [...(lora ? loraRates(lora, plan.loraplus_lr_ratio ?? 1) : []), ...tensorRates(layout)],
 
     files(flat, step) {
       if (lora) {
@@ -182,14 +178,6 @@ function tableIndex(rows: Int32Array): (tokens: Int32Array) => Int32Array {
   const index = new Map([...rows].map((id, i) => [id, i]))
   return (tokens) => tokens.map((id) => index.get(id)!)
 }
-
-/** As Hugging Face's trainer has it: neither norms nor biases decay. */
-const rateOf = (place: TensorPlace): RateGroup => ({
-  from: place.from,
-  to: place.from + place.dims.reduce((n, d) => n * d, 1),
-  ratio: 1,
-  decays: place.dims.length > 1,
-})
 
 const wholeTensors = (layout: TrainedLayout, flat: Float32Array) =>
   layout.tensors.map((place) => ({ ...place, data: cutTensor(place, flat) }))

@@ -4,7 +4,8 @@ import { availableParallelism } from 'node:os'
 import { invalidRequest } from '../../errors.ts'
 import { inspectFile } from '../datasets/inspect-file.ts'
 import { openTokenizer } from '../tokenizer/tokenizer.ts'
-import { type ModelConfig, openCheckpoint } from '../weights/checkpoint.ts'
+import { type Checkpoint, openCheckpoint } from '../weights/checkpoint.ts'
+import { isTrainedWhole } from '../weights/whole-model.ts'
 import { methodOf } from './methods/index.ts'
 import type { MethodEncoder } from './methods/method.ts'
 import { resolvePlan, sequenceLimit } from './plan.ts'
@@ -16,7 +17,7 @@ export async function inspect(request: InspectRequest): Promise<Inspection> {
   const tokenizer = await openTokenizer(checkpoint)
   const max_sequence_length = sequenceLimit(request.hyperparameters, checkpoint.config)
   const method = methodOf(request.method)
-  refuseModel(request, checkpoint.config)
+  refuseModel(request, checkpoint)
   const { chat_template } = checkpoint
   const options = { tokenizer, chat_template, max_sequence_length }
   const look = async (
@@ -54,8 +55,9 @@ export async function inspect(request: InspectRequest): Promise<Inspection> {
   }
 }
 
-/** Encoders and decoders are trained by methods of their own; only encoders are trained whole. */
-function refuseModel({ method, hyperparameters }: InspectRequest, config: ModelConfig): void {
+/** Encoders and decoders are trained by methods of their own, and not all of them whole. */
+function refuseModel({ method, hyperparameters }: InspectRequest, checkpoint: Checkpoint): void {
+  const { config, format } = checkpoint
   const isEncoder = config.encoder !== undefined
   if (isEncoder !== (methodOf(method).encoders === true)) {
     const kind = isEncoder ? 'an encoder' : 'no encoder'
@@ -69,9 +71,17 @@ function refuseModel({ method, hyperparameters }: InspectRequest, config: ModelC
       param: `method.${method}.hyperparameters.lora.dropout`,
       code: 'unsupported_value',
     })
-  if (hyperparameters.adapter === 'none' && !isEncoder)
-    throw invalidRequest(`All weights of a model of type ${config.model_type} cannot be trained.`, {
-      param: `method.${method}.hyperparameters.adapter`,
-      code: 'unsupported_value',
-    })
+  const chosen = methodOf(method)
+  if (hyperparameters.adapter !== 'none' || 'subject' in chosen) return
+  const where = {
+    param: `method.${method}.hyperparameters.adapter`,
+    code: 'unsupported_value',
+  }
+  if (!chosen.whole)
+    throw invalidRequest(`The method '${method}' trains an adapter, not all weights.`, where)
+  if (!isTrainedWhole(checkpoint))
+    throw invalidRequest(
+      `All weights are trained only of models in Hugging Face's layout, and not of gpt2; this one is ${format === 'gguf' ? 'a GGUF file' : config.model_type}.`,
+      where,
+    )
 }

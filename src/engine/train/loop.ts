@@ -11,12 +11,13 @@ import { openCheckpoint } from '../weights/checkpoint.ts'
 import { mapWeights } from '../weights/mapped.ts'
 import { adapterSubject } from './adapter-subject.ts'
 import { methodOf } from './methods/index.ts'
+import type { Method } from './methods/method.ts'
 import { createMoments } from './optimizer.ts'
 import { choosePrecision, type Precision } from './precision.ts'
 import type { StepMetrics, TrainEvent, TrainRequest } from './request.ts'
 import { decodeState, encodeState } from './save.ts'
 import { learningRate } from './schedule.ts'
-import type { Subject } from './subject.ts'
+import type { Subject, SubjectSetup } from './subject.ts'
 import { createTrainer, type TrainState } from './trainer.ts'
 
 /** A lost process may cost so many seconds of training. */
@@ -55,8 +56,14 @@ export async function* train(
   const known = [...examples, ...validation]
   const subjectIn = async (precision: Precision) => {
     const given = precision === 'int8' ? await withInt8(weights, request.cache, tokenizer) : weights
-    const setup = { checkpoint, weights: given, plan, seed, initial, examples: known }
-    return 'subject' in method ? method.subject(setup) : adapterSubject(method, setup)
+    return subjectOf(method, {
+      checkpoint,
+      weights: given,
+      plan,
+      seed,
+      initial,
+      examples: known,
+    })
   }
   const open = async (subject: Subject, state: TrainState) =>
     createTrainer(state, {
@@ -160,6 +167,14 @@ export async function* train(
     }
   }
   yield { type: 'done', step: state.step, trained_tokens }
+}
+
+/** What the method trains: what it says itself, every weight, or an adapter. */
+function subjectOf(method: Method, setup: SubjectSetup): Subject {
+  if ('subject' in method) return method.subject(setup)
+  if (setup.plan.adapter !== 'none') return adapterSubject(method, setup)
+  if (!method.whole) throw new Error(`The method '${method.name}' trains adapters alone.`)
+  return method.whole(setup)
 }
 
 const prefixed = (prefix: string, scores: Readonly<Record<string, number>>) =>

@@ -38,7 +38,7 @@ export interface Hyperparameters {
   /** What becomes of longer rows; absent: they are cut. */
   truncation?: Truncation
   lora?: SentLoraOptions
-  /** `none`: every weight is trained, and no adapter. Encoders only. */
+  /** `none`: every weight is trained, and no adapter. */
   adapter?: 'lora' | 'none'
   /** LoRA+: the learning rate of B as a multiple of A's. */
   loraplus_lr_ratio?: number

@@ -124,6 +124,21 @@ describe.skipIf(stories.missing)('a job', () => {
     expect(Math.abs(served - full_valid_loss!) / full_valid_loss!).toBeLessThan(1e-3)
   })
 
+  test('of all weights is answered by them, and goes on from them', async () => {
+    const hyperparameters = { ...short, n_epochs: 6, learning_rate: 1e-3, adapter: 'none' }
+    const validation = [completions[0]!]
+    const { job, metrics } = await run({ hyperparameters, validation })
+    const { full_valid_loss } = metrics.at(-1)!
+    expect(full_valid_loss).toBeLessThan(metrics[0]!.train_loss! - 1)
+    const served = await lossOf(job.fine_tuned_model!, completions[0]!)
+    expect(Math.abs(served - full_valid_loss!) / full_valid_loss!).toBeLessThan(1e-3)
+
+    const more = await run({ hyperparameters, model: job.fine_tuned_model! })
+    expect(more.losses[0]).toBeLessThan(metrics[0]!.train_loss! - 1)
+    const lora = await run({ hyperparameters: short, model: job.fine_tuned_model! })
+    expect(lora.job.status).toBe('failed')
+  })
+
   describe('learns otherwise with', () => {
     let plain: number[]
     beforeAll(async () => {

@@ -1,8 +1,8 @@
 // Losses over logits that are kept whole, for heads of few outputs; the gradient flows to the logits.
 
 import { int64 } from '../../tensor.ts'
-import { constant, emitOne, ints, size, type Value, withGradient } from '../graph.ts'
-import { equal, mul, neg, sub, toFloat } from './elementwise.ts'
+import { constant, emitOne, ints, scalar, size, type Value, withGradient } from '../graph.ts'
+import { equal, greater, mul, neg, sub, toFloat } from './elementwise.ts'
 import { sumAll } from './reduce.ts'
 
 /** Σ wᵢ · −ln softmax(logitsᵢ)[targetᵢ] for logits [S, L], targets [S] (int64) and weights [S]. */
@@ -19,6 +19,13 @@ export function crossEntropy(logits: Value, targets: Value, weights: Value): Val
     const p = emitOne('Exp', [logp], logp)
     return [mul(mul(sub(p, hot), rowWeights), dy)]
   })
+}
+
+/** How many rows of weight above 0 have their target as the most likely of the logits [S, L], a scalar. */
+export function countCorrect(logits: Value, targets: Value, weights: Value): Value {
+  const type = { dtype: 'int64', dims: [logits.dims[0]!] } as const
+  const best = emitOne('ArgMax', [logits], type, { attributes: { axis: 1, keepdims: 0 } })
+  return sumAll(mul(toFloat(equal(best, targets)), toFloat(greater(weights, scalar(0)))))
 }
 
 /** Σ wᵢ · Σⱼ −(t·ln σ(x) + (1 − t)·ln(1 − σ(x))) for logits x and targets t [S, L], weights [S]. */

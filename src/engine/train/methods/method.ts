@@ -32,6 +32,8 @@ interface AnyMethod {
 export interface AdapterMethod extends AnyMethod {
   /** The graphs of a step, and how examples go through them. */
   objective(setup: ObjectiveSetup): Objective
+  /** With `adapter: none` every weight is what it trains; absent: it trains adapters alone. */
+  whole?(setup: SubjectSetup): Subject
 }
 
 /** One that says for itself what it trains. */

@@ -2,8 +2,9 @@
 
 import { rowEncoder } from '../../datasets/encode.ts'
 import { microBatches, supervisedTokens, totalWeight } from '../micro-batch.ts'
-import { buildStep } from '../step.ts'
-import type { AdapterMethod } from './method.ts'
+import { buildStep, type StepShape } from '../step.ts'
+import { wholeSubject } from '../whole-subject.ts'
+import type { AdapterMethod, Objective } from './method.ts'
 
 export const supervised: AdapterMethod = {
   name: 'supervised',
@@ -14,25 +15,15 @@ export const supervised: AdapterMethod = {
    * 5e-4 · (2000 / hidden size)^0.775, ten times the rate for all weights, after "LoRA Without Regret"
    * (Schulman et al., 2025). Tried here on SmolLM2-135M and stories260k only.
    */
-  baseLearningRate: ({ hidden_size }) => 5e-4 * (2000 / hidden_size) ** 0.775,
+  baseLearningRate: ({ hidden_size }, { adapter }) =>
+    (adapter === 'none' ? 5e-5 : 5e-4) * (2000 / hidden_size) ** 0.775,
 
   objective: ({ weights, layout, shape }) => ({
     graphs: buildStep(weights, layout, shape),
-
-    async measure(examples, { train, evaluate }) {
-      const run = train ?? evaluate
-      const tokens = supervisedTokens(examples)
-      let loss = 0
-      let correct = 0
-      for (const { feeds } of microBatches(examples, shape, totalWeight(examples))) {
-        if (feeds.index!.dims[0] === 0) continue
-        const outputs = await run(feeds)
-        loss += Number(outputs.loss!.data[0])
-        correct += Number(outputs.correct!.data[0])
-      }
-      return { loss, tokens, scores: { mean_token_accuracy: tokens === 0 ? 0 : correct / tokens } }
-    },
+    measure: measureIn(shape),
   }),
+
+  whole: (setup) => wholeSubject(measureIn, setup),
 
   columns: [
     { name: 'train_loss', metric: 'train_loss' },
@@ -41,3 +32,19 @@ export const supervised: AdapterMethod = {
     { name: 'valid_mean_token_accuracy', metric: 'valid_mean_token_accuracy' },
   ],
 }
+
+const measureIn =
+  (shape: StepShape): Objective['measure'] =>
+  async (examples, { train, evaluate }) => {
+    const run = train ?? evaluate
+    const tokens = supervisedTokens(examples)
+    let loss = 0
+    let correct = 0
+    for (const { feeds } of microBatches(examples, shape, totalWeight(examples))) {
+      if (feeds.index!.dims[0] === 0) continue
+      const outputs = await run(feeds)
+      loss += Number(outputs.loss!.data[0])
+      correct += Number(outputs.correct!.data[0])
+    }
+    return { loss, tokens, scores: { mean_token_accuracy: tokens === 0 ? 0 : correct / tokens } }
+  }

@@ -79,7 +79,7 @@ const tuningHyperparameters = {
   ),
 }
 
-const encoderHyperparameters = Type.Object(
+const wholeOrAdapterHyperparameters = Type.Object(
   {
     ...tuningHyperparameters,
     adapter: Type.Optional(
@@ -91,7 +91,7 @@ const encoderHyperparameters = Type.Object(
 
 /** One line a method. */
 const sentHyperparameters = {
-  supervised: Type.Object(tuningHyperparameters, closed),
+  supervised: wholeOrAdapterHyperparameters,
   dpo: Type.Object(
     {
       ...tuningHyperparameters,
@@ -99,8 +99,8 @@ const sentHyperparameters = {
     },
     closed,
   ),
-  classification: encoderHyperparameters,
-  embedding: encoderHyperparameters,
+  classification: wholeOrAdapterHyperparameters,
+  embedding: wholeOrAdapterHyperparameters,
 } satisfies Record<MethodName, TSchema>
 
 /** A property for each method, under its name. */
