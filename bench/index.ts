@@ -11,7 +11,7 @@ import { measureApart } from './measure.ts'
 const rows = fileURLToPath(new URL('../examples/support-desk/train.jsonl', import.meta.url))
 const { home, models, hub } = readConfig(process.env)
 if (!(await scanBaseModels(models)).has(PREFERRED))
-  for await (const event of obtainBaseModel(models, hub))
+  for await (const event of obtainBaseModel({ folder: models, hub, sample: rows }))
     if (event.type === 'pulled') console.log(`pulled ${event.id}`)
 const model = await locateBaseModel(models, PREFERRED)
 const cache = join(home, 'cache', 'weights')

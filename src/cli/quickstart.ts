@@ -7,12 +7,15 @@ import { type Config, readConfig } from '../config.ts'
 import { obtainBaseModel } from '../quickstart/base-model.ts'
 import { Client } from '../quickstart/client.ts'
 import { quickstart, type Score } from '../quickstart/quickstart.ts'
+import { SCRATCH, SCRATCH_HYPERPARAMETERS } from '../quickstart/scratch-model.ts'
 import { readHeldOut } from '../quickstart/tickets.ts'
 import { startServer } from '../server.ts'
 import { createProgress, duration, megabytes, type Progress } from './progress.ts'
 import { timeLeft } from './time-left.ts'
 
 const SAMPLE = fileURLToPath(new URL('../../examples/support-desk/', import.meta.url))
+
+const TRAINING = join(SAMPLE, 'train.jsonl')
 
 /** What a shell expects of a program that Ctrl-C ended. */
 const INTERRUPTED = 130
@@ -82,7 +85,7 @@ const isFree = ({ host, port }: Config) =>
   })
 
 async function baseModel({ models, hub }: Config, progress: Progress): Promise<string> {
-  const events = obtainBaseModel(models, hub)
+  const events = obtainBaseModel({ folder: models, hub, sample: TRAINING })
   while (true) {
     const { value, done } = await events.next()
     if (done) return value
@@ -104,6 +107,15 @@ async function baseModel({ models, hub }: Config, progress: Progress): Promise<s
         progress.end()
         console.log(`${value.source} is not to be had: ${value.reason}`)
         break
+      case 'made':
+        console.log(`
+No base model could be had, so one was made here as a last resort: a llama of ${value.parameters.toLocaleString('en')}
+parameters with random weights, called ${value.id}. It knows no language. It is now trained from scratch on the
+sample set, all its weights, which shows how everything goes together, and no more than that. Supply a
+model that has learned a language in one of three ways, and start again:
+${value.ways}
+`)
+        break
       default:
         value satisfies never
     }
@@ -121,9 +133,9 @@ async function walk(
   const events = quickstart({
     client,
     model,
-    training_file: join(SAMPLE, 'train.jsonl'),
+    training_file: TRAINING,
     heldOut: await readHeldOut(join(SAMPLE, 'heldout.jsonl')),
-    hyperparameters: { n_epochs: 'auto' },
+    hyperparameters: model === SCRATCH ? SCRATCH_HYPERPARAMETERS : { n_epochs: 'auto' },
   })
   for await (const event of events)
     switch (event.type) {

