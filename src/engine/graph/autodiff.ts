@@ -13,16 +13,24 @@ import { concat } from './ops/shape.ts'
 export function gradients(y: Value, wrt: readonly Value[], dy: Value = ones(y)): Value[] {
   const path = pathBetween(wrt, y)
   const collected = new Map<Value, Value[]>([[y, [dy]]])
+  const asked = new Set(wrt)
+  let fresh: Value[] = []
+  const settled = () => {
+    const some = fresh
+    fresh = []
+    return some
+  }
 
   for (const v of [...path].sort((a, b) => b.id - a.id)) {
     const parts = collected.get(v)
     if (!parts || !v.origin?.inputs.some((i) => path.has(i))) continue
     const { name, inputs, gradient: rule } = v.origin
     if (!rule) throw new Error(`autodiff: ${name} has no gradient`)
-    rule(total(parts)).forEach((d, i) => {
+    rule(total(parts), settled).forEach((d, i) => {
       const input = inputs[i]!
       if (!d || !path.has(input)) return
       collected.set(input, [...(collected.get(input) ?? []), d])
+      if (asked.has(input)) fresh.push(d)
     })
   }
 

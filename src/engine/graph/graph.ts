@@ -38,8 +38,14 @@ export interface Node {
   readonly attributes: Readonly<Record<string, Attribute>>
 }
 
-/** From dy to the gradient of each input, `undefined` where none flows. */
-export type GradientRule = (dy: Value) => readonly (Value | undefined)[]
+/**
+ * From dy to the gradient of each input, `undefined` where none flows. `settled` gives the gradients asked for that
+ * have come in since it was last called: for the few rules that care what is computed before they go on.
+ */
+export type GradientRule = (
+  dy: Value,
+  settled: () => readonly Value[],
+) => readonly (Value | undefined)[]
 
 /** How autodiff goes back through a value; set by the operator that made it. */
 export interface Origin {

@@ -25,12 +25,16 @@ export function bertHidden(
   x = layerNorm(x, model.at('embeddings.LayerNorm'), config) // [N, D]
   for (let i = 0; i < config.num_hidden_layers; i++) {
     const w = model.at(`encoder.layer.${i}`)
-    const self = w.at('attention.self')
-    const [q, k, v] = linears(x, [self.at('query'), self.at('key'), self.at('value')])
-    const a = linear(attend(q!, k!, v!, i), w.at('attention.output.dense'))
-    x = layerNorm(op.add(a, x), w.at('attention.output.LayerNorm'), config)
-    const m = linear(op.gelu(linear(x, w.at('intermediate.dense'))), w.at('output.dense'))
-    x = layerNorm(op.add(m, x), w.at('output.LayerNorm'), config)
+    x = w.kept.block([x], (x) => {
+      const self = w.at('attention.self')
+      const [q, k, v] = linears(x, [self.at('query'), self.at('key'), self.at('value')])
+      const mixed = w.kept.between([q!, k!, v!], (q, k, v) => attend(q, k, v, i))
+      const a = linear(mixed, w.at('attention.output.dense'))
+      const y = layerNorm(op.add(a, x), w.at('attention.output.LayerNorm'), config)
+      const g = w.kept.between([linear(y, w.at('intermediate.dense'))], op.gelu)
+      const m = linear(g, w.at('output.dense'))
+      return layerNorm(op.add(m, y), w.at('output.LayerNorm'), config)
+    })
   }
   return x
 }

@@ -18,15 +18,16 @@ export const distilbert: EncoderArchitecture = {
     x = layerNorm(x, model.at('embeddings.LayerNorm'), config) // [N, D]
     for (let i = 0; i < config.num_hidden_layers; i++) {
       const w = model.at(`transformer.layer.${i}`)
-      const self = w.at('attention')
-      const [q, k, v] = linears(x, [self.at('q_lin'), self.at('k_lin'), self.at('v_lin')])
-      x = layerNorm(
-        op.add(linear(attend(q!, k!, v!, i), self.at('out_lin')), x),
-        w.at('sa_layer_norm'),
-        config,
-      )
-      const m = linear(op.gelu(linear(x, w.at('ffn.lin1'))), w.at('ffn.lin2'))
-      x = layerNorm(op.add(m, x), w.at('output_layer_norm'), config)
+      x = w.kept.block([x], (x) => {
+        const self = w.at('attention')
+        const [q, k, v] = linears(x, [self.at('q_lin'), self.at('k_lin'), self.at('v_lin')])
+        const mixed = w.kept.between([q!, k!, v!], (q, k, v) => attend(q, k, v, i))
+        const a = linear(mixed, self.at('out_lin'))
+        const y = layerNorm(op.add(a, x), w.at('sa_layer_norm'), config)
+        const g = w.kept.between([linear(y, w.at('ffn.lin1'))], op.gelu)
+        const m = linear(g, w.at('ffn.lin2'))
+        return layerNorm(op.add(m, y), w.at('output_layer_norm'), config)
+      })
     }
     return x
   },

@@ -16,11 +16,15 @@ export const gpt2: Architecture = {
     ) // [N, D]
     for (let i = 0; i < config.num_hidden_layers; i++) {
       const w = model.at(`h.${i}`)
-      const h = layerNorm(x, w.at('ln_1'), config)
-      const [q, k, v] = op.split(linear(h, w.at('attn.c_attn')), 1, [D, D, D])
-      x = op.add(x, linear(attend(q!, k!, v!, i), w.at('attn.c_proj')))
-      const m = layerNorm(x, w.at('ln_2'), config)
-      x = op.add(x, linear(op.geluNew(linear(m, w.at('mlp.c_fc'))), w.at('mlp.c_proj')))
+      x = w.kept.block([x], (x) => {
+        const h = layerNorm(x, w.at('ln_1'), config)
+        const [q, k, v] = op.split(linear(h, w.at('attn.c_attn')), 1, [D, D, D])
+        const mixed = w.kept.between([q!, k!, v!], (q, k, v) => attend(q, k, v, i))
+        const y = op.add(x, linear(mixed, w.at('attn.c_proj')))
+        const m = layerNorm(y, w.at('ln_2'), config)
+        const a = w.kept.between([linear(m, w.at('mlp.c_fc'))], op.geluNew)
+        return op.add(y, linear(a, w.at('mlp.c_proj')))
+      })
     }
     return layerNorm(x, model.at('ln_f'), config)
   },

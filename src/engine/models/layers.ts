@@ -83,7 +83,7 @@ function addLoras(
 /** SwiGLU (arXiv 2002.05202): down(silu(gate(x)) · up(x)). */
 export function mlp(x: Value, w: Weights): Value {
   const [gate, up] = linears(x, [w.at('gate_proj'), w.at('up_proj')])
-  return linear(op.swiglu(gate!, up!), w.at('down_proj'))
+  return linear(w.kept.between([gate!, up!], op.swiglu), w.at('down_proj'))
 }
 
 /** RMSNorm with the weight of this scope. */
@@ -103,7 +103,8 @@ export type Attend = (q: Value, k: Value, v: Value, layer: number) => Value
 /** Self-attention of one layer: x [N, D] → [N, D]. */
 export function attention(x: Value, w: Weights, attend: Attend, layer: number): Value {
   const [q, k, v] = linears(x, [w.at('q_proj'), w.at('k_proj'), w.at('v_proj')])
-  return linear(attend(q!, k!, v!, layer), w.at('o_proj'))
+  const mixed = w.kept.between([q!, k!, v!], (q, k, v) => attend(q, k, v, layer))
+  return linear(mixed, w.at('o_proj'))
 }
 
 export interface PackedRows {

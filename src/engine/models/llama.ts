@@ -11,10 +11,12 @@ export const llama: Architecture = {
     let x = op.gather(weights.at('model.embed_tokens').get('weight'), ids) // [N, D]
     for (let i = 0; i < config.num_hidden_layers; i++) {
       const w = weights.at(`model.layers.${i}`)
-      const h = rmsNorm(x, w.at('input_layernorm'), config)
-      x = op.add(x, attention(h, w.at('self_attn'), attend, i))
-      const m = rmsNorm(x, w.at('post_attention_layernorm'), config)
-      x = op.add(x, mlp(m, w.at('mlp')))
+      x = w.kept.block([x], (x) => {
+        const h = rmsNorm(x, w.at('input_layernorm'), config)
+        const y = op.add(x, attention(h, w.at('self_attn'), attend, i))
+        const m = rmsNorm(y, w.at('post_attention_layernorm'), config)
+        return op.add(y, mlp(m, w.at('mlp')))
+      })
     }
     return rmsNorm(x, weights.at('model.norm'), config)
   },

@@ -2,6 +2,7 @@
 
 import { external, type Value } from '../graph/graph.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
+import { type Kept, keepEverything } from './keep.ts'
 import { type Products, plainProducts, productsOf } from './products.ts'
 
 /**
@@ -29,15 +30,18 @@ export interface Weights {
   /** The adapter on this scope's own `weight`. */
   readonly lora: Lora | undefined
   /** The same tensors under another adapter, by the modules it adapts; for a second pass in one graph. */
-  adapted(loras: ReadonlyMap<string, Lora>): Weights
+  adapted(loras: ReadonlyMap<string, Lora>, kept?: Kept): Weights
   /** How products with frozen weights are computed. */
   readonly products: Products
+  /** How parts of the model are computed, so that no more than wanted is kept of them. */
+  readonly kept: Kept
 }
 
 export interface WeightsOptions {
   /** By the module they adapt, `model.layers.0.self_attn.q_proj`. */
   readonly loras?: ReadonlyMap<string, Lora>
   readonly products?: Products
+  readonly kept?: Kept
   /** Tensors that are trained, by their full names: instead of the checkpoint's, or besides them. */
   readonly trained?: ReadonlyMap<string, Value>
 }
@@ -45,7 +49,12 @@ export interface WeightsOptions {
 /** All tensors of a checkpoint. */
 export function weightsOf(
   mapped: MappedWeights,
-  { loras = new Map(), products = productsOf(mapped), trained = new Map() }: WeightsOptions = {},
+  {
+    loras = new Map(),
+    products = productsOf(mapped),
+    kept = keepEverything,
+    trained = new Map(),
+  }: WeightsOptions = {},
 ): Weights {
   const values = new Map<string, Value>(trained)
   const get = (name: string): Value => {
@@ -57,14 +66,15 @@ export function weightsOf(
     values.set(name, value)
     return value
   }
-  const scope = (path: string, loras: ReadonlyMap<string, Lora>): Weights => ({
+  const scope = (path: string, loras: ReadonlyMap<string, Lora>, kept: Kept): Weights => ({
     path,
+    kept,
     products: trained.has(`${path}.weight`) ? plainProducts : products,
-    at: (part) => scope(path === '' ? part : `${path}.${part}`, loras),
+    at: (part) => scope(path === '' ? part : `${path}.${part}`, loras, kept),
     get: (name) => get(`${path}.${name}`),
     has: (name) => [trained, mapped.tensors].some((all) => all.has(`${path}.${name}`)),
     lora: loras.get(path),
-    adapted: (others) => scope(path, others),
+    adapted: (others, otherwise = kept) => scope(path, others, otherwise),
   })
-  return scope('', loras)
+  return scope('', loras, kept)
 }

@@ -3,12 +3,13 @@
 // from a state must come to the same bytes.
 
 import { gradients } from '../graph/autodiff.ts'
-import { input } from '../graph/graph.ts'
+import { input, type Value } from '../graph/graph.ts'
 import { encodeOnnx } from '../graph/onnx.ts'
 import * as op from '../graph/ops/ops.ts'
 import { bindAdapter, flatten, type LoraLayout } from '../models/adapters.ts'
 import { createDropout, type Dropout } from '../models/dropout.ts'
 import { architectureOf } from '../models/index.ts'
+import { kept } from '../models/keep.ts'
 import { packedAttention } from '../models/layers.ts'
 import { type Lora, weightsOf } from '../models/weights.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
@@ -30,7 +31,7 @@ export interface PreferenceStepOptions {
 export function buildPreferenceStep(
   mapped: MappedWeights,
   layout: LoraLayout,
-  { rows: B, length: T }: StepShape,
+  { rows: B, length: T, keep = 'everything' }: StepShape,
   { beta, reference }: PreferenceStepOptions,
 ): StepGraphs {
   const { config } = mapped
@@ -47,8 +48,8 @@ export function buildPreferenceStep(
 
   const base = weightsOf(mapped)
   /** ln p of every supervised token under the base with these adapters, [S, 1]. */
-  const logProbs = (loras: ReadonlyMap<string, Lora>) => {
-    const model = base.adapted(loras)
+  const logProbs = (loras: ReadonlyMap<string, Lora>, learned: Value[] = []) => {
+    const model = base.adapted(loras, kept({ keep, positions, learned }))
     const attend = packedAttention(config, { rows: B, length: T, positions, segments })
     const flat = { ids: op.reshape(tokens, [B * T]), positions: op.reshape(positions, [B * T]) }
     const hidden = architecture.hidden(flat, model, config, attend) // [N, D]
@@ -61,7 +62,7 @@ export function buildPreferenceStep(
 
   const compare = (drop?: Dropout['drop']) => {
     const { loras, parts } = bindAdapter(layout, adapter, drop)
-    const policy = logProbs(loras)
+    const policy = logProbs(loras, [...parts])
     const gained = op.scale(op.sub(policy.logProbs, from), beta) // [S, 1]
     const preferred_rewards = op.gemm(preferred, gained) // [pairs, 1]
     const other_rewards = op.gemm(other, gained)

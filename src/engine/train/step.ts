@@ -7,14 +7,17 @@ import * as op from '../graph/ops/ops.ts'
 import { bindAdapter, flatten, type LoraLayout } from '../models/adapters.ts'
 import { createDropout, type Dropout } from '../models/dropout.ts'
 import { architectureOf } from '../models/index.ts'
+import { type Keep, kept } from '../models/keep.ts'
 import { packedAttention } from '../models/layers.ts'
 import { weightsOf } from '../models/weights.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
 
-/** The static shape of a micro-batch: B rows of T tokens. */
+/** The static shape of a micro-batch, B rows of T tokens, and what is kept of it. */
 export interface StepShape {
   readonly rows: number
   readonly length: number
+  /** Default: everything. */
+  readonly keep?: Keep
 }
 
 export interface StepGraphs {
@@ -33,7 +36,7 @@ export interface StepGraphs {
  */
 export function buildStep(mapped: MappedWeights, layout: LoraLayout, shape: StepShape): StepGraphs {
   const { config } = mapped
-  const { rows: B, length: T } = shape
+  const { rows: B, length: T, keep = 'everything' } = shape
   const architecture = architectureOf(config)
 
   const tokens = input('tokens', 'int64', [B, T])
@@ -46,7 +49,7 @@ export function buildStep(mapped: MappedWeights, layout: LoraLayout, shape: Step
 
   const forward = (drop?: Dropout['drop']) => {
     const { loras, parts } = bindAdapter(layout, adapter, drop)
-    const model = weightsOf(mapped, { loras })
+    const model = weightsOf(mapped, { loras, kept: kept({ keep, positions, learned: parts }) })
     const attend = packedAttention(config, { rows: B, length: T, positions, segments })
     const flat = { ids: op.reshape(tokens, [B * T]), positions: op.reshape(positions, [B * T]) }
     const hidden = architecture.hidden(flat, model, config, attend) // [N, D]
