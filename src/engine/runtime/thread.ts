@@ -7,8 +7,8 @@ import { ApiError } from '../../errors.ts'
 /** Leave to compute on the device; disposing it gives the device back. */
 export interface Turn extends Disposable {}
 
-/** Waits until the device is free for this thread. */
-export type TakeTurn = () => Promise<Turn>
+/** Waits until the device is free for this thread; of several devices the one at this place, from 0. */
+export type TakeTurn = (place?: number) => Promise<Turn>
 
 export interface Thread<Request, Event> extends AsyncDisposable {
   /** The worker is gone: every run fails, those under way too. */
@@ -38,7 +38,7 @@ type FromThread =
   | { type: 'event'; id: number; event: unknown }
   | { type: 'end'; id: number }
   | { type: 'error'; id: number; error: SentError }
-  | { type: 'turn'; turn: number }
+  | { type: 'turn'; turn: number; place: number }
   | { type: 'turn_end'; turn: number }
 
 interface SentError {
@@ -76,7 +76,7 @@ export function spawn<Request, Event>(
         runs.get(message.id)?.push({ error: receiveError(message.error) })
         break
       case 'turn':
-        void takeTurn().then((turn) => {
+        void takeTurn(message.place).then((turn) => {
           if (gone) return turn[Symbol.dispose]()
           turns.set(message.turn, turn)
           send({ type: 'turn', turn: message.turn })
@@ -154,11 +154,11 @@ export function serve<Request, Event>(handler: Handler<Request, Event>, { ahead 
   const waiting = new Map<number, (turn: Turn) => void>()
   let lastTurn = 0
 
-  const turn: TakeTurn = () =>
+  const turn: TakeTurn = (place = 0) =>
     new Promise((resolve) => {
       const id = ++lastTurn
       waiting.set(id, resolve)
-      send({ type: 'turn', turn: id })
+      send({ type: 'turn', turn: id, place })
     })
 
   async function run(id: number, request: Request) {

@@ -69,6 +69,7 @@ export async function* train(
     createTrainer(state, {
       objective: subject.objective,
       threads: plan.threads,
+      devices: plan.devices,
       weightDecay: plan.weight_decay,
       maxGradNorm: plan.max_grad_norm,
       rates: subject.rates,

@@ -89,7 +89,10 @@ export interface Plan {
   /** Tokens of one packed row, and rows of one micro-batch: the graph's static shape. */
   row_length: number
   rows: number
+  /** Of each device. */
   threads: number
+  /** Devices that share the micro-batches of a step; absent: one. */
+  devices?: number
   /** `auto` is decided by a short trial when training first starts, and told by an event. */
   precision: Auto<Precision>
   /** Of the method dpo. */

@@ -2,9 +2,8 @@
 // Knows nothing of files, epochs or schedules.
 
 import type { Example } from '../datasets/example.ts'
-import { createSession, type Session } from '../runtime/session.ts'
 import type { TakeTurn } from '../runtime/thread.ts'
-import { float32 } from '../tensor.ts'
+import { openLanes } from './lanes.ts'
 import type { Feeds, Measure, Objective, Outputs } from './methods/method.ts'
 import { adamW, clipByNorm, type Moments } from './optimizer.ts'
 
@@ -18,7 +17,10 @@ export interface TrainState {
 
 export interface TrainerOptions {
   readonly objective: Objective
+  /** Of each device. */
   readonly threads: number
+  /** Devices that share the micro-batches of a step; absent: one. */
+  readonly devices?: number | undefined
   readonly weightDecay: number
   readonly maxGradNorm: number
   /** Stretches of the vector with a rate of their own, end to end; absent: the schedule's for all. */
@@ -37,8 +39,6 @@ export interface RateGroup {
   readonly decays?: boolean
 }
 
-const whole = (flat: Float32Array) => float32([flat.length], flat)
-
 export interface Trainer extends AsyncDisposable {
   readonly state: TrainState
   /** Loss before the update, then the update. `grad_norm` is the norm before clipping. */
@@ -51,51 +51,33 @@ export interface Trainer extends AsyncDisposable {
 
 /** Opens the sessions of the method's graphs; the one for evaluation when it is first needed. */
 export async function createTrainer(state: TrainState, options: TrainerOptions): Promise<Trainer> {
-  const { objective, threads, turn } = options
-  const open = (onnx: Uint8Array) => createSession(onnx, { threads })
-  const trainSession = await open(objective.graphs.train)
-  let evaluateSession: Session | undefined
-
+  const { objective, threads, devices = 1, turn } = options
   const parameters = state.adapter.length
-  const trained = objective.parameters?.(state.adapter) ?? { adapter: whole(state.adapter) }
-  const placesIn = (flat: Float32Array): Feeds =>
-    objective.gradients?.(flat) ?? { gradient: whole(flat) }
   const sum = new Float32Array(parameters)
-  const sumPlaces = placesIn(sum)
-  let part: { flat: Float32Array; places: Feeds } | undefined
+  const place = { objective, threads, devices, turn }
+  const lanes = await openLanes({ ...place, parameters: state.adapter, sum })
+  const { width } = lanes
 
   const rates = options.rates ?? [{ from: 0, to: parameters, ratio: 1 }]
   let microBatch = 0
 
-  /** The first run of a step writes its gradient where the sum is kept, the others beside it. */
-  const train = async (feeds: Feeds): Promise<Outputs> => {
+  const train = (feeds: Feeds): Promise<Outputs> => {
     const dropped = objective.graphs.dropout?.feeds({
       seed: options.seed ?? 0,
       step: state.step + 1,
       microBatch,
     })
-    const first = microBatch++ === 0
-    if (!first && !part) {
-      const flat = new Float32Array(parameters)
-      part = { flat, places: placesIn(flat) }
-    }
-    using _turn = await turn()
-    const into = first ? sumPlaces : part!.places
-    const outputs = await trainSession.run({ ...feeds, ...dropped, ...trained }, into)
-    if (!first) for (let i = 0; i < sum.length; i++) sum[i]! += part!.flat[i]!
-    return outputs
+    microBatch++
+    return lanes.train({ ...feeds, ...dropped })
   }
   const evaluate =
     (signal?: AbortSignal) =>
-    async (feeds: Feeds): Promise<Outputs> => {
-      signal?.throwIfAborted()
-      evaluateSession ??= await open(objective.graphs.evaluate)
-      using _turn = await turn()
-      return evaluateSession.run({ ...feeds, ...trained })
-    }
+    (feeds: Feeds): Promise<Outputs> =>
+      lanes.evaluate(feeds, signal)
   const accumulate = async (examples: readonly Example[]): Promise<Measure> => {
     microBatch = 0
-    const measure = await objective.measure(examples, { train, evaluate: evaluate() })
+    lanes.begin()
+    const measure = await objective.measure(examples, { train, evaluate: evaluate(), width })
     if (microBatch === 0) sum.fill(0) // nothing to learn in any of them
     return measure
   }
@@ -122,7 +104,8 @@ export async function createTrainer(state: TrainState, options: TrainerOptions):
     },
     async evaluate(examples, signal) {
       try {
-        return await objective.measure(examples, { evaluate: evaluate(signal) })
+        lanes.begin()
+        return await objective.measure(examples, { evaluate: evaluate(signal), width })
       } catch (error) {
         if (signal?.aborted && error === signal.reason) return undefined
         throw error
@@ -131,9 +114,6 @@ export async function createTrainer(state: TrainState, options: TrainerOptions):
     async gradient(examples) {
       return { ...(await accumulate(examples)), gradient: sum.slice() }
     },
-    async [Symbol.asyncDispose]() {
-      await trainSession[Symbol.asyncDispose]()
-      await evaluateSession?.[Symbol.asyncDispose]()
-    },
+    [Symbol.asyncDispose]: () => lanes[Symbol.asyncDispose](),
   }
 }

@@ -18,6 +18,7 @@ import { feedsFor } from '../../models/encoder-pass.ts'
 import { float32, type HostTensor, int64 } from '../../tensor.ts'
 import { encoderGraphs } from '../encoder-step.ts'
 import { type EncoderObjectiveSetup, encoderSubject } from '../encoder-subject.ts'
+import { inOrder } from '../in-order.ts'
 import { ClassScores } from './class-scores.ts'
 import type { Facts, MethodEncoder, Objective, SubjectMethod } from './method.ts'
 
@@ -181,17 +182,22 @@ function classifier(
 
   return {
     graphs,
-    async measure(examples, { train, evaluate }) {
+    async measure(examples, { train, evaluate, width }) {
       const texts = examples as readonly TextExample[]
       const run = train ?? evaluate
       const scores = new ClassScores()
       const total = texts.reduce((n, text) => n + learned(text, task), 0)
       const readable = texts.map(({ tokens, types }) => ({ tokens: inTable(tokens), types }))
       let loss = 0
-      for (const batch of textBatches(readable, shape)) {
-        const { feeds, places } = answersFeed(batch, texts, { task, L, total })
-        if (places.length === 0) continue
-        const outputs = await run(feedsFor(weights, { ...batch.feeds, ...feeds }))
+      function* learnable() {
+        for (const batch of textBatches(readable, shape)) {
+          const { feeds, places } = answersFeed(batch, texts, { task, L, total })
+          if (places.length > 0)
+            yield { places, feeds: feedsFor(weights, { ...batch.feeds, ...feeds }) }
+        }
+      }
+      const answers = inOrder(learnable(), ({ feeds }) => run(feeds), width)
+      for await (const [{ places }, outputs] of answers) {
         loss += Number(outputs.loss!.data[0])
         score(scores, places, outputs.logits!.data as Float32Array, { task, labels })
       }

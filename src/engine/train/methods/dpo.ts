@@ -4,6 +4,7 @@
 import type { Example } from '../../datasets/example.ts'
 import { type PreferenceExample, preferenceEncoder } from '../../datasets/preference-example.ts'
 import { float32 } from '../../tensor.ts'
+import { inOrder } from '../in-order.ts'
 import { supervisedTokens } from '../micro-batch.ts'
 import { preferenceBatches } from '../preference-batch.ts'
 import { buildPreferenceStep } from '../preference-step.ts'
@@ -43,14 +44,15 @@ export const dpo: AdapterMethod = {
         reference: initial !== undefined,
       }),
 
-      async measure(examples, { train, evaluate }) {
+      async measure(examples, { train, evaluate, width }) {
         const run = train ?? evaluate
         reference ??= referenceFeeds()
         const fixed = await reference
         const pairs = examples.map(asPair)
         const sums = { loss: 0, correct: 0, chosen: 0, rejected: 0, better: 0 }
-        for (const feeds of preferenceBatches(pairs, shape)) {
-          const outputs = await run({ ...feeds, ...fixed })
+        const batches = preferenceBatches(pairs, shape)
+        const answers = inOrder(batches, (feeds) => run({ ...feeds, ...fixed }), width)
+        for await (const [, outputs] of answers) {
           const [chosen, rejected] = [outputs.preferred_rewards!.data, outputs.other_rewards!.data]
           sums.loss += Number(outputs.loss!.data[0])
           sums.correct += Number(outputs.correct!.data[0])

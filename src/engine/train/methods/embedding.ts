@@ -12,6 +12,7 @@ import { meanPooled } from '../../models/pooling.ts'
 import { float32 } from '../../tensor.ts'
 import { encoderGraphs } from '../encoder-step.ts'
 import { type EncoderObjectiveSetup, encoderSubject } from '../encoder-subject.ts'
+import { inOrder } from '../in-order.ts'
 import { encoderLearningRate } from './classification.ts'
 import { type Embedded, infoNce, meanReciprocalRank } from './contrast.ts'
 import type { MethodEncoder, Objective, Run, SubjectMethod } from './method.ts'
@@ -85,12 +86,15 @@ function embedder(
     return feedsFor(weights, { ...batch.feeds, shares: float32([S, N], shares) })
   }
 
-  async function embed(examples: readonly Example[], evaluate: Run['evaluate']) {
+  async function embed(
+    examples: readonly Example[],
+    { evaluate, width }: Pick<Run, 'evaluate' | 'width'>,
+  ) {
     const { texts, ...rows } = textsOf(examples as readonly TextExample[], inTable)
     const vectors = new Float32Array(texts.length * D)
     const batches = [...textBatches(texts, shape)]
-    for (const batch of batches) {
-      const outputs = await evaluate(feedsOf(batch, texts))
+    const run = (batch: TextBatch) => evaluate(feedsOf(batch, texts))
+    for await (const [batch, outputs] of inOrder(batches, run, width)) {
       const found = outputs.vectors!.data as Float32Array
       for (const [s, { index }] of batch.texts.entries())
         vectors.set(found.subarray(s * D, (s + 1) * D), index * D)
@@ -100,25 +104,26 @@ function embedder(
 
   return {
     graphs,
-    async measure(examples, { train, evaluate }) {
+    async measure(examples, { train, evaluate, width }) {
       const tokens = examples.reduce((n, e) => n + e.tokens.length, 0)
       if (train) {
-        const { texts, batches, embedded } = await embed(examples, evaluate)
+        const { texts, batches, embedded } = await embed(examples, { evaluate, width })
         const { loss, gradient, nearest } = infoNce(embedded, TEMPERATURE)
-        for (const batch of batches) {
+        const back = (batch: TextBatch) => {
           const dy = new Float32Array(batch.texts.length * D)
           for (const [s, { index }] of batch.texts.entries())
             dy.set(gradient.subarray(index * D, (index + 1) * D), s * D)
           const d_vectors = float32([batch.texts.length, D], dy)
-          await train({ ...feedsOf(batch, texts), d_vectors })
+          return train({ ...feedsOf(batch, texts), d_vectors })
         }
+        for await (const _ of inOrder(batches, back, width));
         return { loss, tokens, scores: { accuracy: nearest / examples.length } }
       }
 
       let [loss, nearest, ranks] = [0, 0, 0]
       for (let from = 0; from < examples.length; from += RANKED_TOGETHER) {
         const some = examples.slice(from, from + RANKED_TOGETHER)
-        const { embedded } = await embed(some, evaluate)
+        const { embedded } = await embed(some, { evaluate, width })
         ranks += meanReciprocalRank(embedded) * some.length
         for (let i = 0; i < some.length; i += batchSize) {
           const part = batchOf(embedded, i, i + batchSize)

@@ -82,6 +82,8 @@ export type Feeds = Readonly<Record<string, HostTensor>>
 export type Outputs = Readonly<Record<string, HostTensor>>
 
 export interface Run {
+  /** How many runs may be under way at once: as many as there are devices. */
+  readonly width: number
   /** Runs the training graph and adds its gradient to that of the step; absent where nothing is learned. */
   readonly train?: (feeds: Feeds) => Promise<Outputs>
   readonly evaluate: (feeds: Feeds) => Promise<Outputs>

@@ -1,10 +1,12 @@
 // Next-token cross-entropy over the tokens that a row marks as learned: chats, completions.
 
 import { rowEncoder } from '../../datasets/encode.ts'
+import type { Example } from '../../datasets/example.ts'
+import { inOrder } from '../in-order.ts'
 import { microBatches, supervisedTokens, totalWeight } from '../micro-batch.ts'
 import { buildStep, type StepShape } from '../step.ts'
 import { wholeSubject } from '../whole-subject.ts'
-import type { AdapterMethod, Objective } from './method.ts'
+import type { AdapterMethod, Feeds, Objective } from './method.ts'
 
 export const supervised: AdapterMethod = {
   name: 'supervised',
@@ -35,16 +37,20 @@ export const supervised: AdapterMethod = {
 
 const measureIn =
   (shape: StepShape): Objective['measure'] =>
-  async (examples, { train, evaluate }) => {
+  async (examples, { train, evaluate, width }) => {
     const run = train ?? evaluate
     const tokens = supervisedTokens(examples)
     let loss = 0
     let correct = 0
-    for (const { feeds } of microBatches(examples, shape, totalWeight(examples))) {
-      if (feeds.index!.dims[0] === 0) continue
-      const outputs = await run(feeds)
+    for await (const [, outputs] of inOrder(learned(examples, shape), run, width)) {
       loss += Number(outputs.loss!.data[0])
       correct += Number(outputs.correct!.data[0])
     }
     return { loss, tokens, scores: { mean_token_accuracy: tokens === 0 ? 0 : correct / tokens } }
   }
+
+/** Micro-batches in which there is something to learn. */
+function* learned(examples: readonly Example[], shape: StepShape): Generator<Feeds> {
+  for (const { feeds } of microBatches(examples, shape, totalWeight(examples)))
+    if (feeds.index!.dims[0] !== 0) yield feeds
+}

@@ -136,6 +136,46 @@ describe('precision', () => {
   })
 })
 
+describe('on two devices of one thread', () => {
+  const one = () => ({ ...plan, rows: 1, row_length: 64, threads: 1 })
+  const two = () => ({ ...one(), devices: 2 })
+
+  test('all bytes are those of one device that accumulates', async () => {
+    const lora = { ...plan.lora, dropout: 0.3 }
+    const alone = await collect({ plan: { ...one(), lora } })
+    const together = await collect({ plan: { ...two(), lora } })
+    expect(steps(together)).toEqual(steps(alone))
+    expect(adapters(together)).toEqual(adapters(alone))
+  })
+
+  test('they compute at the same time, each in turns of its own', async () => {
+    const held = [0, 0]
+    let together = 0
+    const turn = async (place = 0) => {
+      held[place]!++
+      if (held[0]! > 0 && held[1]! > 0) together++
+      return {
+        [Symbol.dispose]() {
+          held[place]!--
+        },
+      }
+    }
+    const { signal } = new AbortController()
+    for await (const _ of train({ ...request, plan: two() }, { signal, turn }));
+    expect(held).toEqual([0, 0])
+    // 22 rows of at most 64 tokens in rows of 64: several micro-batches in each of 9 steps.
+    expect(together).toBeGreaterThan(8)
+  })
+
+  test('a stop costs nothing', async () => {
+    const whole = await collect({ plan: two() })
+    const { state } = (await collect({ plan: two() }, 4)).at(-1) as { state: Uint8Array }
+    const rest = await collect({ plan: two(), state })
+    expect(steps(rest)).toEqual(steps(whole).slice(4))
+    expect(adapters(rest).at(-1)).toEqual(adapters(whole).at(-1))
+  })
+})
+
 test('what is stopped tells the adapter as it stands', async () => {
   const events = await collect({}, 3)
   const stopped = events.at(-2)!
