@@ -23,10 +23,12 @@ const WORKER = new URL('../engine/train/worker.ts', import.meta.url)
 export const trainCommand = () =>
   withTrainingOptions(
     new Command('train')
-      .description('tune a base model on a folder of rows; writes a PEFT adapter folder')
+      .description(
+        'tune a base model on a folder of rows; writes a PEFT adapter folder, or a whole model',
+      )
       .argument('<folder>', 'holds train.jsonl, and valid.jsonl if there is one')
       .requiredOption('--model <name>', 'a pulled model, or the path of a model')
-      .option('--out <folder>', 'the adapter folder to write', 'adapter')
+      .option('--out <folder>', 'the folder to write', 'adapter')
       .option('--seed <n>', 'of shuffling and initial weights', integer, 42),
   ).action(async (folder: string, options: Options) => {
     const { home, models } = readConfig(process.env)
@@ -41,7 +43,7 @@ export const trainCommand = () =>
     }
     await using thread = spawn<TrainThreadRequest, TrainEvent>(WORKER)
     await report(trainFolder(thread, request))
-    console.log(`The adapter is in ${options.out}`)
+    console.log(`The ${options.allWeights ? 'model' : 'adapter'} is in ${options.out}`)
   })
 
 async function report(events: AsyncIterable<TrainEvent>) {

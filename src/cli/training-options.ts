@@ -11,6 +11,7 @@ export interface TrainingOptions {
   batchSize: Hyperparameters['batch_size']
   learningRateMultiplier: Hyperparameters['learning_rate_multiplier']
   learningRate?: number
+  allWeights?: true
   rank?: number
   alpha?: number
   targetModules?: NonNullable<SentLoraOptions['target_modules']>
@@ -40,6 +41,7 @@ export const withTrainingOptions = (command: Command): Command =>
     .option('--batch-size <n>', 'examples of one optimizer step', autoOrNumber, 'auto')
     .option('--learning-rate-multiplier <x>', 'times the base rate', autoOrNumber, 'auto')
     .option('--learning-rate <x>', 'overrides the multiplier', number)
+    .option('--all-weights', 'train every weight, and no adapter')
     .option('--rank <n>', 'of LoRA', integer)
     .option('--alpha <x>', 'of LoRA', number)
     .option('--target-modules <names>', 'projections, with commas, or all-linear', targetModules)
@@ -81,6 +83,7 @@ export function hyperparametersOf(options: TrainingOptions): Hyperparameters {
     batch_size: options.batchSize,
     learning_rate_multiplier: options.learningRateMultiplier,
     ...(Object.keys(lora).length > 0 && { lora }),
+    ...(options.allWeights && { adapter: 'none' as const }),
     ...said({
       learning_rate: options.learningRate,
       loraplus_lr_ratio: options.loraplusRatio,

@@ -1,6 +1,6 @@
-// Training without a service: a folder of rows in, a PEFT adapter folder out. No database, no job.
+// Training without a service: a folder of rows in, a PEFT adapter folder or a whole model out. No database, no job.
 
-import { access, mkdir, rename, writeFile } from 'node:fs/promises'
+import { access, copyFile, mkdir, rename, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { invalidRequest } from '../../errors.ts'
 import type { Thread } from '../runtime/thread.ts'
@@ -14,14 +14,14 @@ export interface TrainFolderRequest {
   model: string
   /** Folder for converted weights. */
   cache: string
-  /** The PEFT folder to write: `adapter_model.safetensors` and `adapter_config.json`. */
+  /** The folder to write: PEFT's two files or, with all weights trained, a model as Hugging Face lays it out. */
   out: string
   method: MethodName
   hyperparameters: Hyperparameters
   seed: number
 }
 
-/** Checks the rows, trains, and writes the adapter at each epoch's end, so that the last one stands. */
+/** Checks the rows, trains, and writes the result at each epoch's end, so that the last one stands. */
 export async function* trainFolder(
   thread: Thread<TrainThreadRequest, TrainEvent>,
   { folder, model, cache, out, method, hyperparameters, seed }: TrainFolderRequest,
@@ -48,11 +48,14 @@ export async function* trainFolder(
       throw invalidRequest(wrong.join('\n'), { code: 'invalid_training_file' })
     }
     await mkdir(out, { recursive: true })
+    const whole = event.plan.adapter === 'none'
+    const prefix = whole ? '' : 'adapter_'
+    if (whole) await copyTokenizer(data.model, out)
     const request = { type: 'train' as const, ...data, cache, plan: event.plan, seed }
     for await (const trained of thread.run(request, signal)) {
       if (trained.type === 'checkpoint') {
-        await replace(join(out, 'adapter_config.json'), trained.adapter_config)
-        await replace(join(out, 'adapter_model.safetensors'), trained.adapter)
+        await replace(join(out, `${prefix}config.json`), trained.adapter_config)
+        await replace(join(out, `${prefix}model.safetensors`), trained.adapter)
       }
       yield trained
     }
@@ -67,6 +70,23 @@ function badRows(file: string, report: FileReport | undefined): string[] {
   )
   const more = report.error_count - rows.length
   return more > 0 ? [...rows, `${file}: ${more} more errors`] : rows
+}
+
+/** What a model's folder says of text; training changes nothing of it. */
+const TOKENIZER_FILES = [
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'special_tokens_map.json',
+  'vocab.txt',
+  'vocab.json',
+  'merges.txt',
+  'generation_config.json',
+  'chat_template.jinja',
+]
+
+async function copyTokenizer(model: string, out: string) {
+  for (const name of TOKENIZER_FILES)
+    if (await exists(join(model, name))) await copyFile(join(model, name), join(out, name))
 }
 
 async function replace(path: string, content: Uint8Array | string) {

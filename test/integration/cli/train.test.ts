@@ -7,9 +7,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { openCheckpoint } from '../../../src/engine/weights/checkpoint.ts'
 import { luthier } from '../../support/command.ts'
 import { makeHome } from '../../support/luthier-server.ts'
 import { shared } from '../../support/shared.ts'
+import { writeTinyEncoder } from '../../support/tiny-encoder.ts'
 
 const LAUNCHER = fileURLToPath(new URL('../../../bin/luthier.js', import.meta.url))
 const stories = shared('models/stories260k')
@@ -186,5 +188,41 @@ describe.skipIf(stories.missing)('luthier train', () => {
     const ended = await train()
     expect(ended.code).toBe(1)
     expect(ended.stderr).toBe(`luthier: There is no ${join(folder, 'train.jsonl')}.\n`)
+  })
+})
+
+describe('luthier train on an encoder', () => {
+  const labelled = Array.from({ length: 16 }, (_, i) => ({
+    text: `${'abcd'[i % 4]} x`,
+    label: `kind-${i % 4}`,
+  }))
+  const tune = async (...options: string[]) => {
+    const model = await writeTinyEncoder(join(folder, 'base'))
+    await write('train.jsonl', labelled)
+    const command = ['train', folder, '--model', model, '--method', 'classification']
+    return luthier({ LUTHIER_HOME: home }, ...command, '--epochs', '1', ...options)
+  }
+
+  test('writes a PEFT folder with its head', async () => {
+    const out = join(folder, 'adapter')
+    expect((await tune('--out', out)).code).toBe(0)
+    const config = JSON.parse(await readFile(join(out, 'adapter_config.json'), 'utf8'))
+    expect(config).toMatchObject({ task_type: 'SEQ_CLS', modules_to_save: ['classifier'] })
+  })
+
+  test('with all weights writes a whole model, which is a base model like any other', async () => {
+    const out = join(folder, 'model')
+    expect((await tune('--out', out, '--all-weights')).code).toBe(0)
+    expect((await readdir(out)).sort()).toEqual([
+      'config.json',
+      'model.safetensors',
+      'tokenizer.json',
+      'tokenizer_config.json',
+    ])
+    const { config } = await openCheckpoint(out)
+    expect(config.encoder?.head).toEqual({
+      task: 'single',
+      labels: ['kind-0', 'kind-1', 'kind-2', 'kind-3'],
+    })
   })
 })
