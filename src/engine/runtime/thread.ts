@@ -1,7 +1,7 @@
 // Typed worker threads: spawn() here, serve() there. Events flow back one by one; errors and aborts
 // cross the boundary; a thread asks for its turn on the device before it computes.
 
-import { parentPort, Worker } from 'node:worker_threads'
+import { parentPort, Worker, workerData } from 'node:worker_threads'
 import { ApiError } from '../../errors.ts'
 
 /** Leave to compute on the device; disposing it gives the device back. */
@@ -32,6 +32,7 @@ type ToThread =
   | { type: 'run'; id: number; request: unknown }
   | { type: 'taken'; id: number }
   | { type: 'abort'; id: number; reason: unknown }
+  | { type: 'close' }
   | { type: 'turn'; turn: number }
 
 type FromThread =
@@ -50,13 +51,15 @@ interface SentError {
 
 /**
  * Starts the thread whose entry file calls serve(). `entry` names the `.ts` file; in a build the `.js` beside it runs.
- * `takeTurn` decides who holds the device; without it every turn is granted at once.
+ * `takeTurn` decides who holds the device; without it every turn is granted at once. `data` is what `threadData()` gives.
  */
 export function spawn<Request, Event>(
   entry: URL,
   takeTurn: TakeTurn = async () => ({ [Symbol.dispose]() {} }),
+  data?: unknown,
 ): Thread<Request, Event> {
-  const worker = startWorker(entry)
+  const worker = startWorker(entry, data)
+  const exited = new Promise<void>((done) => worker.once('exit', () => done()))
   const runs = new Map<number, Inbox<Event>>()
   const turns = new Map<number, Turn>()
   let lastId = 0
@@ -100,7 +103,7 @@ export function spawn<Request, Event>(
   worker.on('error', (cause) => end(new Error(`The worker thread failed: ${cause}`, { cause })))
   worker.on('exit', (code) => end(new Error(`The worker thread ended with code ${code}.`)))
 
-  return {
+  const thread: Thread<Request, Event> = {
     get closed() {
       return gone !== undefined
     },
@@ -136,10 +139,20 @@ export function spawn<Request, Event>(
     },
     async [Symbol.asyncDispose]() {
       gone ??= new Error('The worker thread was closed.')
-      await worker.terminate()
+      send({ type: 'close' })
+      await exited
+      spawned.delete(thread)
     },
   }
+  spawned.add(thread)
+  return thread
 }
+
+/** The threads of this thread, which must be gone before it goes. */
+const spawned = new Set<AsyncDisposable>()
+
+/** What the thread was spawned with. */
+export const threadData = (): unknown => workerData
 
 /**
  * The thread's side: answers every request with the events its handler yields.
@@ -208,10 +221,22 @@ export function serve<Request, Event>(handler: Handler<Request, Event>, { ahead 
         waiting.delete(id)
         break
       }
+      case 'close':
+        void close()
+        break
       default:
         message satisfies never
     }
   })
+}
+
+/**
+ * Ends this thread, between two calls of native code: ended from outside in the midst of one, it would take the whole
+ * process down, for the runtime throws what nobody catches.
+ */
+async function close(): Promise<void> {
+  await Promise.all([...spawned].map((thread) => thread[Symbol.asyncDispose]()))
+  process.exit()
 }
 
 type Item<Event> = { event: Event } | { error: unknown } | 'end'
@@ -236,16 +261,16 @@ class Inbox<Event> {
   }
 }
 
-function startWorker(entry: URL): Worker {
+function startWorker(entry: URL, workerData: unknown): Worker {
   if (import.meta.url.endsWith('.js'))
-    return new Worker(new URL(entry.href.replace(/\.ts$/, '.js')))
+    return new Worker(new URL(entry.href.replace(/\.ts$/, '.js')), { workerData })
   // `--import tsx` registers nothing in a worker of Node 20, so the worker registers it by itself.
   const tsx = import.meta.resolve('tsx/esm/api')
   const start = `import(${JSON.stringify(tsx)}).then(({ register }) => {
     register()
     return import(${JSON.stringify(entry.href)})
   })`
-  return new Worker(start, { eval: true })
+  return new Worker(start, { eval: true, workerData })
 }
 
 function sendError(error: unknown): SentError {
