@@ -1,14 +1,14 @@
 // The environment → one frozen, validated Config. Read here and nowhere else.
 
+import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
+import { type Compute, DEVICES, type DeviceKind } from './engine/runtime/device.ts'
 import { type LogLevel, logLevels } from './log.ts'
 
 const precisions = ['auto', 'fp32', 'int8'] as const
-const devices = ['auto', 'cpu', 'webgpu', 'cuda'] as const
 const roles = ['all', 'api', 'worker'] as const
 
 export type Precision = (typeof precisions)[number]
-export type DeviceName = (typeof devices)[number]
 export type Role = (typeof roles)[number]
 
 export interface Hub {
@@ -17,6 +17,11 @@ export interface Hub {
   readonly token?: string
   /** A hub that has not answered a request by then is taken for unreachable. */
   readonly connect_timeout_ms: number
+}
+
+/** Several devices are of one kind: whatever they share comes out the same on each. */
+export interface Devices extends Compute {
+  readonly count: number
 }
 
 export interface S3 {
@@ -53,7 +58,7 @@ export interface Config {
   /** What one key may ask of inference in a minute. */
   readonly limits: { readonly requests_per_minute: number; readonly tokens_per_minute: number }
   readonly precision: Precision
-  readonly devices: readonly DeviceName[]
+  readonly devices: Devices
   readonly role: Role
   /** Where other processes reach this one, if it is a worker; undefined: at `host` and `port`. */
   readonly workerUrl: string | undefined
@@ -90,13 +95,15 @@ export const readConfig = (env: Environment): Config => {
       tokens_per_minute: readCount('LUTHIER_TOKENS_PER_MINUTE', 10_000_000, read, mistakes),
     }),
     precision: oneOf('LUTHIER_PRECISION', precisions, 'auto'),
-    devices: Object.freeze(readDevices(read('LUTHIER_DEVICE'), mistakes)),
+    devices: Object.freeze(readDevices(read, mistakes)),
     role: oneOf('LUTHIER_ROLE', roles, 'all'),
     workerUrl: read('LUTHIER_WORKER_URL'),
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
   }
-  if (config.devices.some((device) => device !== 'auto' && device !== 'cpu'))
-    mistakes.push(`LUTHIER_DEVICE: only auto and cpu are supported yet, not '${config.devices}'`)
+  if (config.devices.device !== 'cpu')
+    mistakes.push(
+      `LUTHIER_DEVICE: only auto and cpu are supported yet, not '${config.devices.device}'`,
+    )
   if (config.role !== 'all' && config.databaseUrl === undefined)
     mistakes.push(
       `LUTHIER_ROLE: '${config.role}' shares a database with other processes; set DATABASE_URL`,
@@ -193,15 +200,21 @@ const readHub = (
   }
 }
 
-const readDevices = (text: string | undefined, mistakes: string[]): DeviceName[] => {
-  const names = (text ?? 'auto').split(',').map((name) => name.trim())
-  const known = names.filter((name) => isOneOf(name, devices))
+/** `cpu,cpu`: two devices that share the machine's cores, unless LUTHIER_THREADS says how many each has. */
+const readDevices = (read: Read, mistakes: string[]): Devices => {
+  const text = read('LUTHIER_DEVICE') ?? 'auto'
+  const names = text === 'auto' ? ['cpu'] : text.split(',').map((name) => name.trim())
+  const known = names.filter((name): name is DeviceKind => isOneOf(name, DEVICES))
   for (const name of names)
-    if (!isOneOf(name, devices))
-      mistakes.push(`LUTHIER_DEVICE: '${name}' is none of ${devices.join(', ')}`)
-  if (known.length > 1 && known.includes('auto'))
-    mistakes.push("LUTHIER_DEVICE: 'auto' stands alone, not in a list")
-  return known
+    if (name === 'auto') mistakes.push("LUTHIER_DEVICE: 'auto' stands alone, not in a list")
+    else if (!isOneOf(name, DEVICES))
+      mistakes.push(`LUTHIER_DEVICE: '${name}' is none of auto, ${DEVICES.join(', ')}`)
+  const [device = 'cpu'] = known
+  if (known.some((name) => name !== device))
+    mistakes.push(`LUTHIER_DEVICE: the devices of one process are of one kind, not '${text}'`)
+  const share = Math.max(1, Math.floor(availableParallelism() / names.length))
+  const threads = readCount('LUTHIER_THREADS', share, read, mistakes)
+  return { device, count: names.length, threads }
 }
 
 const readAliases = (text: string | undefined, mistakes: string[]): Record<string, string> => {

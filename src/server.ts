@@ -25,7 +25,7 @@ import { createJobs } from './service/jobs/jobs.ts'
 import { createMetrics } from './service/metrics/metrics.ts'
 import { openModels } from './service/models/registry.ts'
 import { adapterFiles } from './service/scheduler/adapter-files.ts'
-import { Device } from './service/scheduler/devices.ts'
+import { DevicePool } from './service/scheduler/device-pool.ts'
 import { newWorkerToken, registerWorker } from './service/scheduler/registration.ts'
 import { RelayedServing } from './service/scheduler/relayed-serving.ts'
 import { Serving } from './service/scheduler/serving.ts'
@@ -84,12 +84,20 @@ export const startServer = async (
       aliases: config.modelAliases,
       log,
     })
-    const jobs = createJobs({ stores, models, log })
+    // Other processes on the database may have more devices; the embedded one has no others.
+    const { count } = config.devices
+    const jobs = createJobs({
+      stores,
+      models,
+      log,
+      devices: config.databaseUrl === undefined ? count : undefined,
+    })
 
     // Who computes: this process, or workers that it asks.
     const cache = join(config.home, 'cache')
     await mkdir(cache, { recursive: true, mode: 0o700 })
-    const device = new Device()
+    const pool = new DevicePool(count)
+    const { device, threads } = config.devices
     const adapterFile = adapterFiles({
       folder: join(cache, 'adapters'),
       read: (project_id, sha256) => store.get(objectKey(project_id, sha256)),
@@ -98,14 +106,15 @@ export const startServer = async (
       config.role === 'api'
         ? undefined
         : new Serving({
-            takeTurn: device.turns('serving'),
+            takeTurn: pool.serving.turns('serving'),
+            threads,
             cache: join(cache, 'weights'),
             adapterFile,
             log,
           })
     const serving = local ?? new RelayedServing({ db, log })
     shutdown.add('stop computing', () => serving[Symbol.asyncDispose]())
-    const metrics = createMetrics({ db, serving, device })
+    const metrics = createMetrics({ db, serving, device: pool })
     if (local) {
       const training = startTraining({
         stores,
@@ -114,7 +123,8 @@ export const startServer = async (
         cache: join(cache, 'weights'),
         precision: config.precision,
         adapterFile,
-        takeTurn: device.turns('training'),
+        pool,
+        compute: { device, threads },
         folders: [config.home, config.models, tmpdir()],
         metrics,
         warm: async (project_id, model) => local.warm(await models.resolve(project_id, model)),

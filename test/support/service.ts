@@ -20,7 +20,7 @@ import { createJobs } from '../../src/service/jobs/jobs.ts'
 import { createMetrics } from '../../src/service/metrics/metrics.ts'
 import { type ModelRegistry, openModels } from '../../src/service/models/registry.ts'
 import { type AdapterFile, adapterFiles } from '../../src/service/scheduler/adapter-files.ts'
-import { Device } from '../../src/service/scheduler/devices.ts'
+import { DevicePool } from '../../src/service/scheduler/device-pool.ts'
 import { Serving } from '../../src/service/scheduler/serving.ts'
 import { createDiskQuota } from '../../src/service/storage/disk-quota.ts'
 import { type ObjectStore, objectKey } from '../../src/service/storage/object-store.ts'
@@ -38,7 +38,7 @@ export interface TestService extends AsyncDisposable {
   readonly files: Files
   readonly uploads: Uploads
   readonly models: ModelRegistry
-  readonly device: Device
+  readonly pool: DevicePool
   readonly adapterFile: AdapterFile
   /** Who the admin key is. */
   readonly caller: Caller
@@ -102,13 +102,13 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     log: testLog,
   })
   const jobs = createJobs({ stores, models, log: testLog })
-  const device = new Device()
+  const pool = new DevicePool(1)
   const adapterFile = adapterFiles({
     folder: join(folder, 'cache', 'adapters'),
     read: (project, sha256) => store.get(objectKey(project, sha256)),
   })
   const serving = new Serving({
-    takeTurn: device.turns('serving'),
+    takeTurn: pool.serving.turns('serving'),
     cache: join(folder, 'cache'),
     adapterFile,
     log: testLog,
@@ -123,7 +123,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     models: { models },
     fineTuning: { jobs, db },
     inference: { models, serving, limits: new RateLimits(limits) },
-    metrics: createMetrics({ db, serving, device }),
+    metrics: createMetrics({ db, serving, device: pool }),
     ...deps,
   })
   checkInjected(app)
@@ -136,7 +136,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     files,
     uploads,
     models,
-    device,
+    pool,
     adapterFile,
     caller,
     folder,

@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
 import { expect, test } from 'vitest'
 import { readConfig } from '../../src/config.ts'
@@ -14,7 +15,7 @@ test('an empty environment is enough', () => {
     hub: { endpoint: 'https://huggingface.co', connect_timeout_ms: 5000 },
     limits: { requests_per_minute: 30_000, tokens_per_minute: 10_000_000 },
     precision: 'auto',
-    devices: ['auto'],
+    devices: { device: 'cpu', count: 1, threads: availableParallelism() },
     role: 'all',
     logLevel: 'info',
   })
@@ -29,7 +30,8 @@ test('every setting is read, and none can be changed afterwards', () => {
     LUTHIER_API_KEY: 'sk-0123456789abcdef',
     LUTHIER_MODEL_ALIASES: 'gpt-4o-mini=SmolLM2-135M-Instruct, gpt-4o = other',
     LUTHIER_PRECISION: 'fp32',
-    LUTHIER_DEVICE: 'cpu',
+    LUTHIER_DEVICE: 'cpu, cpu',
+    LUTHIER_THREADS: '3',
     LUTHIER_ROLE: 'all',
     LOG_LEVEL: 'debug',
   })
@@ -40,7 +42,7 @@ test('every setting is read, and none can be changed afterwards', () => {
     models: '/srv/luthier/models',
     modelAliases: { 'gpt-4o-mini': 'SmolLM2-135M-Instruct', 'gpt-4o': 'other' },
     precision: 'fp32',
-    devices: ['cpu'],
+    devices: { device: 'cpu', count: 2, threads: 3 },
     role: 'all',
   })
   for (const value of [config, config.modelAliases, config.devices])
@@ -139,9 +141,9 @@ test('auto does not stand in a list of devices', () => {
   expect(() => readConfig({ LUTHIER_DEVICE: 'auto,cpu' })).toThrow('stands alone')
 })
 
-test.each([['LUTHIER_DEVICE', 'cpu,cuda']])(
-  '%s=%s, which nothing honours yet, is refused and not ignored',
-  (name, value) => {
-    expect(() => readConfig({ [name]: value })).toThrow(`${name}: `)
-  },
-)
+test('several devices share the processors, and are of one kind', () => {
+  const { devices } = readConfig({ LUTHIER_DEVICE: 'cpu,cpu' })
+  const threads = Math.max(1, Math.floor(availableParallelism() / 2))
+  expect(devices).toEqual({ device: 'cpu', count: 2, threads })
+  expect(() => readConfig({ LUTHIER_DEVICE: 'cpu,cuda' })).toThrow('are of one kind')
+})

@@ -85,6 +85,12 @@ export interface UnloadRequest {
 /** What models that go on with text are asked. */
 export type DecodeRequest = GenerateRequest | LoadRequest | UnloadRequest
 
+/** What the inference thread is spawned with. */
+export interface InferThreadData {
+  /** That its sessions compute with; absent: all of this machine. */
+  threads?: number | undefined
+}
+
 export type InferThreadRequest = DecodeRequest | EncodeRequest
 
 export type InferThreadEvent = InferEvent | EncodeEvent

@@ -1,14 +1,15 @@
 // The inference thread's entry: which requests go to the decoders, and which to the encoders.
 
 import { availableParallelism } from 'node:os'
-import { serve } from '../runtime/thread.ts'
+import { serve, threadData } from '../runtime/thread.ts'
 import { Encoders } from './encoders.ts'
 import { Generator } from './generate.ts'
-import type { InferThreadEvent, InferThreadRequest } from './request.ts'
+import type { InferThreadData, InferThreadEvent, InferThreadRequest } from './request.ts'
 import { isEncoder } from './resident-encoder.ts'
 
-const generator = new Generator(availableParallelism())
-const encoders = new Encoders(availableParallelism())
+const { threads = availableParallelism() } = (threadData() ?? {}) as InferThreadData
+const generator = new Generator(threads)
+const encoders = new Encoders(threads)
 
 // Far ahead: a client that reads slowly must not hold up the others of its batch.
 serve<InferThreadRequest, InferThreadEvent>(

@@ -50,7 +50,7 @@ export async function inspect(request: InspectRequest): Promise<Inspection> {
       config: checkpoint.config,
       lengths: training.lengths,
       longestValidation: validation?.lengths.reduce((a, b) => Math.max(a, b), 0) ?? 0,
-      threads: availableParallelism(),
+      compute: request.compute ?? { device: 'cpu', threads: availableParallelism() },
     }),
   }
 }

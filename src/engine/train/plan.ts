@@ -3,6 +3,7 @@
 
 import { invalidRequest } from '../../errors.ts'
 import { packExamples } from '../datasets/pack.ts'
+import type { Compute } from '../runtime/device.ts'
 import { elements } from '../tensor.ts'
 import { familyOf, type ModelConfig, requiredTensors } from '../weights/model-config.ts'
 import type { Facts, Method } from './methods/method.ts'
@@ -27,7 +28,8 @@ export interface PlanInput {
   readonly lengths: ArrayLike<number>
   /** Tokens of the longest validation example. */
   readonly longestValidation: number
-  readonly threads: number
+  /** Of each device. */
+  readonly compute: Compute
 }
 
 /** The longest example that is trained whole, in tokens. */
@@ -39,7 +41,8 @@ export const sequenceLimit = (hyperparameters: Hyperparameters, config: ModelCon
 
 /** Resolves every `auto`. The same input gives the same plan. */
 export function resolvePlan(input: PlanInput): Plan {
-  const { hyperparameters: h, config, lengths, threads } = input
+  const { hyperparameters: h, config, lengths, compute } = input
+  const devices = h.data_parallel ?? 1
   const reasons: string[] = []
   const examples = lengths.length
 
@@ -56,7 +59,7 @@ export function resolvePlan(input: PlanInput): Plan {
   const own = input.method.settle?.(h, reasons)
   const total_steps = Math.ceil(examples / batch_size) * n_epochs
   const warmup_steps = Math.min(total_steps, Math.ceil(total_steps * (h.warmup_ratio ?? 0.05)))
-  const shape = chooseShape(lengths, batch_size, input.longestValidation)
+  const shape = chooseShape(lengths, batch_size, input.longestValidation, devices)
   return {
     n_epochs,
     batch_size,
@@ -74,7 +77,8 @@ export function resolvePlan(input: PlanInput): Plan {
     truncation: h.truncation ?? 'truncate',
     row_length: shape.length,
     rows: shape.rows,
-    threads,
+    ...compute,
+    ...(devices > 1 && { devices }),
     precision: choosablePrecision(input, reasons),
     ...own,
     ...(input.facts && { facts: input.facts }),
@@ -153,6 +157,7 @@ export function chooseShape(
   lengths: ArrayLike<number>,
   batchSize: number,
   longestValidation = 0,
+  devices = 1,
 ): StepShape {
   const longest = longestOf(lengths, longestValidation)
   const batches: number[][] = []
@@ -163,15 +168,19 @@ export function chooseShape(
   const shortest = Math.max(64, Math.ceil(longest / 64) * 64)
   for (let length = shortest; length <= Math.max(shortest, MICRO_BATCH_TOKENS); length += 64)
     for (let rows = 1; rows === 1 || rows * length <= MICRO_BATCH_TOKENS; rows *= 2) {
-      const cost = batches.reduce((sum, b) => sum + batchCost(b, { rows, length }), 0)
+      const cost = batches.reduce((sum, b) => sum + batchCost(b, { rows, length }, devices), 0)
       if (!best || cost < best.cost) best = { shape: { rows, length }, cost }
     }
   return best!.shape
 }
 
-/** Tokens computed, attention as length / 3000 of a token's other work, and 32 tokens for starting a run. */
-const batchCost = (lengths: readonly number[], { rows, length }: StepShape): number =>
-  Math.ceil(packExamples(lengths, length).length / rows) *
+/** Tokens that each device computes, attention as length / 3000 of a token's other work, and 32 tokens for starting a run. */
+const batchCost = (
+  lengths: readonly number[],
+  { rows, length }: StepShape,
+  devices: number,
+): number =>
+  Math.ceil(packExamples(lengths, length).length / rows / devices) *
   (rows * length * (1 + length / 3000) + 32)
 
 /** Math.max(...lengths, least) without a stack that grows with the file. */

@@ -3,6 +3,7 @@
 import type { ClassificationTask } from '../datasets/classification-rows.ts'
 import type { Truncation } from '../datasets/encode.ts'
 import type { InspectedFile } from '../datasets/inspect-file.ts'
+import type { Compute, DeviceKind } from '../runtime/device.ts'
 import type { MethodName } from './methods/index.ts'
 import type { Precision } from './precision.ts'
 
@@ -50,6 +51,8 @@ export interface Hyperparameters {
   precision?: Auto<Precision>
   /** Of the method dpo. */
   beta?: Auto<number>
+  /** So many devices share the micro-batches of a step; absent: one. */
+  data_parallel?: number
 }
 
 export interface Dataset {
@@ -66,6 +69,8 @@ export interface InspectRequest {
   validation?: Dataset
   method: MethodName
   hyperparameters: Hyperparameters
+  /** What each device of the job is; absent: all of this machine's processors. */
+  compute?: Compute
 }
 
 /** What could be chosen otherwise on another day, chosen once. Stored with the job and used again on resume. */
@@ -89,6 +94,8 @@ export interface Plan {
   /** Tokens of one packed row, and rows of one micro-batch: the graph's static shape. */
   row_length: number
   rows: number
+  /** Of which kind each device is; absent: cpu. */
+  device?: DeviceKind
   /** Of each device. */
   threads: number
   /** Devices that share the micro-batches of a step; absent: one. */

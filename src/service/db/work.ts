@@ -19,6 +19,18 @@ export interface Lease {
   interrupted: boolean
   /** The work is to be paused as soon as what it has is committed. */
   pause_requested: boolean
+  /** How many devices it takes at once. */
+  devices: number
+}
+
+/** What a worker has to work with. */
+export interface Room {
+  /** `cpu`, … */
+  device: string
+  /** How many of them in all. */
+  devices: number
+  /** How many nothing works on. */
+  free: number
 }
 
 /** The work was given to another, cancelled or ended: what the old holder knows counts no more. */
@@ -39,23 +51,32 @@ const CLAIM = 7_032_001
 /** Puts work in line; workers hear of it when the transaction commits. */
 export async function insertWork(
   tx: Db,
-  work: { id: string; kind: string; project_id: string; priority?: number },
+  work: { id: string; kind: string; project_id: string; priority?: number; devices?: number },
 ): Promise<void> {
-  await tx.query('insert into work (id, kind, project_id, priority) values ($1, $2, $3, $4)', [
-    work.id,
-    work.kind,
-    work.project_id,
-    work.priority ?? 0,
-  ])
+  await tx.query(
+    'insert into work (id, kind, project_id, priority, devices) values ($1, $2, $3, $4, $5)',
+    [work.id, work.kind, work.project_id, work.priority ?? 0, work.devices ?? 1],
+  )
   await hint(tx, work.id)
 }
 
-/** Takes the next work of these kinds, or none; projects with less running go first. */
+/** Settles the kind of device that the work is done on, for this claim and every later one. */
+export const setWorkDevice = async (tx: Db, id: string, device: string): Promise<void> => {
+  await tx.query('update work set device = $2 where id = $1', [id, device])
+}
+
+const ONE_CPU: Room = { device: 'cpu', devices: 1, free: 1 }
+
+/**
+ * Takes the next work of these kinds that there is room for, or none; projects with less running go first. Work that
+ * this worker has the devices for, but not free, is waited for: smaller work would else pass it by for ever.
+ */
 export const claimWork = (
   db: Pool,
   owner: string,
   kinds: readonly string[],
   lease_seconds: number,
+  { device, devices, free }: Room = ONE_CPU,
 ): Promise<Lease | undefined> =>
   transaction(db, async (tx) => {
     // In a statement of its own: the next one must see what the lock's last holder did.
@@ -66,8 +87,9 @@ export const claimWork = (
           where state = 'running' and lease_until > clock_timestamp()
           group by project_id
        ), next as (
-         select work.id, state = 'running' as interrupted from work left join busy using (project_id)
-          where kind = any ($2)
+         select work.id, work.devices, state = 'running' as interrupted
+           from work left join busy using (project_id)
+          where kind = any ($2) and devices <= $4 and coalesce(device, $5) = $5
             and (state = 'ready' and not_before <= clock_timestamp()
                  or state = 'running' and lease_until <= clock_timestamp())
           order by coalesce(busy.n, 0), priority desc, seq
@@ -78,10 +100,10 @@ export const claimWork = (
           set state = 'running', lease_owner = $1, lease_token = lease_token + 1,
               lease_until = clock_timestamp() + make_interval(secs => $3), attempt = attempt + 1
          from next
-        where work.id = next.id
+        where work.id = next.id and next.devices <= $6
         returning work.id, kind, project_id, attempt, faults, lease_token, interrupted,
-                  pause_requested`,
-      [owner, kinds, lease_seconds],
+                  pause_requested, work.devices`,
+      [owner, kinds, lease_seconds, devices, device, free],
     )
     return rows[0]
   })

@@ -65,6 +65,8 @@ export interface CreateJob {
 export interface JobsOptions {
   stores: Stores
   models: Pick<ModelRegistry, 'resolveBase' | 'resolve'>
+  /** How many devices work on jobs, where that is known: where no other process shares the database. */
+  devices?: number | undefined
   /** How long a pause is waited for before the job is shown as it is by then. */
   pause_seconds?: number
   log: Pick<Logger, 'info'>
@@ -93,7 +95,13 @@ export interface Jobs {
   checkpoints(project_id: string, id: string, query: Cursor): Promise<FineTuningCheckpoint[]>
 }
 
-export function createJobs({ stores, models, log, pause_seconds = 30 }: JobsOptions): Jobs {
+export function createJobs({
+  stores,
+  models,
+  log,
+  devices: known,
+  pause_seconds = 30,
+}: JobsOptions): Jobs {
   const { db } = stores
 
   async function retrieve(project_id: string, id: string): Promise<FineTuningJob> {
@@ -170,8 +178,14 @@ export function createJobs({ stores, models, log, pause_seconds = 30 }: JobsOpti
         ),
       }
       if (start.initial) refuseOtherLora(start.initial, method)
+      const devices = hyperparametersOf(method).data_parallel ?? 1
+      if (known !== undefined && devices > known)
+        throw invalidRequest(`The job asks for ${devices} devices, and this server has ${known}.`, {
+          param: `method.${method.type}.hyperparameters.data_parallel`,
+          code: 'invalid_value',
+        })
       const created = await commit(async (tx) => {
-        await insertWork(tx, { id, kind: FINE_TUNING_JOB, project_id })
+        await insertWork(tx, { id, kind: FINE_TUNING_JOB, project_id, devices })
         const inserted = await insertJob(tx, job)
         await tell(tx, id, 'created', eventText.created(id))
         await tell(

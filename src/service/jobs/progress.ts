@@ -23,7 +23,14 @@ import {
 import { findStep, listSteps, upsertStep } from '../db/fine-tuning-steps.ts'
 import { insertModel } from '../db/models.ts'
 import { type PoolClient, transaction } from '../db/pool.ts'
-import { endWork, holdLease, type Lease, noteProgress, pauseWork } from '../db/work.ts'
+import {
+  endWork,
+  holdLease,
+  type Lease,
+  noteProgress,
+  pauseWork,
+  setWorkDevice,
+} from '../db/work.ts'
 import { insertWorkEvent } from '../db/work-events.ts'
 import { newId } from '../ids.ts'
 import { checkpointName } from '../models/names.ts'
@@ -66,6 +73,7 @@ export class Progress {
     const { id } = this.#lease
     return this.#write(async (tx) => {
       await setPlan(tx, id, plan)
+      await setWorkDevice(tx, id, plan.device ?? 'cpu')
       for (const [i, message] of warnings.entries())
         await insertWorkEvent(tx, {
           id: newId('ftevent-'),

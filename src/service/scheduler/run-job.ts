@@ -1,5 +1,6 @@
 // One fine-tuning job, from its files to its model: drives the training thread and keeps what it yields.
 
+import type { Compute } from '../../engine/runtime/device.ts'
 import type { Thread } from '../../engine/runtime/thread.ts'
 import type { Hyperparameters, TrainEvent, TrainThreadRequest } from '../../engine/train/request.ts'
 import { ApiError } from '../../errors.ts'
@@ -38,6 +39,8 @@ export interface RunJobDeps {
   warm?: (project_id: string, model: string) => Promise<void>
   /** Of frozen weights in training, where the job does not say. */
   precision: NonNullable<Hyperparameters['precision']>
+  /** What each device of a job is. */
+  compute: Compute
   log: Logger
   /** What is counted of training. */
   metrics?: Pick<Metrics, 'stepped' | 'rested'>
@@ -136,7 +139,8 @@ class Run {
     const hyperparameters = job.initial
       ? { ...precise, lora: { ...job.initial.lora, dropout: sent.lora?.dropout ?? 0 } }
       : precise
-    const request = { type: 'inspect' as const, ...files, hyperparameters }
+    const { compute } = this.#deps
+    const request = { type: 'inspect' as const, ...files, hyperparameters, compute }
     // Reading a large file is not worth waiting for; there is nothing to save yet either.
     const quit = () => void thread[Symbol.asyncDispose]()
     this.#signal.addEventListener('abort', quit)

@@ -5,6 +5,7 @@ import type { EncodeRequest, Encodings } from '../../engine/infer/encode-request
 import type {
   GenerateRequest,
   InferEvent,
+  InferThreadData,
   InferThreadEvent,
   InferThreadRequest,
   Target,
@@ -21,6 +22,8 @@ export type Encoding = Omit<EncodeRequest, 'type' | 'target'>
 
 export interface ServingOptions {
   takeTurn: TakeTurn
+  /** That the device computes with; absent: all of this machine. */
+  threads?: number
   /** Folder for converted weights, shared by all threads and processes. */
   cache: string
   /** Path of the `adapter_model.safetensors` of a tuned model on this machine, its config beside it. */
@@ -172,7 +175,9 @@ export class Serving implements Answering, AsyncDisposable {
   #running() {
     if (this.#disposed) throw unavailable('The server is shutting down.', 5)
     if (!this.#thread || this.#thread.closed)
-      this.#thread = spawn(this.#options.entry ?? WORKER, this.#options.takeTurn)
+      this.#thread = spawn(this.#options.entry ?? WORKER, this.#options.takeTurn, {
+        threads: this.#options.threads,
+      } satisfies InferThreadData)
     return this.#thread
   }
 

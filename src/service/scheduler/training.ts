@@ -1,6 +1,6 @@
-// Fine-tuning jobs as a kind of work: claimed one at a time, each in a training thread of its own.
+// Fine-tuning jobs as a kind of work: each in a training thread and on devices of its own.
 
-import { spawn, type TakeTurn } from '../../engine/runtime/thread.ts'
+import { spawn } from '../../engine/runtime/thread.ts'
 import type { TrainEvent, TrainThreadRequest } from '../../engine/train/request.ts'
 import { ApiError } from '../../errors.ts'
 import type { JobFailure } from '../jobs/file-errors.ts'
@@ -9,14 +9,15 @@ import { Progress } from '../jobs/progress.ts'
 import { releaseEnded } from '../jobs/superseded.ts'
 import type { WorkKind } from '../work/kind.ts'
 import { startWorker, type Worker, type WorkerOptions } from '../work/worker.ts'
+import type { DevicePool } from './device-pool.ts'
 import { withoutFolders } from './own-folders.ts'
 import { type RunJobDeps, runJob, TrainingFault } from './run-job.ts'
 
 export interface TrainingOptions
   extends Omit<RunJobDeps, 'spawnThread'>,
     Pick<WorkerOptions, 'lease_seconds' | 'poll_seconds'> {
-  /** When a training thread may compute: `device.turns('training')`. */
-  takeTurn: TakeTurn
+  /** Where training threads compute. */
+  pool: DevicePool
   /** Folders of this machine that no message to a client names. */
   folders: readonly string[]
 }
@@ -25,18 +26,15 @@ const WORKER = new URL('../../engine/train/worker.ts', import.meta.url)
 
 /** Starts claiming and training; dispose it to stop, which commits the running job's state first. */
 export function startTraining(options: TrainingOptions): Worker {
-  const { takeTurn, folders, lease_seconds, poll_seconds, ...rest } = options
-  const deps: RunJobDeps = {
-    ...rest,
-    spawnThread: () => spawn<TrainThreadRequest, TrainEvent>(WORKER, takeTurn),
-  }
+  const { pool, folders, lease_seconds, poll_seconds, ...deps } = options
   const releasing = releaseEnded(deps.stores).catch((err) =>
     deps.log.warn({ err }, 'what ended jobs left behind could not be released'),
   )
   const worker = startWorker({
     db: deps.stores.db,
     log: deps.log,
-    kinds: [fineTuning(deps, folders)],
+    kinds: [fineTuning(deps, pool, folders)],
+    devices: { device: deps.compute.device, devices: pool.count },
     ...(lease_seconds !== undefined && { lease_seconds }),
     ...(poll_seconds !== undefined && { poll_seconds }),
   })
@@ -47,9 +45,17 @@ export function startTraining(options: TrainingOptions): Worker {
   return { stop, [Symbol.asyncDispose]: stop }
 }
 
-const fineTuning = (deps: RunJobDeps, folders: readonly string[]): WorkKind => ({
+const fineTuning = (
+  deps: Omit<RunJobDeps, 'spawnThread'>,
+  pool: DevicePool,
+  folders: readonly string[],
+): WorkKind => ({
   kind: FINE_TUNING_JOB,
-  run: (lease, signal) => runJob(deps, lease, signal),
+  async run(lease, signal) {
+    using held = pool.take(lease.devices)
+    const spawnThread = () => spawn<TrainThreadRequest, TrainEvent>(WORKER, held.takeTurn)
+    return await runJob({ ...deps, spawnThread }, lease, signal)
+  },
   fail: (lease, cause) => new Progress(deps.stores, lease).failed(failureOf(cause, folders)),
 })
 

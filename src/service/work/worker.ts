@@ -10,6 +10,7 @@ import {
   type Lease,
   LeaseLost,
   leasesOf,
+  type Room,
   releaseLease,
   renewLease,
   WORK_CHANNEL,
@@ -27,9 +28,11 @@ export interface WorkerOptions {
   lease_seconds?: number
   /** How often the table is asked when no hint comes. */
   poll_seconds?: number
+  /** What it works with: as many pieces of work at once as there are devices; absent: one. */
+  devices?: Omit<Room, 'free'>
 }
 
-/** Takes one piece of work after the other until it is stopped. */
+/** Takes one piece of work after the other, several at once where it has the devices, until it is stopped. */
 export interface Worker extends AsyncDisposable {
   /** Stops claiming, has the running work commit its state, gives it back. */
   stop(): Promise<void>
@@ -66,14 +69,26 @@ class ClaimingWorker {
   readonly #stopping = new AbortController()
   #wake = () => {}
   #hinted = false
-  #running: { lease: Lease; check: () => void } | undefined
+  readonly #devices: Omit<Room, 'free'>
+  readonly #running = new Map<string, { lease: Lease; check: () => void }>()
+  readonly #work = new Set<Promise<void>>()
+  #free: number
 
-  constructor({ db, log, kinds, lease_seconds = 30, poll_seconds = 2 }: WorkerOptions) {
+  constructor({
+    db,
+    log,
+    kinds,
+    lease_seconds = 30,
+    poll_seconds = 2,
+    devices = { device: 'cpu', devices: 1 },
+  }: WorkerOptions) {
     this.#db = db
     this.#log = log
     this.#kinds = new Map(kinds.map((kind) => [kind.kind, kind]))
     this.#lease_seconds = lease_seconds
     this.#poll_seconds = poll_seconds
+    this.#devices = devices
+    this.#free = devices.devices
   }
 
   stop() {
@@ -86,17 +101,30 @@ class ClaimingWorker {
     await using _hints = listen(this.#db, WORK_CHANNEL, {
       log: this.#log,
       heard: (id) => {
-        if (this.#running?.lease.id === id) this.#running.check()
+        this.#running.get(id)?.check()
         this.#hinted = true
         this.#wake()
       },
     })
     while (!this.#stopping.signal.aborted) {
       this.#hinted = false
-      const lease = await this.#claim(self)
-      if (lease) await this.#workOn(lease)
+      const lease = this.#free > 0 ? await this.#claim(self) : undefined
+      if (lease) this.#start(lease)
       else await this.#sleep()
     }
+    await Promise.all(this.#work)
+  }
+
+  /** Begins, and looks for more work when it has ended. */
+  #start(lease: Lease): void {
+    this.#free -= lease.devices
+    const working = this.#workOn(lease).finally(() => {
+      this.#work.delete(working)
+      this.#free += lease.devices
+      this.#hinted = true
+      this.#wake()
+    })
+    this.#work.add(working)
   }
 
   async #claim(self: Owner): Promise<Lease | undefined> {
@@ -107,7 +135,9 @@ class ClaimingWorker {
             this.#log.info({ work: held.id }, 'lease of a dead process ended')
             await expireLease(this.#db, held)
           }
-      return await claimWork(this.#db, self.name, [...this.#kinds.keys()], this.#lease_seconds)
+      const kinds = [...this.#kinds.keys()]
+      const room = { ...this.#devices, free: this.#free }
+      return await claimWork(this.#db, self.name, kinds, this.#lease_seconds, room)
     } catch (err) {
       this.#log.error({ err }, 'work cannot be claimed')
       return undefined
@@ -186,14 +216,14 @@ class ClaimingWorker {
       beating = beating.then(beat)
     }
     const timer = setInterval(check, (this.#lease_seconds * 1000) / 3)
-    this.#running = { lease, check }
+    this.#running.set(lease.id, { lease, check })
     hear(lease)
     return {
       lost: lost.signal,
       pauses: pauses.signal,
       [Symbol.asyncDispose]: async () => {
         clearInterval(timer)
-        this.#running = undefined
+        this.#running.delete(lease.id)
         await beating
       },
     }

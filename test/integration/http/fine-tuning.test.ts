@@ -446,3 +446,21 @@ test('a file that is deleted while its job is created is one that does not exist
   })
   await expect(creating).rejects.toMatchObject({ status: 400, code: 'invalid_training_file' })
 })
+
+test('a job for more devices than the only server has is refused', async () => {
+  const { stores, models, caller } = service
+  const training_file = await service.upload('{"prompt":"a","completion":"b"}\n'.repeat(10))
+  const jobs = createJobs({ stores, models, devices: 2, log: { info: () => {} } })
+  const create = (data_parallel: number) =>
+    jobs.create(caller, {
+      model: 'tiny',
+      training_file,
+      method: { type: 'supervised', supervised: { hyperparameters: { data_parallel } } },
+    })
+  await expect(create(3)).rejects.toMatchObject({
+    status: 400,
+    message: 'The job asks for 3 devices, and this server has 2.',
+    param: 'method.supervised.hyperparameters.data_parallel',
+  })
+  expect((await create(2)).status).toBe('validating_files')
+})

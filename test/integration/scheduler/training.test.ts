@@ -1,5 +1,5 @@
 import { cp, mkdtemp, rm, truncate } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -34,7 +34,8 @@ describe.skipIf(stories.missing)('fine-tuning jobs on a real model', () => {
       precision: 'auto',
       log: testLog,
       adapterFile: service.adapterFile,
-      takeTurn: service.device.turns('training'),
+      pool: service.pool,
+      compute: { device: 'cpu', threads: availableParallelism() },
       folders: [models, service.folder],
       lease_seconds: 2,
       poll_seconds: 0.5,

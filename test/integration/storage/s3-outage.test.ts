@@ -1,7 +1,7 @@
 // The store goes away while a job lives and requests come. LUTHIER_OUTAGE_SECONDS=60 makes each outage a minute.
 
 import { cp, mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -79,7 +79,8 @@ describe.skipIf(stories.missing || !s3Server())(`an outage of S3 (${NO_S3})`, ()
       precision: 'auto',
       log: testLog,
       adapterFile: service.adapterFile,
-      takeTurn: service.device.turns('training'),
+      pool: service.pool,
+      compute: { device: 'cpu', threads: availableParallelism() },
       folders: [service.folder],
       lease_seconds: 10,
       poll_seconds: 0.5,

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { transaction } from '../../../src/service/db/pool.ts'
 import {
   cancelWork,
@@ -17,6 +17,7 @@ import {
   renewLease,
   requestPause,
   resumeWork,
+  setWorkDevice,
 } from '../../../src/service/db/work.ts'
 import { insertWorkEvent, listWorkEvents } from '../../../src/service/db/work-events.ts'
 import { type Outcome, type WorkKind, WorkPauses } from '../../../src/service/work/kind.ts'
@@ -40,8 +41,8 @@ beforeEach(() => database.db.query('truncate work cascade'))
 
 const KIND = 'test.kind'
 
-const add = (id: string, project_id = 'p1') =>
-  insertWork(database.db, { id, kind: KIND, project_id })
+const add = (id: string, project_id = 'p1', devices = 1) =>
+  insertWork(database.db, { id, kind: KIND, project_id, devices })
 
 async function claim(lease_seconds = 30): Promise<Lease> {
   const lease = await claimWork(database.db, 'me', [KIND], lease_seconds)
@@ -224,6 +225,55 @@ test('a worker that stops gives its work back for the next one to take at once',
     return { type: 'ended' }
   })
   await until(async () => (await state('w'))?.state === 'ended')
+})
+
+describe('devices', () => {
+  const room = (devices: number, free = devices, device = 'cpu') => ({ device, devices, free })
+  const claimIn = (given: ReturnType<typeof room>) =>
+    claimWork(database.db, 'me', [KIND], 30, given)
+
+  test('work that asks for more devices than a worker has is left to others', async () => {
+    await add('large', 'p1', 2)
+    await add('small')
+    expect((await claimIn(room(1)))?.id).toBe('small')
+    expect(await claimIn(room(1))).toBeUndefined()
+    expect(await claimIn(room(2))).toMatchObject({ id: 'large', devices: 2 })
+  })
+
+  test('work that waits for devices to become free is not passed by', async () => {
+    await add('large', 'p1', 2)
+    await add('small')
+    expect(await claimIn(room(2, 1))).toBeUndefined()
+    expect((await claimIn(room(2, 2)))?.id).toBe('large')
+  })
+
+  test('once it is settled on which kind of device it is done, others leave it', async () => {
+    await add('w')
+    await transaction(database.db, (tx) => setWorkDevice(tx, 'w', 'webgpu'))
+    expect(await claimIn(room(1))).toBeUndefined()
+    expect((await claimIn(room(1, 1, 'webgpu')))?.id).toBe('w')
+  })
+
+  test('a worker with two works on two at once, and on the next when one has ended', async () => {
+    const [ends, running] = [new Map<string, () => void>(), () => [...ends.keys()]]
+    await using _ = worker(
+      async (lease) => {
+        await new Promise<void>((end) => ends.set(lease.id, end))
+        ends.delete(lease.id)
+        await endWork(database.db, lease)
+        return { type: 'ended' }
+      },
+      { devices: { device: 'cpu', devices: 2 } },
+    )
+    for (const id of ['w1', 'w2', 'w3']) await add(id)
+    await until(() => running().length === 2)
+    await sleep(300)
+    expect(running()).toEqual(['w1', 'w2'])
+    ends.get('w1')!()
+    await until(() => running().length === 2 && ends.has('w3'))
+    for (const end of ends.values()) end()
+    await until(async () => (await state('w3'))?.state === 'ended')
+  })
 })
 
 test('a heartbeat keeps work that takes longer than its lease', async () => {

@@ -67,6 +67,14 @@ const tuningHyperparameters = {
       description: 'LoRA+: the learning rate of B as a multiple of that of A, arXiv 2402.12354.',
     }),
   ),
+  data_parallel: Type.Optional(
+    Type.Integer({
+      minimum: 1,
+      maximum: 64,
+      description:
+        'Devices that share the micro-batches of a step; the result is that of one. The job waits for a worker that has as many.',
+    }),
+  ),
   lr_schedule: Type.Optional(Type.Enum(['linear', 'cosine', 'constant'])),
   warmup_ratio: Type.Optional(Type.Number({ minimum: 0, maximum: 1 })),
   weight_decay: Type.Optional(Type.Number({ minimum: 0 })),

@@ -18,7 +18,7 @@ const plan = (examples: number, hyperparameters: object = {}) =>
     config,
     lengths: Array.from({ length: examples }, (_, i) => 40 + (i % 60)),
     longestValidation: 0,
-    threads: 2,
+    compute: { device: 'cpu', threads: 2 },
   })
 
 test('auto resolves by the size of the file, and says why', () => {
@@ -75,5 +75,8 @@ test('the shape holds the longest example and wastes little', () => {
   const even = chooseShape(new Array<number>(64).fill(128), 8)
   expect((even.rows * even.length) % 128).toBe(0)
   expect(chooseShape([2000], 8)).toEqual({ rows: 1, length: 2048 })
+  // Two devices want two micro-batches where one would take everything at once.
+  expect(chooseShape(new Array<number>(8).fill(60), 8).rows).toBe(8)
+  expect(chooseShape(new Array<number>(8).fill(60), 8, 0, 2)).toEqual({ rows: 4, length: 64 })
   expect(chooseShape([30], 8, 300).length).toBeGreaterThanOrEqual(300)
 })
