@@ -1,9 +1,8 @@
 // Activations that are computed once more for their gradient, instead of being kept until then (arXiv 1604.06174).
 
 import { gradients } from './autodiff.ts'
-import { emitOne, type Value, withGradient } from './graph.ts'
-import { add } from './ops/elementwise.ts'
-import { reshape, slice } from './ops/shape.ts'
+import { type Value, withGradient } from './graph.ts'
+import { after } from './order.ts'
 
 /**
  * body(...xs), with nothing kept of it but xs: going back, it is computed once more. That begins only when the gradients
@@ -20,16 +19,11 @@ export function recomputed(
   const y = body(...xs)
   const used = usedBetween(xs, y, new Set(weights))
   return withGradient('Recomputed', y, [...xs, ...used], (dy, settled) => {
+    const waited = settled()
     // Without waiting for dy the runtime would compute it right away, or see that it has done so before.
-    const sum = [dy, ...settled()].map(firstElement).reduce(add)
-    const again = xs.map((x) => emitOne('Where', [always, x, sum], x))
+    const again = xs.map((x) => after(x, [dy, ...waited], always))
     return gradients(body(...again), [...again, ...used], dy)
   })
-}
-
-function firstElement(x: Value): Value {
-  const corner = x.dims.reduce<Value>((part, _, axis) => slice(part, axis, 0, 1), x)
-  return reshape(corner, [1])
 }
 
 /** Those of `weights` that y is made of, without what xs are made of. */

@@ -33,11 +33,16 @@ export interface KeepOptions {
   readonly learned: Iterable<Value>
 }
 
+/** True, [1], which the runtime cannot know: that the first of some `positions`, int64 of a static shape, is ≥ 0. */
+export function alwaysTrue(positions: Value): Value {
+  const first = op.slice(op.reshape(positions, [size(positions.dims)]), 0, 0, 1)
+  return op.greaterOrEqual(first, ints(0))
+}
+
 /** How the parts of a model are computed where so much of it is to be kept. */
 export function kept({ keep, positions, learned }: KeepOptions): Kept {
   if (keep === 'everything') return keepEverything
-  const first = op.slice(op.reshape(positions, [size(positions.dims)]), 0, 0, 1)
-  const always = op.greaterOrEqual(first, ints(0))
+  const always = alwaysTrue(positions)
   const again: Part = (xs, body) => recomputed(xs, body, learned, always)
   return keep === 'blocks' ? { block: again, between: plain } : { block: plain, between: again }
 }

@@ -7,10 +7,13 @@ import * as op from '../graph/ops/ops.ts'
 import { bindAdapter, flatten, type LoraLayout } from '../models/adapters.ts'
 import { createDropout, type Dropout } from '../models/dropout.ts'
 import { architectureOf } from '../models/index.ts'
-import { type Keep, kept } from '../models/keep.ts'
+import { alwaysTrue, type Keep, kept } from '../models/keep.ts'
 import { packedAttention } from '../models/layers.ts'
 import { weightsOf } from '../models/weights.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
+
+/** Supervised tokens that go through the head at a time: logits of a large vocabulary outweigh all else. */
+const HEAD_ROWS = 256
 
 /** The static shape of a micro-batch, B rows of T tokens, and what is kept of it. */
 export interface StepShape {
@@ -46,8 +49,9 @@ export function buildStep(mapped: MappedWeights, layout: LoraLayout, shape: Step
   const targets = input('targets', 'int64', ['S'])
   const weights = input('weights', 'float32', ['S'])
   const adapter = input('adapter', 'float32', [layout.parameters])
+  const always = alwaysTrue(positions)
 
-  const forward = (drop?: Dropout['drop']) => {
+  const forward = (learning: boolean, drop?: Dropout['drop']) => {
     const { loras, parts } = bindAdapter(layout, adapter, drop)
     const model = weightsOf(mapped, { loras, kept: kept({ keep, positions, learned: parts }) })
     const attend = packedAttention(config, { rows: B, length: T, positions, segments })
@@ -57,13 +61,14 @@ export function buildStep(mapped: MappedWeights, layout: LoraLayout, shape: Step
     // The head is most of a small model's work: only supervised places reach it.
     const supervised: Value = op.pick(hidden, index) // [S, D]
     const head = architecture.head(model, config)
-    const { loss, correct } = op.headLoss(supervised, head, targets, weights)
+    const chunks = { rows: HEAD_ROWS, count: Math.ceil((B * T) / HEAD_ROWS), always, learning }
+    const { loss, correct } = op.headLoss(supervised, head, targets, weights, chunks)
     return { loss, correct, parts }
   }
   const rate = layout.config.dropout ?? 0
   const dropout = rate > 0 ? createDropout(rate) : undefined
-  const { loss, correct, parts } = forward(dropout?.drop)
-  const evaluated = dropout ? forward() : { loss, correct }
+  const { loss, correct, parts } = forward(true, dropout?.drop)
+  const evaluated = forward(false)
   const gradient = flatten(gradients(loss, parts), layout)
   return {
     train: encodeOnnx({ loss, correct, gradient }),

@@ -1,7 +1,8 @@
 // The language-model head with its loss, as one operator: its gradient needs no scatter over the vocabulary.
 
 import { emitOne, ints, scalar, type Value, withGradient } from '../graph.ts'
-import { equal, greater, mul, neg, sub, toFloat } from './elementwise.ts'
+import { after } from '../order.ts'
+import { add, equal, greater, log, mul, sub, toFloat } from './elementwise.ts'
 import { gemm, linear } from './products.ts'
 import { sumAll } from './reduce.ts'
 import { gather } from './shape.ts'
@@ -13,33 +14,86 @@ export interface HeadLoss {
   correct: Value
 }
 
+export interface HeadChunks {
+  /** Rows that go through the head at a time: [rows, V] is all of the logits that is ever held. */
+  readonly rows: number
+  /** As many chunks as the most rows of any run need. */
+  readonly count: number
+  /** True, [1], and unknown to the runtime: with it a chunk waits for the one before. */
+  readonly always: Value
+  /** Whether a chunk's gradient is computed with its loss: without that its logits would have to be held. */
+  readonly learning: boolean
+}
+
 /**
  * Cross-entropy of h [S, D] · weightᵀ [V, D] against `targets` [S] (int64), each row weighted by `weights` [S].
  * The gradient flows to `h` alone: the head is frozen.
  */
-export function headLoss(h: Value, weight: Value, targets: Value, weights: Value): HeadLoss {
+export function headLoss(
+  h: Value,
+  weight: Value,
+  targets: Value,
+  weights: Value,
+  chunks?: HeadChunks,
+): HeadLoss {
+  if (!chunks || chunks.count === 1) {
+    const { loss, correct, dh } = chunkLoss(h, weight, targets, weights)
+    return { loss: withGradient('HeadLoss', loss, [h], (dy) => [mul(dh(), dy)]), correct }
+  }
+  const losses: Value[] = []
+  const hits: Value[] = []
+  const dhs: Value[] = []
+  for (let i = 0; i < chunks.count; i++) {
+    const rowsOf = (x: Value) => someRows(x, i, chunks.rows)
+    const before = chunks.learning ? dhs : losses
+    const own = after(rowsOf(h), before.slice(-1), chunks.always)
+    const part = chunkLoss(own, weight, rowsOf(targets), rowsOf(weights))
+    losses.push(part.loss)
+    hits.push(part.correct)
+    if (chunks.learning) dhs.push(part.dh())
+  }
+  const correct = hits.reduce(add)
+  const sum = losses.reduce(add)
+  if (!chunks.learning) return { loss: sum, correct }
+  // This rule stands for all that lies between h and the loss, whatever gradients the sum's parts have.
+  const all = emitOne('Concat', dhs, h, { attributes: { axis: 0 } })
+  return { loss: withGradient('HeadLoss', sum, [h], (dy) => [mul(all, dy)]), correct }
+}
+
+/** The i-th `count` rows of x, fewer or none where x ends. */
+function someRows(x: Value, i: number, count: number): Value {
+  const dims = [`${x.dims[0]}.${i}`, ...x.dims.slice(1)]
+  return emitOne('Slice', [x, ints(i * count), ints((i + 1) * count), ints(0)], {
+    dtype: x.dtype,
+    dims,
+  })
+}
+
+function chunkLoss(h: Value, weight: Value, targets: Value, weights: Value) {
   const s = h.dims[0]!
   const logits = linear(h, weight) // [S, V]
-  const logp = emitOne('LogSoftmax', [logits], logits, { attributes: { axis: -1 } })
-  const column = emitOne('Unsqueeze', [targets, ints(1)], { dtype: 'int64', dims: [s, 1] })
-  const oneColumn = { dtype: 'float32', dims: [s, 1] } as const
-  const picked = emitOne('GatherElements', [logp, column], oneColumn, { attributes: { axis: 1 } })
-  const rowWeights = emitOne('Unsqueeze', [weights, ints(1)], oneColumn)
-  const loss = sumAll(mul(neg(picked), rowWeights))
-
-  // ∂(−ln p_t)/∂h = (p − onehot(t))·W = p·W − W[t]
-  withGradient('HeadLoss', loss, [h], (dy) => {
-    const p = emitOne('Exp', [logp], logp)
-    const dh = sub(gemm(p, weight), gather(weight, targets))
-    return [mul(mul(dh, rowWeights), dy)]
-  })
-
+  const p = emitOne('Softmax', [logits], logits, { attributes: { axis: -1 } })
   const best = emitOne(
     'ArgMax',
     [logits],
-    { dtype: 'int64', dims: [s] },
-    { attributes: { axis: 1, keepdims: 0 } },
+    { dtype: 'int64', dims: [s, 1] },
+    { attributes: { axis: 1, keepdims: 1 } },
   )
-  const hit = mul(toFloat(equal(best, targets)), toFloat(greater(weights, scalar(0))))
-  return { loss, correct: sumAll(hit) }
+  const column = emitOne('Unsqueeze', [targets, ints(1)], { dtype: 'int64', dims: [s, 1] })
+  const rowWeights = emitOne('Unsqueeze', [weights, ints(1)], { dtype: 'float32', dims: [s, 1] })
+  const at = (x: Value, index: Value) =>
+    emitOne(
+      'GatherElements',
+      [x, index],
+      { dtype: 'float32', dims: [s, 1] },
+      { attributes: { axis: 1 } },
+    )
+  // −ln p_t = (max − ln p_max) − l_t: p_max is at least 1/V, where p_t may be too small for a float.
+  const total = sub(at(logits, best), log(at(p, best)))
+  const loss = sumAll(mul(sub(total, at(logits, column)), rowWeights))
+  const hit = mul(toFloat(equal(best, column)), toFloat(greater(rowWeights, scalar(0))))
+
+  /** ∂(−ln p_t)/∂h = (p − onehot(t))·W = p·W − W[t] */
+  const dh = () => mul(sub(gemm(p, weight), gather(weight, targets)), rowWeights)
+  return { loss, correct: sumAll(hit), dh }
 }

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
-import { constant, input } from '../../../../../src/engine/graph/graph.ts'
+import { gradients } from '../../../../../src/engine/graph/autodiff.ts'
+import { constant, input, type Value } from '../../../../../src/engine/graph/graph.ts'
 import { encodeOnnx } from '../../../../../src/engine/graph/onnx.ts'
 import * as op from '../../../../../src/engine/graph/ops/ops.ts'
 import { createSession } from '../../../../../src/engine/runtime/session.ts'
@@ -28,6 +29,40 @@ test('headLogProbs: gradient meets finite differences, and its sum is headLoss',
   expect(-sum).toBeCloseTo(Number(got.loss!.data[0]), 5)
   const right = shares.reduce((n, share, i) => n + (share > 0 ? Number(got.hits!.data[i]) : 0), 0)
   expect(right).toBe(Number(got.correct!.data[0]))
+})
+
+test('headLoss: chunk by chunk it is the same, an empty last chunk too', async () => {
+  const yes = input('yes', 'bool', [1])
+  const h = input('h', 'float32', ['S', 3])
+  const [t, w] = [input('t', 'int64', ['S']), input('w', 'float32', ['S'])]
+  const outputs: Record<string, Value> = {}
+  const whole = op.headLoss(h, head, t, w)
+  for (const learning of [true, false]) {
+    const chunks = { rows: 2, count: 3, always: yes, learning }
+    const { loss, correct } = op.headLoss(h, head, t, w, chunks)
+    Object.assign(outputs, { [`loss.${learning}`]: loss, [`correct.${learning}`]: correct })
+    if (learning) outputs.dh = gradients(loss, [h])[0]!
+  }
+  const onnx = encodeOnnx({ ...outputs, ...whole, whole: gradients(whole.loss, [h])[0]! })
+  await using session = await createSession(onnx, { threads: 1 })
+  for (const rows of [4, 3, 1]) {
+    const got = await session.run({
+      yes: { dtype: 'bool', dims: [1], data: Uint8Array.of(1) },
+      h: randomTensor([rows, 3], rows),
+      t: int64([rows], [0, 4, 2, 4].slice(0, rows)),
+      w: float32([rows], shares.slice(0, rows)),
+    })
+    const close = (a: string, b: string) => {
+      expect(got[a]!.dims, a).toEqual(got[b]!.dims)
+      for (const [i, x] of (got[b]!.data as Float32Array).entries())
+        expect(Number(got[a]!.data[i]), a).toBeCloseTo(x, 5)
+    }
+    for (const learning of [true, false]) {
+      close(`loss.${learning}`, 'loss')
+      close(`correct.${learning}`, 'correct')
+    }
+    close('dh', 'whole')
+  }
 })
 
 test('headLoss: a row of weight 0 counts neither in the loss nor as correct', async () => {
