@@ -117,6 +117,9 @@ export interface PackedRows {
   readonly segments: Value
 }
 
+/** Queries of a row that are taken together: what lies after the last of them, or before all windows, is not computed. */
+const QUERIES = 256
+
 /**
  * Causal attention over rows in which several examples lie end to end: a token sees its own example only.
  * Query heads that share a key head are one matrix, so keys are never repeated.
@@ -127,26 +130,51 @@ export function packedAttention(config: ModelConfig, packed: PackedRows): Attend
   const G = config.num_key_value_heads
   const R = config.num_attention_heads / G // query heads for one key head
   const rotate = rotation(config, (f) => ({ table: op.rotaryTable(T, f), rows: positions }))
-  const masks = new Map<number, Value>()
-  const maskOf = (window: number): Value => {
-    const known = masks.get(window) ?? packedMask(segments, { rows: B, length: T, window })
-    masks.set(window, known)
+  const stretches = new Map<number, Stretch[]>()
+  const stretchesOf = (window: number): Stretch[] => {
+    const known = stretches.get(window) ?? cut(segments, { rows: B, length: T, window })
+    stretches.set(window, known)
     return known
   }
 
   return (q, k, v, layer) => {
-    const mask = maskOf(Math.min(T, config.sliding_windows?.[layer] ?? T))
     const turned = (x: Value, heads: number) =>
       op.reshape(rotate(op.reshape(x, [B, T, heads * K])), [B, T, G, heads / G, K])
     const queries = op.transpose(turned(op.scale(q, 1 / Math.sqrt(K)), G * R), [0, 2, 3, 1, 4])
     const keys = op.transpose(op.reshape(turned(k, G), [B, T, G, K]), [0, 2, 3, 1]) // [B, G, K, T]
     const values = op.transpose(op.reshape(v, [B, T, G, K]), [0, 2, 1, 3]) // [B, G, T, K]
-    const scores = op.matmul(op.reshape(queries, [B, G, R * T, K]), keys)
-    const masked = op.add(op.reshape(scores, [B, G, R, T, T]), mask)
-    const p = op.reshape(op.softmax(masked), [B, G, R * T, T])
-    const mixed = op.reshape(op.matmul(p, values), [B, G, R, T, K])
+    const window = Math.min(T, config.sliding_windows?.[layer] ?? T)
+    const parts = stretchesOf(window).map(({ from, to, first, mask }) => {
+      const [Q, C] = [to - from, to - first] // queries, and the keys that any of them sees
+      const some = op.reshape(op.slice(queries, 3, from, to), [B, G, R * Q, K])
+      const scores = op.matmul(some, op.slice(keys, 3, first, to))
+      const masked = op.add(op.reshape(scores, [B, G, R, Q, C]), mask)
+      const p = op.reshape(op.softmax(masked), [B, G, R * Q, C])
+      return op.reshape(op.matmul(p, op.slice(values, 2, first, to)), [B, G, R, Q, K])
+    })
+    const mixed = op.concat(parts, 3)
     return op.reshape(op.transpose(mixed, [0, 3, 1, 2, 4]), [B * T, G * R * K])
   }
+}
+
+/** Some queries of each row, from … to, the first key that they see, and their part of the mask. */
+interface Stretch {
+  readonly from: number
+  readonly to: number
+  readonly first: number
+  /** [B, 1, 1, to − from, to − first] */
+  readonly mask: Value
+}
+
+function cut(segments: Value, shape: { rows: number; length: number; window: number }): Stretch[] {
+  const { length: T, window } = shape
+  const mask = packedMask(segments, shape)
+  return Array.from({ length: Math.ceil(T / QUERIES) }, (_, i) => {
+    const from = i * QUERIES
+    const to = Math.min(T, from + QUERIES)
+    const first = Math.max(0, from - window + 1)
+    return { from, to, first, mask: op.slice(op.slice(mask, 3, from, to), 4, first, to) }
+  })
 }
 
 /** 0 where a token may look, `window` tokens back at most, far below every score where it may not: [B, 1, 1, T, T]. */
