@@ -1,7 +1,7 @@
 // The forward pass of an encoder over packed rows, and the inputs that it reads.
 
+import { type TextShape, tokensOf } from '../datasets/text-batches.ts'
 import { input, type Value } from '../graph/graph.ts'
-import * as op from '../graph/ops/ops.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
 import { textAttention } from './encoder.ts'
 import { encoderArchitectureOf } from './encoders.ts'
@@ -9,30 +9,30 @@ import { type BoundTrained, bindTrained, type TrainedLayout } from './trained.ts
 import { type Lora, type Weights, weightsOf } from './weights.ts'
 
 export interface EncoderPass {
-  /** Final hidden states [B·T, D]. */
+  /** Final hidden states [N, D]. */
   readonly hidden: Value
   readonly weights: Weights
   readonly bound: BoundTrained
 }
 
-/** Inputs: `tokens`, `positions`, `segments` and, where the family knows kinds of tokens, `types`, all [B, T] int64. */
+/** Inputs: `tokens`, `positions`, `segments` and, where the family knows kinds of tokens, `types`, all [N] int64. */
 export function encoderPass(
   mapped: MappedWeights,
   layout: TrainedLayout,
-  { rows: B, length: T }: { rows: number; length: number },
+  shape: TextShape,
   drop?: Lora['drop'],
 ): EncoderPass {
   const { config } = mapped
   const bound = bindTrained(layout, drop)
   const weights = weightsOf(mapped, { loras: bound.loras, trained: bound.tensors })
-  const flat = (name: string) => op.reshape(input(name, 'int64', [B, T]), [B * T])
-  const segments = input('segments', 'int64', [B, T])
+  const N = tokensOf(shape)
+  const flat = (name: string) => input(name, 'int64', [N])
   const tokens = {
     ids: flat('tokens'),
     positions: flat('positions'),
     types: config.encoder?.type_vocab_size ? flat('types') : undefined,
   }
-  const attend = textAttention(config, { rows: B, length: T, segments })
+  const attend = textAttention(config, flat('segments'), shape)
   const hidden = encoderArchitectureOf(config).hidden(tokens, weights, config, attend)
   return { hidden, weights, bound }
 }

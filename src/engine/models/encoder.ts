@@ -1,11 +1,12 @@
 // What a family of encoders must say, and the parts that they are built of: attention that sees a whole text.
 
+import { type RowGroup, rowGroups, type TextShape } from '../datasets/text-batches.ts'
 import { scalar, type Value } from '../graph/graph.ts'
 import * as op from '../graph/ops/ops.ts'
 import type { EncoderConfig, Shapes } from '../weights/families/family.ts'
 import type { ModelConfig } from '../weights/model-config.ts'
 import type { Tokens } from './architecture.ts'
-import type { Attend, PackedRows } from './layers.ts'
+import type { Attend } from './layers.ts'
 import type { Weights } from './weights.ts'
 
 export interface EncoderTokens extends Tokens {
@@ -36,9 +37,32 @@ export const encoderOf = (config: ModelConfig): EncoderConfig => {
   return config.encoder
 }
 
-/** Attention over rows in which several texts lie end to end: a token sees all of its own text, and nothing else. */
-export function textAttention(config: ModelConfig, packed: Omit<PackedRows, 'positions'>): Attend {
-  const { rows: B, length: T, segments } = packed
+/**
+ * Attention over rows in which several texts lie end to end: a token sees all of its own text, and nothing else.
+ * `segments` [N] says which text of its row each token belongs to. Rows of each length are computed by themselves.
+ */
+export function textAttention(config: ModelConfig, segments: Value, shape: TextShape): Attend {
+  let start = 0
+  const groups = rowGroups(shape).map((group) => {
+    const [from, to] = [start, start + group.rows * group.length]
+    start = to
+    return { from, to, attend: groupAttention(config, op.slice(segments, 0, from, to), group) }
+  })
+  return (q, k, v, layer) =>
+    op.concat(
+      groups.map(({ from, to, attend }) => {
+        const part = (x: Value) => op.slice(x, 0, from, to)
+        return attend(part(q), part(k), part(v), layer)
+      }),
+      0,
+    )
+}
+
+function groupAttention(
+  config: ModelConfig,
+  segments: Value,
+  { rows: B, length: T }: RowGroup,
+): Attend {
   const H = config.num_attention_heads
   const K = config.head_dim
   const same = op.equal(op.reshape(segments, [B, 1, T, 1]), op.reshape(segments, [B, 1, 1, T]))

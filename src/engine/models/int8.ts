@@ -78,7 +78,8 @@ function hiddenOf(
   config: ModelConfig,
   { ids, packed }: { ids: Value; packed: PackedRows },
 ): Value {
-  const positions = op.reshape(packed.positions, [packed.rows * packed.length])
+  const flat = (x: Value) => op.reshape(x, [packed.rows * packed.length])
+  const positions = flat(packed.positions)
   const encoder = findEncoder(config)
   if (!encoder)
     return architectureOf(config).hidden(
@@ -87,7 +88,13 @@ function hiddenOf(
       config,
       packedAttention(config, packed),
     )
+  const segments = flat(packed.segments)
   const first = constant(int64([1], [0]))
   const types = encoderOf(config).type_vocab_size > 0 ? op.mul(ids, first) : undefined
-  return encoder.hidden({ ids, positions, types }, weights, config, textAttention(config, packed))
+  return encoder.hidden(
+    { ids, positions, types },
+    weights,
+    config,
+    textAttention(config, segments, packed),
+  )
 }

@@ -1,5 +1,6 @@
 // The graphs of a step that a method makes of an encoder's forward pass.
 
+import type { TextShape } from '../datasets/text-batches.ts'
 import type { Value } from '../graph/graph.ts'
 import { encodeOnnx } from '../graph/onnx.ts'
 import { createDropout } from '../models/dropout.ts'
@@ -7,7 +8,7 @@ import { type EncoderPass, encoderPass } from '../models/encoder-pass.ts'
 import type { TrainedLayout } from '../models/trained.ts'
 import type { Lora } from '../models/weights.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
-import type { StepGraphs, StepShape } from './step.ts'
+import type { StepGraphs } from './step.ts'
 
 export interface EncoderOutputs {
   /** What evaluation reads. */
@@ -20,7 +21,7 @@ export interface EncoderOutputs {
 export function encoderGraphs(
   mapped: MappedWeights,
   layout: TrainedLayout,
-  shape: StepShape,
+  shape: TextShape,
   outputs: (pass: EncoderPass) => EncoderOutputs,
 ): StepGraphs {
   const rate = layout.lora?.config.dropout ?? 0

@@ -1,6 +1,7 @@
 // An encoder with its head as what a job trains: an adapter and the head, or every weight.
 
 import { invalidRequest } from '../../errors.ts'
+import type { TextShape } from '../datasets/text-batches.ts'
 import type { TextExample } from '../datasets/text-example.ts'
 import { adapterFromFlat, flatFromAdapter, initialAdapter, loraLayout } from '../models/adapters.ts'
 import { setMagnitudes } from '../models/dora.ts'
@@ -27,7 +28,6 @@ import {
 import { loraRates } from './adapter-subject.ts'
 import type { Objective } from './methods/method.ts'
 import { learningRate } from './schedule.ts'
-import type { StepShape } from './step.ts'
 import type { Subject, SubjectSetup } from './subject.ts'
 
 /** What a method makes of an encoder. */
@@ -41,7 +41,7 @@ export interface EncoderTask {
 export interface EncoderObjectiveSetup {
   readonly weights: MappedWeights
   readonly layout: TrainedLayout
-  readonly shape: StepShape
+  readonly shape: TextShape
   /** Token ids as the graph wants them: rows of the embedding table that is trained. */
   readonly inTable: (tokens: Int32Array) => Int32Array
 }
@@ -98,7 +98,7 @@ export function encoderSubject(
       ...task.objective({
         weights,
         layout,
-        shape: { rows: plan.rows, length: plan.row_length },
+        shape: { rows: plan.rows, length: plan.row_length, long: plan.long_rows },
         inTable: rows ? tableIndex(rows) : (tokens) => tokens,
       }),
       parameters: (flat) => trainedFeeds(layout, flat),

@@ -3,12 +3,14 @@
 
 import { invalidRequest } from '../../errors.ts'
 import { packExamples } from '../datasets/pack.ts'
+import type { TextShape } from '../datasets/text-batches.ts'
 import type { Compute } from '../runtime/device.ts'
 import { elements } from '../tensor.ts'
 import { familyOf, type ModelConfig, requiredTensors } from '../weights/model-config.ts'
 import type { Facts, Method } from './methods/method.ts'
 import type { Hyperparameters, LoraOptions, Plan } from './request.ts'
 import type { StepShape } from './step.ts'
+import { chooseTextShape } from './text-shape.ts'
 
 /** Longer rows are cut unless the job asks for more: attention's memory grows with the square. */
 const DEFAULT_SEQUENCE_LENGTH = 1024
@@ -59,7 +61,12 @@ export function resolvePlan(input: PlanInput): Plan {
   const own = input.method.settle?.(h, reasons)
   const total_steps = Math.ceil(examples / batch_size) * n_epochs
   const warmup_steps = Math.min(total_steps, Math.ceil(total_steps * (h.warmup_ratio ?? 0.05)))
-  const shape = chooseShape(lengths, batch_size, input.longestValidation, devices)
+  const shape: TextShape = config.encoder
+    ? chooseTextShape(config, lengths, batch_size, {
+        longest: input.longestValidation,
+        devices,
+      })
+    : chooseShape(lengths, batch_size, input.longestValidation, devices)
   return {
     n_epochs,
     batch_size,
@@ -77,6 +84,7 @@ export function resolvePlan(input: PlanInput): Plan {
     truncation: h.truncation ?? 'truncate',
     row_length: shape.length,
     rows: shape.rows,
+    ...(shape.long && { long_rows: shape.long }),
     ...compute,
     ...(devices > 1 && { devices }),
     precision: choosablePrecision(input, reasons),

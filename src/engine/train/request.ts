@@ -94,6 +94,8 @@ export interface Plan {
   /** Tokens of one packed row, and rows of one micro-batch: the graph's static shape. */
   row_length: number
   rows: number
+  /** Of encoders: further rows of a micro-batch, for texts that are longer than most. */
+  long_rows?: { rows: number; length: number }
   /** Of which kind each device is; absent: cpu. */
   device?: DeviceKind
   /** Of each device. */

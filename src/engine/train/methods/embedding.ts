@@ -4,7 +4,7 @@
 
 import type { EncodeOptions } from '../../datasets/encode.ts'
 import type { Example } from '../../datasets/example.ts'
-import { type Text, type TextBatch, textBatches } from '../../datasets/text-batches.ts'
+import { type Text, type TextBatch, textBatches, tokensOf } from '../../datasets/text-batches.ts'
 import { type TextExample, textExample } from '../../datasets/text-example.ts'
 import { input } from '../../graph/graph.ts'
 import { feedsFor } from '../../models/encoder-pass.ts'
@@ -69,7 +69,7 @@ function embedder(
   batchSize: number,
 ): Pick<Objective, 'graphs' | 'measure'> {
   const D = weights.config.hidden_size
-  const N = shape.rows * shape.length
+  const N = tokensOf(shape)
   const graphs = encoderGraphs(weights, layout, shape, ({ hidden, bound }) => {
     const vectors = meanPooled(hidden, input('shares', 'float32', ['S', N]))
     const dy = input('d_vectors', 'float32', ['S', D])
