@@ -31,23 +31,35 @@ export function adamW(
 ): void {
   const keep = 1 - learningRate * weightDecay
   const size = learningRate / (1 - BETA1 ** step)
-  const correction = Math.sqrt(1 - BETA2 ** step)
+  const correction = 1 / Math.sqrt(1 - BETA2 ** step)
   for (let i = 0; i < parameters.length; i++) {
     const g = gradient[i]!
     const m = BETA1 * first[i]! + (1 - BETA1) * g
     const v = BETA2 * second[i]! + (1 - BETA2) * g * g
     first[i] = m
     second[i] = v
-    parameters[i] = parameters[i]! * keep - (size * m) / (Math.sqrt(v) / correction + EPSILON)
+    parameters[i] = parameters[i]! * keep - (size * m) / (Math.sqrt(v) * correction + EPSILON)
   }
 }
 
 /** Scales the gradient down to `maxNorm` where it is longer, and returns the norm it had. */
 export function clipByNorm(gradient: Float32Array, maxNorm: number): number {
-  let sum = 0
-  for (let i = 0; i < gradient.length; i++) sum += gradient[i]! * gradient[i]!
-  const norm = Math.sqrt(sum)
+  const norm = Math.sqrt(sumOfSquares(gradient))
   const factor = maxNorm / (norm + 1e-6) // as torch.nn.utils.clip_grad_norm_
   if (factor < 1) for (let i = 0; i < gradient.length; i++) gradient[i]! *= factor
   return norm
+}
+
+/** In four sums, so that one addition need not wait for the one before. */
+function sumOfSquares(x: Float32Array): number {
+  let [a, b, c, d] = [0, 0, 0, 0]
+  const whole = x.length - (x.length % 4)
+  for (let i = 0; i < whole; i += 4) {
+    a += x[i]! * x[i]!
+    b += x[i + 1]! * x[i + 1]!
+    c += x[i + 2]! * x[i + 2]!
+    d += x[i + 3]! * x[i + 3]!
+  }
+  for (let i = whole; i < x.length; i++) a += x[i]! * x[i]!
+  return a + b + c + d
 }
