@@ -184,7 +184,6 @@ describe.each(['bert', 'distilbert', 'roberta'])('%s', (family) => {
         tokens: row(({ tokens }) => tokens),
         positions: row(({ tokens }) => tokens.map((_, i) => i)),
         segments: row(({ tokens }, i) => tokens.map(() => i + 1)),
-        ...(family === 'roberta' && { types: row(({ types }) => types.map(() => 0)) }),
         ...(family === 'bert' && { types: row(({ types }) => types) }),
       }
       const { hidden: got } = await session.run(feeds)

@@ -81,3 +81,50 @@ export async function writeTinyEncoder(folder: string, { head = true } = {}): Pr
   await writeFile(join(folder, 'tokenizer_config.json'), JSON.stringify({ cls_token: '[CLS]' }))
   return folder
 }
+
+/** A RoBERTa of two layers with random weights; its tokens are letters, written by GPT-2's bytes. */
+export async function writeTinyRoberta(folder: string): Promise<string> {
+  await mkdir(folder, { recursive: true })
+  for (const name of ['config.json', 'model.safetensors'])
+    await copyFile(fixture(`../roberta/${name}`), join(folder, name))
+  const special = ['<s>', '<pad>', '</s>', '<unk>']
+  const vocabulary = [...special, 'Ġ', ...LETTERS]
+  const tokenizer = {
+    version: '1.0',
+    truncation: null,
+    padding: null,
+    added_tokens: special.map((content, id) => ({
+      id,
+      content,
+      single_word: false,
+      lstrip: false,
+      rstrip: false,
+      normalized: false,
+      special: true,
+    })),
+    normalizer: null,
+    pre_tokenizer: {
+      type: 'ByteLevel',
+      add_prefix_space: false,
+      trim_offsets: true,
+      use_regex: true,
+    },
+    post_processor: {
+      type: 'RobertaProcessing',
+      sep: ['</s>', 2],
+      cls: ['<s>', 0],
+      trim_offsets: true,
+      add_prefix_space: false,
+    },
+    decoder: { type: 'ByteLevel', add_prefix_space: true, trim_offsets: true, use_regex: true },
+    model: {
+      type: 'BPE',
+      unk_token: '<unk>',
+      vocab: Object.fromEntries(vocabulary.map((token, id) => [token, id])),
+      merges: [],
+    },
+  }
+  await writeFile(join(folder, 'tokenizer.json'), JSON.stringify(tokenizer))
+  await writeFile(join(folder, 'tokenizer_config.json'), JSON.stringify({ cls_token: '<s>' }))
+  return folder
+}

@@ -39,7 +39,7 @@ export class Encoders {
 
   /** Makes a target resident. */
   async load(target: Target): Promise<void> {
-    await this.#with(target, async () => {})
+    await this.#with(target, (encoder) => encoder.session(encoder.rowLength(1)))
   }
 
   /** Answers every text of the request. */

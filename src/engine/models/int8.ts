@@ -1,6 +1,6 @@
 // The int8 copy of a model's frozen projections: what has to be known of the activations before it can be made.
 
-import { constant, input, scalar, type Value } from '../graph/graph.ts'
+import { input, scalar, type Value } from '../graph/graph.ts'
 import { encodeOnnx } from '../graph/onnx.ts'
 import * as op from '../graph/ops/ops.ts'
 import { createSession } from '../runtime/session.ts'
@@ -9,7 +9,8 @@ import type { Tokenizer } from '../tokenizer/tokenizer.ts'
 import type { MappedWeights, ModelConfig } from '../weights/checkpoint.ts'
 import { type CalibratedBlock, mapInt8 } from '../weights/int8.ts'
 import { calibrationRows } from './calibration.ts'
-import { encoderOf, textAttention } from './encoder.ts'
+import { textAttention } from './encoder.ts'
+import { firstTypes } from './encoder-pass.ts'
 import { findEncoder } from './encoders.ts'
 import { architectureOf } from './index.ts'
 import { type PackedRows, packedAttention } from './layers.ts'
@@ -89,8 +90,7 @@ function hiddenOf(
       packedAttention(config, packed),
     )
   const segments = flat(packed.segments)
-  const first = constant(int64([1], [0]))
-  const types = encoderOf(config).type_vocab_size > 0 ? op.mul(ids, first) : undefined
+  const types = firstTypes(config, ids)
   return encoder.hidden(
     { ids, positions, types },
     weights,

@@ -11,7 +11,7 @@ import type {
 } from '../../../../src/engine/train/request.ts'
 import { readSafetensorsHeader } from '../../../../src/engine/weights/safetensors.ts'
 import { suiteFolder } from '../../../support/temporary.ts'
-import { writeTinyEncoder } from '../../../support/tiny-encoder.ts'
+import { writeTinyEncoder, writeTinyRoberta } from '../../../support/tiny-encoder.ts'
 import { writeTinyModel } from '../../../support/tiny-model.ts'
 
 const folder = suiteFolder()
@@ -127,6 +127,22 @@ describe.each([
     const again = steps(await collect({ ...asked, initial }, 1))
     expect(again[0]!.train_loss).toBeLessThan(0.7 * steps(whole)[0]!.train_loss)
   })
+})
+
+test('a family that knows one kind of tokens takes two texts all the same', async () => {
+  const roberta = await writeTinyRoberta(join(folder, 'roberta'))
+  const path = join(folder, 'pairs.jsonl')
+  const rows = Array.from({ length: 24 }, (_, i) => ({
+    text: letter(i),
+    text_pair: letter(i + (i % 2)),
+    label: i % 2 ? 'other' : 'same',
+  }))
+  await writeFile(path, rows.map((row) => JSON.stringify(row)).join('\n'))
+  const data = { model: roberta, training: { path }, method: 'classification' as const }
+  const { plan } = await inspect({ type: 'inspect', ...data, hyperparameters: auto })
+  const cache = join(folder, 'cache')
+  const all = steps(await collect({ type: 'train', ...data, cache, plan: plan!, seed: 7 }))
+  expect(all.at(-1)!.train_loss).toBeLessThan(0.6 * all[0]!.train_loss)
 })
 
 test('int8 reaches the frozen products of an encoder, and it learns the same', async () => {
