@@ -6,21 +6,20 @@ interface Encoded {
 }
 
 /**
- * Cuts `texts`, which lie in `whole` in this order, until at most `most` tokens are left: always the last token of the
- * longer one, as transformers' `longest_first` does. Throws where not even what lies around them fits.
+ * Cuts `texts`, one or two that lie in the whole in this order, until at most `most` tokens are left: the longer one
+ * first, as tokenizers' `longest_first` does. Throws where not even what lies around them fits.
  */
 export function cutTexts(
   { ids, types }: Encoded,
   texts: readonly (readonly number[])[],
   most: number,
 ): Encoded {
-  const lengths = texts.map(({ length }) => length)
-  let over = ids.length - most
-  for (; over > 0; over--) {
-    const longest = lengths.indexOf(Math.max(...lengths))
-    if (!lengths[longest]) throw new Error(`${most} tokens hold no text`)
-    lengths[longest]!--
-  }
+  const around = texts.reduce((n, { length }) => n - length, ids.length)
+  if (most < around) throw new Error(`${most} tokens hold no text`)
+  const lengths = shorten(
+    texts.map(({ length }) => length),
+    most - around,
+  )
   const kept = { ids: [] as number[], types: [] as number[] }
   const keep = (from: number, to: number) => {
     kept.ids.push(...ids.slice(from, to))
@@ -34,6 +33,15 @@ export function cutTexts(
   }
   keep(at, ids.length)
   return kept
+}
+
+/** How long one or two texts stay in so much room; of an odd rest the longer one has one more. */
+function shorten([first = 0, second]: readonly number[], room: number): number[] {
+  if (second === undefined) return [Math.min(first, room)]
+  if (first + second <= room) return [first, second]
+  const shorter = Math.min(first, second)
+  const least = Math.min(shorter, Math.floor(room / 2))
+  return first > second ? [room - least, least] : [least, room - least]
 }
 
 function find(ids: readonly number[], text: readonly number[], from: number): number {
