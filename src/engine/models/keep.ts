@@ -8,7 +8,9 @@ import { recomputed } from '../graph/recompute.ts'
  * Least memory last: everything; the results of products, but not what is cheap between them; the inputs of the
  * model's blocks alone.
  */
-export type Keep = 'everything' | 'products' | 'blocks'
+export const KEEPS = ['everything', 'products', 'blocks'] as const
+
+export type Keep = (typeof KEEPS)[number]
 
 /** Computes body(...xs); with gradients asked for, it may come to be called twice. */
 type Part = (xs: readonly Value[], body: (...xs: Value[]) => Value) => Value

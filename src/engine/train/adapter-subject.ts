@@ -35,7 +35,11 @@ export function adapterSubject(
     objective: method.objective({
       weights,
       layout,
-      shape: { rows: plan.rows, length: plan.row_length },
+      shape: {
+        rows: plan.rows,
+        length: plan.row_length,
+        ...(plan.keep && { keep: plan.keep }),
+      },
       plan,
       initial: earlier,
     }),

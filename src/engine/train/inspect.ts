@@ -50,6 +50,7 @@ export async function inspect(request: InspectRequest): Promise<Inspection> {
       config: checkpoint.config,
       lengths: training.lengths,
       longestValidation: validation?.lengths.reduce((a, b) => Math.max(a, b), 0) ?? 0,
+      memory: process.availableMemory(),
       compute: request.compute ?? { device: 'cpu', threads: availableParallelism() },
     }),
   }

@@ -4,9 +4,11 @@
 import { invalidRequest } from '../../errors.ts'
 import { packExamples } from '../datasets/pack.ts'
 import type { TextShape } from '../datasets/text-batches.ts'
+import { KEEPS, type Keep } from '../models/keep.ts'
 import type { Compute } from '../runtime/device.ts'
 import { elements } from '../tensor.ts'
 import { familyOf, type ModelConfig, requiredTensors } from '../weights/model-config.ts'
+import { peakMemory } from './forecast.ts'
 import type { Facts, Method } from './methods/method.ts'
 import type { Hyperparameters, LoraOptions, Plan } from './request.ts'
 import type { StepShape } from './step.ts'
@@ -32,6 +34,8 @@ export interface PlanInput {
   readonly longestValidation: number
   /** Of each device. */
   readonly compute: Compute
+  /** Bytes that training may take. */
+  readonly memory: number
 }
 
 /** The longest example that is trained whole, in tokens. */
@@ -67,12 +71,14 @@ export function resolvePlan(input: PlanInput): Plan {
         devices,
       })
     : chooseShape(lengths, batch_size, input.longestValidation, devices)
+  const lora = loraOptions(input)
+  const keep = choosableKeep(input, { ...shape, lora }, reasons)
   return {
     n_epochs,
     batch_size,
     learning_rate_multiplier: multiplier,
     learning_rate: h.learning_rate ?? base * multiplier,
-    lora: loraOptions(input),
+    lora,
     ...(h.adapter === 'none' && { adapter: 'none' as const }),
     ...(h.loraplus_lr_ratio !== undefined && { loraplus_lr_ratio: h.loraplus_lr_ratio }),
     lr_schedule: h.lr_schedule ?? 'linear',
@@ -84,6 +90,7 @@ export function resolvePlan(input: PlanInput): Plan {
     truncation: h.truncation ?? 'truncate',
     row_length: shape.length,
     rows: shape.rows,
+    ...(keep !== 'everything' && { keep }),
     ...(shape.long && { long_rows: shape.long }),
     ...compute,
     ...(devices > 1 && { devices }),
@@ -92,6 +99,44 @@ export function resolvePlan(input: PlanInput): Plan {
     ...(input.facts && { facts: input.facts }),
     reasons,
   }
+}
+
+/** What the forecast may be wrong by. */
+const MEMORY_MARGIN = 1.15
+
+/** As much as fits, for what is not kept costs time. Encoders and models trained whole keep everything. */
+function choosableKeep(
+  { config, hyperparameters, memory }: PlanInput,
+  { rows, length, lora }: { rows: number; length: number; lora: LoraOptions },
+  reasons: string[],
+): Keep {
+  if (config.encoder || hyperparameters.adapter === 'none') return 'everything'
+  const precision = hyperparameters.precision === 'int8' ? 'int8' : 'fp32'
+  const parameters = [...requiredTensors(config)].reduce((sum, [name, [out = 0, inner = 0]]) => {
+    const targeted = lora.target_modules.some((target) => name.endsWith(`.${target}.weight`))
+    return targeted ? sum + lora.rank * (out + inner) : sum
+  }, 0)
+  const needed = (keep: Keep, length: number) =>
+    MEMORY_MARGIN * peakMemory({ config, parameters, rows, length, keep, precision })
+  const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`
+  for (const keep of KEEPS) {
+    if (needed(keep, length) > memory) continue
+    if (keep !== 'everything')
+      reasons.push(
+        `memory: ${gigabytes(memory)} are free and keeping everything would take ${gigabytes(needed('everything', length))}, so ${keep === 'blocks' ? 'whole blocks are' : 'what lies between products is'} computed twice`,
+      )
+    return keep
+  }
+  let fits = length
+  while (fits > 0 && needed('blocks', fits) > memory) fits -= 64
+  const least = gigabytes(needed('blocks', length))
+  throw invalidRequest(
+    `Rows of ${length} tokens need about ${least} of memory, and ${gigabytes(memory)} are free. ` +
+      (fits > 0
+        ? `With max_sequence_length ${fits} it would fit.`
+        : 'No length of rows would fit; choose a smaller model.'),
+    { param: 'max_sequence_length', code: 'insufficient_memory' },
+  )
 }
 
 /** Frozen weights below which a product is over before int8 has gained anything. */

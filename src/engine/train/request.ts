@@ -3,6 +3,7 @@
 import type { ClassificationTask } from '../datasets/classification-rows.ts'
 import type { Truncation } from '../datasets/encode.ts'
 import type { InspectedFile } from '../datasets/inspect-file.ts'
+import type { Keep } from '../models/keep.ts'
 import type { Compute, DeviceKind } from '../runtime/device.ts'
 import type { MethodName } from './methods/index.ts'
 import type { Precision } from './precision.ts'
@@ -94,6 +95,8 @@ export interface Plan {
   /** Tokens of one packed row, and rows of one micro-batch: the graph's static shape. */
   row_length: number
   rows: number
+  /** What is kept of a micro-batch's activations; absent: everything. */
+  keep?: Keep
   /** Of encoders: further rows of a micro-batch, for texts that are longer than most. */
   long_rows?: { rows: number; length: number }
   /** Of which kind each device is; absent: cpu. */

@@ -107,6 +107,12 @@ test('with dropout, DoRA and LoRA+ too, a stop costs nothing', async () => {
   expect(first(whole).grad_norm).not.toBeCloseTo(first(without).grad_norm, 3)
 })
 
+test('keeping less of a step changes no byte of what is learned', async () => {
+  const all = adapters(await collect())
+  for (const keep of ['products', 'blocks'] as const)
+    expect(adapters(await collect({ plan: { ...plan, keep } })), keep).toEqual(all)
+})
+
 describe('precision', () => {
   const own = (events: TrainEvent[]) => events.filter((e) => e.type === 'precision')
 

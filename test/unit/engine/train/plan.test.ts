@@ -1,13 +1,23 @@
 import { expect, test } from 'vitest'
+import { peakMemory } from '../../../../src/engine/train/forecast.ts'
 import { supervised } from '../../../../src/engine/train/methods/supervised.ts'
 import { chooseShape, resolvePlan } from '../../../../src/engine/train/plan.ts'
 import type { ModelConfig } from '../../../../src/engine/weights/checkpoint.ts'
 
-const config = {
+const config: ModelConfig = {
   model_type: 'llama',
   hidden_size: 576,
+  intermediate_size: 1536,
+  num_hidden_layers: 1,
+  num_attention_heads: 9,
+  num_key_value_heads: 3,
+  head_dim: 64,
+  vocab_size: 1000,
   max_position_embeddings: 8192,
-} as ModelConfig
+  norm_eps: 1e-5,
+  tie_word_embeddings: true,
+}
+const smollm2 = { ...config, num_hidden_layers: 30, vocab_size: 49_152 }
 const LINEAR = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']
 const auto = { n_epochs: 'auto', batch_size: 'auto', learning_rate_multiplier: 'auto' } as const
 
@@ -19,6 +29,7 @@ const plan = (examples: number, hyperparameters: object = {}) =>
     lengths: Array.from({ length: examples }, (_, i) => 40 + (i % 60)),
     longestValidation: 0,
     compute: { device: 'cpu', threads: 2 },
+    memory: 8e9,
   })
 
 test('auto resolves by the size of the file, and says why', () => {
@@ -79,4 +90,55 @@ test('the shape holds the longest example and wastes little', () => {
   expect(chooseShape(new Array<number>(8).fill(60), 8).rows).toBe(8)
   expect(chooseShape(new Array<number>(8).fill(60), 8, 0, 2)).toEqual({ rows: 4, length: 64 })
   expect(chooseShape([30], 8, 300).length).toBeGreaterThanOrEqual(300)
+})
+
+const long = (length: number, memory: number, precision: 'fp32' | 'int8' = 'int8') =>
+  resolvePlan({
+    method: supervised,
+    hyperparameters: { ...auto, precision, max_sequence_length: 8192 },
+    config: smollm2,
+    lengths: [length, length],
+    longestValidation: 0,
+    compute: { device: 'cpu', threads: 2 },
+    memory,
+  })
+
+test('what is kept of a step is what fits into memory, and the reason says so', () => {
+  expect(long(1024, 16e9).keep).toBeUndefined()
+  expect(long(1024, 16e9).reasons).not.toContainEqual(expect.stringContaining('memory'))
+  expect(long(1024, 3.5e9).keep).toBe('products')
+  const least = long(1024, 1.6e9)
+  expect(least.keep).toBe('blocks')
+  expect(least.reasons).toContainEqual(
+    expect.stringMatching(/memory: 1.6 GB are free.*everything would take 4\.\d GB.*whole blocks/),
+  )
+  // float32 weights alone are larger by 320 MB.
+  expect(() => long(1024, 1.6e9, 'fp32')).toThrow('Rows of 1024 tokens need about 1.7 GB')
+})
+
+test('a job that fits in no way is refused with what it needs and what would fit', () => {
+  const refusal = () => long(4096, 1.6e9)
+  expect(refusal).toThrow(/Rows of 4096 tokens need about \d\.\d GB.*1\.6 GB are free/)
+  expect(refusal).toThrow(/With max_sequence_length (1\d\d\d) it would fit/)
+  expect(() => long(256, 0.4e9)).toThrow('No length of rows would fit')
+})
+
+test('the forecast is within 15 % of peaks measured on SmolLM2-135M', () => {
+  const measured = [
+    [1, 256, 'everything', 'int8', 1236],
+    [1, 256, 'everything', 'fp32', 1366],
+    [4, 128, 'everything', 'int8', 1624],
+    [1, 512, 'everything', 'int8', 1667],
+    [1, 512, 'products', 'int8', 1465],
+    [1, 512, 'blocks', 'int8', 996],
+    [1, 1024, 'everything', 'int8', 3911],
+    [1, 1024, 'blocks', 'int8', 1273],
+    [1, 2048, 'blocks', 'int8', 1897],
+  ] as const
+  for (const [rows, length, keep, precision, megabytes] of measured) {
+    const parameters = 2_442_240
+    const input = { config: smollm2, parameters, rows, length, keep, precision }
+    const ratio = peakMemory(input) / 2 ** 20 / megabytes
+    expect(Math.abs(ratio - 1), `${rows}x${length} ${keep} ${precision}`).toBeLessThan(0.15)
+  }
 })
