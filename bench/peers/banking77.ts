@@ -1,11 +1,12 @@
 // Our side of the banking77 comparison: trains from the files of banking77_data.py, then answers every held-out row
 // through the inference engine, and sets the result beside what banking77_peft.py wrote.
 //
-//   npx tsx bench/peers/banking77.ts MODEL OUT [--seeds 1,2,3] [--limit N] [--compare]
+//   npx tsx bench/peers/banking77.ts MODEL OUT [--seeds 1,2,3] [--limit N] [--compare] [--precision int8]
 //
 // --compare runs nothing: it takes our side from OUT/luthier.json, for a peer that ended later.
 // MODEL is the folder that the PEFT side was given, so that both have the same float32 weights.
-// Writes OUT/luthier.json with the fields of OUT/peft.json. Without the latter no comparison is printed.
+// --precision int8 trains on the int8 copy; answers are computed in float32 either way.
+// Writes OUT/luthier.json, or luthier-int8.json, with the fields of OUT/peft.json. Without the latter no comparison is printed.
 
 import { existsSync } from 'node:fs'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
@@ -16,7 +17,9 @@ import type { Example } from '../../src/engine/datasets/example.ts'
 import { Generator } from '../../src/engine/infer/generate.ts'
 import type { Target } from '../../src/engine/infer/request.ts'
 import { adapterFromFlat, flatFromAdapter, loraLayout } from '../../src/engine/models/adapters.ts'
+import { withInt8 } from '../../src/engine/models/int8.ts'
 import type { TakeTurn } from '../../src/engine/runtime/thread.ts'
+import { openTokenizer } from '../../src/engine/tokenizer/tokenizer.ts'
 import { supervised } from '../../src/engine/train/methods/supervised.ts'
 import { createMoments } from '../../src/engine/train/optimizer.ts'
 import { chooseShape } from '../../src/engine/train/plan.ts'
@@ -31,6 +34,7 @@ const { values, positionals } = parseArgs({
     seeds: { type: 'string', default: '1,2,3' },
     limit: { type: 'string' },
     compare: { type: 'boolean' },
+    precision: { type: 'string', default: 'fp32' },
   },
 })
 const [model, out] = positionals.map((p) => resolve(p))
@@ -79,7 +83,9 @@ async function runSeed(seed: number): Promise<SeedResult> {
 
   // The first adapter is given; reading it wants PEFT's two files.
   const checkpoint = await openCheckpoint(model!)
-  const weights = await mapWeights(checkpoint, cache)
+  const plain = await mapWeights(checkpoint, cache)
+  const int8 = values.precision === 'int8'
+  const weights = int8 ? await withInt8(plain, cache, await openTokenizer(checkpoint)) : plain
   const layout = loraLayout(weights, plan)
   const adapterFolder = join(folder, 'luthier')
   await mkdir(adapterFolder, { recursive: true })
@@ -185,7 +191,8 @@ const mean = (xs: readonly number[]) => xs.reduce((a, b) => a + b, 0) / xs.lengt
 const percent = (x: number) => `${(100 * x).toFixed(2)} %`
 
 const seeds: SeedResult[] = []
-const ours = join(out, values.limit ? 'luthier-trial.json' : 'luthier.json')
+const suffix = (values.precision === 'int8' ? '-int8' : '') + (values.limit ? '-trial' : '')
+const ours = join(out, `luthier${suffix}.json`)
 if (values.compare)
   seeds.push(...(JSON.parse(await readFile(ours, 'utf8')) as { seeds: SeedResult[] }).seeds)
 else for (const seed of values.seeds.split(',').map(Number)) seeds.push(await runSeed(seed))
