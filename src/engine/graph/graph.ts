@@ -71,6 +71,9 @@ export interface Piece {
   readonly after: number
 }
 
+/** A graph is whatever its outputs reach; these are they, under their names. */
+export type Graph = Readonly<Record<string, Value>>
+
 let lastId = 0
 
 const value = (type: ValueType, source: Source): Value => ({

@@ -2,7 +2,8 @@
 
 import { parse, relative } from 'node:path'
 import type { Dtype, HostTensor } from '../tensor.ts'
-import { type Attribute, type Dims, type Node, reach, type Value } from './graph.ts'
+import type { Attribute, Dims, Graph, Node, Value } from './graph.ts'
+import { type Lowered, lower } from './lower.ts'
 import { Message } from './protobuf.ts'
 
 const IR_VERSION = 10
@@ -26,10 +27,11 @@ const DATA_TYPE: Record<Dtype, number> = {
 
 /**
  * Encodes the graph that computes `outputs`, each under its given name. Inputs keep their own names; weights
- * become external data, by their file's path below `EXTERNAL_ROOT`. Throws where two inputs share a name.
+ * become external data, by their file's path below `EXTERNAL_ROOT`. Throws where two inputs share a name. Operators of
+ * `without` are written in others.
  */
-export function encodeOnnx(outputs: Readonly<Record<string, Value>>): Uint8Array {
-  const { nodes, leaves } = reach(Object.values(outputs))
+export function encodeOnnx(outputs: Graph, without: readonly Lowered[] = []): Uint8Array {
+  const { nodes, leaves, instead } = lower(Object.values(outputs), without)
   const names = new Map<Value, string>()
   const graph = new Message()
 
@@ -44,6 +46,8 @@ export function encodeOnnx(outputs: Readonly<Record<string, Value>>): Uint8Array
   }
   const nameOf = (v: Value | undefined): string => {
     if (!v) return ''
+    const other = instead.get(v)
+    if (other) return nameOf(other)
     const known = names.get(v)
     if (known !== undefined) return known
     const name = `v${v.id}`

@@ -3,9 +3,12 @@
 import * as ort from 'onnxruntime-node'
 import { EXTERNAL_ROOT } from '../graph/onnx.ts'
 import type { Dtype, HostTensor } from '../tensor.ts'
+import type { DeviceKind } from './device.ts'
 
 export interface SessionOptions {
   threads: number
+  /** Absent: cpu. */
+  device?: DeviceKind | undefined
 }
 
 export type Feeds = Readonly<Record<string, HostTensor>>
@@ -31,10 +34,10 @@ const ortType = (dtype: Dtype): ort.Tensor.Type => {
  */
 export async function createSession(
   onnx: Uint8Array,
-  { threads }: SessionOptions,
+  { threads, device = 'cpu' }: SessionOptions,
 ): Promise<Session> {
   const session = await ort.InferenceSession.create(onnx, {
-    executionProviders: ['cpu'],
+    executionProviders: [device],
     intraOpNumThreads: threads,
     interOpNumThreads: 1,
     executionMode: 'sequential',

@@ -2,7 +2,6 @@
 
 import type { TextShape } from '../datasets/text-batches.ts'
 import type { Value } from '../graph/graph.ts'
-import { encodeOnnx } from '../graph/onnx.ts'
 import { createDropout } from '../models/dropout.ts'
 import { type EncoderPass, encoderPass } from '../models/encoder-pass.ts'
 import type { TrainedLayout } from '../models/trained.ts'
@@ -31,5 +30,5 @@ export function encoderGraphs(
     dropout && ((x, site) => (typeof x.dims[0] === 'number' ? dropout.drop(x, site) : x))
   const plain = outputs(encoderPass(mapped, layout, shape))
   const { train } = drop ? outputs(encoderPass(mapped, layout, shape, drop)) : plain
-  return { train: encodeOnnx(train), evaluate: encodeOnnx(plain.evaluate), dropout }
+  return { train, evaluate: plain.evaluate, dropout }
 }

@@ -1,5 +1,6 @@
 // What the thread of one device is asked, and what it answers. The trained vector and its gradient are shared memory.
 
+import type { Compute } from '../runtime/device.ts'
 import type { Feeds, Outputs } from './methods/method.ts'
 
 /** A tensor in a flat float32 vector. */
@@ -20,7 +21,7 @@ export interface OpenLaneRequest {
   /** The graphs, as ONNX. */
   readonly train: Uint8Array
   readonly evaluate: Uint8Array
-  readonly threads: number
+  readonly compute: Compute
   readonly parameters: SharedVector
   readonly gradient: SharedVector
 }

@@ -9,7 +9,7 @@ import type { Feeds, Outputs } from './methods/method.ts'
 let lane: Awaited<ReturnType<typeof open>> | undefined
 
 /** Sessions read and write memory of their own: the runtime takes no shared one. */
-async function open({ train, evaluate, threads, parameters, gradient }: OpenLaneRequest) {
+async function open({ train, evaluate, compute, parameters, gradient }: OpenLaneRequest) {
   const vector = ({ memory, places }: SharedVector) => {
     const flat = new Float32Array(memory.byteLength / Float32Array.BYTES_PER_ELEMENT)
     const tensors: Feeds = Object.fromEntries(
@@ -22,7 +22,7 @@ async function open({ train, evaluate, threads, parameters, gradient }: OpenLane
   }
   const trained = vector(parameters)
   const gradients = vector(gradient)
-  const trainSession = await createSession(train, { threads })
+  const trainSession = await createSession(train, compute)
   let evaluateSession: Session | undefined
 
   return {
@@ -35,7 +35,7 @@ async function open({ train, evaluate, threads, parameters, gradient }: OpenLane
     },
     async evaluate(feeds: Feeds): Promise<Outputs> {
       trained.flat.set(trained.shared)
-      evaluateSession ??= await createSession(evaluate, { threads })
+      evaluateSession ??= await createSession(evaluate, compute)
       return evaluateSession.run({ ...feeds, ...trained.tensors })
     },
   }

@@ -1,6 +1,8 @@
 // Where the micro-batches of a job run: a session in this thread, or one in a thread for each of several devices, whose
 // gradients are summed here, in the order of the micro-batches. So the sum is the same, however many devices there are.
 
+import { encodeOnnx } from '../graph/onnx.ts'
+import { capabilitiesOf, type DeviceKind } from '../runtime/device.ts'
 import { createSession, type Session } from '../runtime/session.ts'
 import { spawn, type TakeTurn } from '../runtime/thread.ts'
 import { float32 } from '../tensor.ts'
@@ -11,6 +13,8 @@ export interface LaneOptions {
   readonly objective: Pick<Objective, 'graphs' | 'parameters' | 'gradients'>
   /** Of each device. */
   readonly threads: number
+  /** Of which kind each is. */
+  readonly device: DeviceKind
   readonly devices: number
   readonly turn: TakeTurn
   /** The trained vector; what is in it when a step begins is what all its runs see. */
@@ -32,6 +36,13 @@ export interface Lanes extends AsyncDisposable {
 export const openLanes = (options: LaneOptions): Promise<Lanes> =>
   options.devices > 1 ? openThreads(options) : openHere(options)
 
+/** The graphs as the device can compute them. */
+function encoded({ objective, device }: LaneOptions) {
+  const { without } = capabilitiesOf(device)
+  const { train, evaluate } = objective.graphs
+  return { train: encodeOnnx(train, without), evaluate: () => encodeOnnx(evaluate, without) }
+}
+
 const whole = (flat: Float32Array) => float32([flat.length], flat)
 
 /** The trained vector, or a vector of gradients, as the graphs know it: over its own memory. */
@@ -41,9 +52,9 @@ const gradientsIn = ({ objective }: LaneOptions, flat: Float32Array): Feeds =>
   objective.gradients?.(flat) ?? { gradient: whole(flat) }
 
 async function openHere(options: LaneOptions): Promise<Lanes> {
-  const { threads, turn, sum, parameters } = options
-  const { graphs } = options.objective
-  const trainSession = await createSession(graphs.train, { threads })
+  const { device, threads, turn, sum, parameters } = options
+  const graphs = encoded(options)
+  const trainSession = await createSession(graphs.train, { device, threads })
   let evaluateSession: Session | undefined
   const trained = parametersIn(options, parameters)
   const sumPlaces = gradientsIn(options, sum)
@@ -73,7 +84,7 @@ async function openHere(options: LaneOptions): Promise<Lanes> {
     },
     async evaluate(feeds, signal) {
       signal?.throwIfAborted()
-      evaluateSession ??= await createSession(graphs.evaluate, { threads })
+      evaluateSession ??= await createSession(graphs.evaluate(), { device, threads })
       using _turn = await turn()
       return evaluateSession.run({ ...feeds, ...trained })
     },
@@ -87,7 +98,9 @@ async function openHere(options: LaneOptions): Promise<Lanes> {
 const ENTRY = new URL('./lane-worker.ts', import.meta.url)
 
 async function openThreads(options: LaneOptions): Promise<Lanes> {
-  const { devices, threads, turn, sum, parameters } = options
+  const { device, devices, threads, turn, sum, parameters } = options
+  const graphs = encoded(options)
+  const evaluate = graphs.evaluate()
   const shared = new SharedArrayBuffer(parameters.byteLength)
   const lanes = await Promise.all(
     Array.from({ length: devices }, async (_, place) => {
@@ -99,9 +112,9 @@ async function openThreads(options: LaneOptions): Promise<Lanes> {
       }
       await ask({
         type: 'open',
-        train: options.objective.graphs.train,
-        evaluate: options.objective.graphs.evaluate,
-        threads,
+        train: graphs.train,
+        evaluate,
+        compute: { device, threads },
         parameters: { memory: shared, places: placesOf(parametersIn(options, parameters)) },
         gradient: { memory: gradient, places: placesOf(gradientsIn(options, sum)) },
       })

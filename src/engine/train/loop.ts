@@ -9,15 +9,14 @@ import type { HandlerContext } from '../runtime/thread.ts'
 import { openTokenizer } from '../tokenizer/tokenizer.ts'
 import { openCheckpoint } from '../weights/checkpoint.ts'
 import { mapWeights } from '../weights/mapped.ts'
-import { adapterSubject } from './adapter-subject.ts'
 import { methodOf } from './methods/index.ts'
-import type { Method } from './methods/method.ts'
 import { createMoments } from './optimizer.ts'
 import { choosePrecision, type Precision } from './precision.ts'
 import type { StepMetrics, TrainEvent, TrainRequest } from './request.ts'
 import { decodeState, encodeState } from './save.ts'
 import { learningRate } from './schedule.ts'
-import type { Subject, SubjectSetup } from './subject.ts'
+import type { Subject } from './subject.ts'
+import { subjectOf } from './subject-of.ts'
 import { createTrainer, type TrainState } from './trainer.ts'
 
 /** A lost process may cost so many seconds of training. */
@@ -69,6 +68,7 @@ export async function* train(
     createTrainer(state, {
       objective: subject.objective,
       threads: plan.threads,
+      device: plan.device,
       devices: plan.devices,
       weightDecay: plan.weight_decay,
       maxGradNorm: plan.max_grad_norm,
@@ -168,14 +168,6 @@ export async function* train(
     }
   }
   yield { type: 'done', step: state.step, trained_tokens }
-}
-
-/** What the method trains: what it says itself, every weight, or an adapter. */
-function subjectOf(method: Method, setup: SubjectSetup): Subject {
-  if ('subject' in method) return method.subject(setup)
-  if (setup.plan.adapter !== 'none') return adapterSubject(method, setup)
-  if (!method.whole) throw new Error(`The method '${method.name}' trains adapters alone.`)
-  return method.whole(setup)
 }
 
 const prefixed = (prefix: string, scores: Readonly<Record<string, number>>) =>

@@ -5,7 +5,7 @@ import { invalidRequest } from '../../errors.ts'
 import { packExamples } from '../datasets/pack.ts'
 import type { TextShape } from '../datasets/text-batches.ts'
 import { KEEPS, type Keep } from '../models/keep.ts'
-import type { Compute } from '../runtime/device.ts'
+import { type Compute, capabilitiesOf } from '../runtime/device.ts'
 import { elements } from '../tensor.ts'
 import { familyOf, type ModelConfig, requiredTensors } from '../weights/model-config.ts'
 import { peakMemory } from './forecast.ts'
@@ -143,12 +143,19 @@ function choosableKeep(
 const SMALL_MODEL = 20_000_000
 
 function choosablePrecision(
-  { hyperparameters, config }: PlanInput,
+  { method, hyperparameters, config, compute }: PlanInput,
   reasons: string[],
 ): Plan['precision'] {
   const { precision = 'auto', adapter } = hyperparameters
   if (adapter === 'none') return 'fp32' // nothing is frozen
+  const { precisions } = capabilitiesOf(compute.device)
+  if (precision !== 'auto' && !precisions.includes(precision))
+    throw invalidRequest(`${precision} is not computed on ${compute.device}.`, {
+      param: `method.${method.name}.hyperparameters.precision`,
+      code: 'unsupported_value',
+    })
   if (precision !== 'auto') return precision
+  if (!precisions.includes('int8')) return 'fp32'
   const weights = [...requiredTensors(config).values()].reduce((sum, d) => sum + elements(d), 0)
   if (weights >= SMALL_MODEL) return 'auto'
   reasons.push('precision fp32: the model is too small to be faster in int8')

@@ -4,7 +4,6 @@
 
 import { gradients } from '../graph/autodiff.ts'
 import { input, type Value } from '../graph/graph.ts'
-import { encodeOnnx } from '../graph/onnx.ts'
 import * as op from '../graph/ops/ops.ts'
 import { bindAdapter, flatten, type LoraLayout } from '../models/adapters.ts'
 import { createDropout, type Dropout } from '../models/dropout.ts'
@@ -77,8 +76,8 @@ export function buildPreferenceStep(
   const { parts, outputs } = compare(dropout?.drop)
   const gradient = flatten(gradients(outputs.loss, parts), layout)
   return {
-    train: encodeOnnx({ ...outputs, gradient }),
-    evaluate: encodeOnnx(dropout ? compare().outputs : outputs),
+    train: { ...outputs, gradient },
+    evaluate: dropout ? compare().outputs : outputs,
     dropout,
   }
 }

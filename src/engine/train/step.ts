@@ -1,8 +1,7 @@
 // The training step as graphs: loss, correct predictions and the flat gradient of one micro-batch.
 
 import { gradients } from '../graph/autodiff.ts'
-import { input, type Value } from '../graph/graph.ts'
-import { encodeOnnx } from '../graph/onnx.ts'
+import { type Graph, input, type Value } from '../graph/graph.ts'
 import * as op from '../graph/ops/ops.ts'
 import { bindAdapter, flatten, type LoraLayout } from '../models/adapters.ts'
 import { createDropout, type Dropout } from '../models/dropout.ts'
@@ -25,9 +24,9 @@ export interface StepShape {
 
 export interface StepGraphs {
   /** Outputs `loss`, `correct` (scalars) and `gradient` [P]. */
-  readonly train: Uint8Array
+  readonly train: Graph
   /** Outputs `loss` and `correct` alone. */
-  readonly evaluate: Uint8Array
+  readonly evaluate: Graph
   /** What drops in `train`, and feeds it; evaluation never drops. */
   readonly dropout?: Dropout | undefined
 }
@@ -71,8 +70,8 @@ export function buildStep(mapped: MappedWeights, layout: LoraLayout, shape: Step
   const evaluated = forward(false)
   const gradient = flatten(gradients(loss, parts), layout)
   return {
-    train: encodeOnnx({ loss, correct, gradient }),
-    evaluate: encodeOnnx({ loss: evaluated.loss, correct: evaluated.correct }),
+    train: { loss, correct, gradient },
+    evaluate: { loss: evaluated.loss, correct: evaluated.correct },
     dropout,
   }
 }

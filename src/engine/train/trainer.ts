@@ -2,6 +2,7 @@
 // Knows nothing of files, epochs or schedules.
 
 import type { Example } from '../datasets/example.ts'
+import type { DeviceKind } from '../runtime/device.ts'
 import type { TakeTurn } from '../runtime/thread.ts'
 import { openLanes } from './lanes.ts'
 import type { Feeds, Measure, Objective, Outputs } from './methods/method.ts'
@@ -19,6 +20,8 @@ export interface TrainerOptions {
   readonly objective: Objective
   /** Of each device. */
   readonly threads: number
+  /** Of which kind each is; absent: cpu. */
+  readonly device?: DeviceKind | undefined
   /** Devices that share the micro-batches of a step; absent: one. */
   readonly devices?: number | undefined
   readonly weightDecay: number
@@ -51,10 +54,10 @@ export interface Trainer extends AsyncDisposable {
 
 /** Opens the sessions of the method's graphs; the one for evaluation when it is first needed. */
 export async function createTrainer(state: TrainState, options: TrainerOptions): Promise<Trainer> {
-  const { objective, threads, devices = 1, turn } = options
+  const { objective, threads, device = 'cpu', devices = 1, turn } = options
   const parameters = state.adapter.length
   const sum = new Float32Array(parameters)
-  const place = { objective, threads, devices, turn }
+  const place = { objective, threads, device, devices, turn }
   const lanes = await openLanes({ ...place, parameters: state.adapter, sum })
   const { width } = lanes
 

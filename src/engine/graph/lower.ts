@@ -1,0 +1,59 @@
+// Operators that a device has no kernel for, written in others that it has.
+
+import { emitOne, ints, type Node, reach, type Value } from './graph.ts'
+
+/** From a node to the value of its only output. */
+type Rewrite = (node: Node) => Value
+
+const lastAxis = (x: Value, op: string): Value =>
+  emitOne(
+    op,
+    [x, ints(-1)],
+    { dtype: x.dtype, dims: x.dims.map((d, i) => (i === x.dims.length - 1 ? 1 : d)) },
+    { attributes: { keepdims: 1 } },
+  )
+
+/** By the operator; each is the same mathematics, and rounds a little otherwise. */
+const REWRITES = {
+  /** ln softmax(x) = x − m − ln Σ e^(x − m) along the last axis, m being the largest */
+  LogSoftmax: ({ inputs: [x] }) => {
+    const below = emitOne('Sub', [x, lastAxis(x!, 'ReduceMax')], x!)
+    const sum = lastAxis(emitOne('Exp', [below], x!), 'ReduceSum')
+    return emitOne('Sub', [below, emitOne('Log', [sum], sum)], x!)
+  },
+} satisfies Record<string, Rewrite>
+
+/** What can be written in other operators. */
+export type Lowered = keyof typeof REWRITES
+
+export interface LoweredGraph {
+  readonly nodes: readonly Node[]
+  readonly leaves: readonly Value[]
+  /** What computes a value now, where that is not what computed it before. */
+  readonly instead: ReadonlyMap<Value, Value>
+}
+
+/** The nodes and leaves that the outputs need, without these operators. */
+export function lower(outputs: readonly Value[], operators: readonly Lowered[]): LoweredGraph {
+  const { nodes, leaves } = reach(outputs)
+  const instead = new Map<Value, Value>()
+  const known = new Set<unknown>([...nodes, ...leaves])
+  const lowered: Node[] = []
+  for (const node of nodes) {
+    const operator = operators.find((name) => name === node.op)
+    if (!operator) {
+      lowered.push(node)
+      continue
+    }
+    const value = REWRITES[operator](node)
+    instead.set(node.outputs[0]!, value)
+    const made = reach([value])
+    lowered.push(...made.nodes.filter((inner) => !known.has(inner)))
+    for (const leaf of made.leaves)
+      if (!known.has(leaf)) {
+        known.add(leaf)
+        leaves.push(leaf)
+      }
+  }
+  return { nodes: lowered, leaves, instead }
+}
