@@ -2,7 +2,7 @@
 
 import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
-import { type Compute, DEVICES, type DeviceKind } from './engine/runtime/device.ts'
+import { type Compute, capabilitiesOf, DEVICES, type DeviceKind } from './engine/runtime/device.ts'
 import { type LogLevel, logLevels } from './log.ts'
 
 const precisions = ['auto', 'fp32', 'int8'] as const
@@ -100,10 +100,11 @@ export const readConfig = (env: Environment): Config => {
     workerUrl: read('LUTHIER_WORKER_URL'),
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
   }
-  if (config.devices.device !== 'cpu')
-    mistakes.push(
-      `LUTHIER_DEVICE: only auto and cpu are supported yet, not '${config.devices.device}'`,
-    )
+  const { device, count } = config.devices
+  if (config.precision !== 'auto' && !capabilitiesOf(device).precisions.includes(config.precision))
+    mistakes.push(`LUTHIER_PRECISION: '${config.precision}' is not computed on ${device}`)
+  if (device !== 'cpu' && count > 1)
+    mistakes.push(`LUTHIER_DEVICE: one ${device} is all that a process can use, not ${count}`)
   if (config.role !== 'all' && config.databaseUrl === undefined)
     mistakes.push(
       `LUTHIER_ROLE: '${config.role}' shares a database with other processes; set DATABASE_URL`,

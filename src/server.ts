@@ -10,6 +10,8 @@ import { pathToFileURL } from 'node:url'
 import closeWithGrace from 'close-with-grace'
 import type { FastifyInstance } from 'fastify'
 import { type Config, readConfig } from './config.ts'
+import { capabilitiesOf } from './engine/runtime/device.ts'
+import { checkDevice } from './engine/train/check-device.ts'
 import { createLog, type Logger } from './log.ts'
 import { readOrMakeKey } from './service/auth/bootstrap.ts'
 import { ensureBootstrapKey } from './service/auth/keys.ts'
@@ -98,6 +100,10 @@ export const startServer = async (
     await mkdir(cache, { recursive: true, mode: 0o700 })
     const pool = new DevicePool(count)
     const { device, threads } = config.devices
+    if (config.role !== 'api' && capabilitiesOf(device).tested) {
+      const error = await checkDevice(device)
+      log.info({ device, error }, 'device has passed its self-test')
+    }
     const adapterFile = adapterFiles({
       folder: join(cache, 'adapters'),
       read: (project_id, sha256) => store.get(objectKey(project_id, sha256)),

@@ -3,6 +3,7 @@
 import { Command } from 'commander'
 import { backupCommand, restoreCommand } from './backup.ts'
 import { chatCommand } from './chat.ts'
+import { devicesCommand } from './devices.ts'
 import { keysCommand } from './keys.ts'
 import { modelsCommand } from './models.ts'
 import { projectsCommand } from './projects.ts'
@@ -14,6 +15,7 @@ const program = new Command('luthier')
   .showHelpAfterError()
   .addCommand(pullCommand())
   .addCommand(modelsCommand())
+  .addCommand(devicesCommand())
   .addCommand(trainCommand())
   .addCommand(chatCommand())
   .addCommand(keysCommand())
