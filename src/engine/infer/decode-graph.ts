@@ -42,7 +42,7 @@ export function buildDecode(mapped: MappedWeights, layout: LoraLayout | undefine
   })
   const flat = { ids: op.reshape(tokens, ['N']), positions: op.reshape(positions, ['N']) }
   const hidden = architecture.hidden(flat, model, config, attend)
-  const logits = op.linear(op.gather(hidden, index), architecture.head(model, config))
+  const logits = op.linear(op.gather(hidden, index), architecture.head(model, config).get('weight'))
 
   const outputs: Record<string, Value> = { logits }
   for (const [i, { key, value }] of present.entries()) {

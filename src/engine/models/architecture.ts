@@ -18,6 +18,6 @@ export interface Architecture {
   readonly names: readonly string[]
   /** Tokens → final hidden states [N, D], ready for the head. */
   hidden(tokens: Tokens, weights: Weights, config: ModelConfig, attend: Attend): Value
-  /** The head's weight [V, D]. */
-  head(weights: Weights, config: ModelConfig): Value
+  /** Where the head's `weight` [V, D] is. */
+  head(weights: Weights, config: ModelConfig): Weights
 }

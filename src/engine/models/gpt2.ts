@@ -29,6 +29,5 @@ export const gpt2: Architecture = {
     return layerNorm(x, model.at('ln_f'), config)
   },
 
-  head: (weights, config) =>
-    weights.at(config.tie_word_embeddings ? 'transformer.wte' : 'lm_head').get('weight'),
+  head: (weights, config) => weights.at(config.tie_word_embeddings ? 'transformer.wte' : 'lm_head'),
 }

@@ -73,7 +73,7 @@ async function calibrate(
     .slice(1)
 }
 
-/** The forward pass of either kind of model. */
+/** The forward pass of either kind of model, every product of it by way of `weights`. */
 function hiddenOf(
   weights: Weights,
   config: ModelConfig,
@@ -82,13 +82,13 @@ function hiddenOf(
   const flat = (x: Value) => op.reshape(x, [packed.rows * packed.length])
   const positions = flat(packed.positions)
   const encoder = findEncoder(config)
-  if (!encoder)
-    return architectureOf(config).hidden(
-      { ids, positions },
-      weights,
-      config,
-      packedAttention(config, packed),
-    )
+  if (!encoder) {
+    const architecture = architectureOf(config)
+    const attend = packedAttention(config, packed)
+    const hidden = architecture.hidden({ ids, positions }, weights, config, attend)
+    weights.products(hidden, [architecture.head(weights, config)]) // recorded, and not computed
+    return hidden
+  }
   const segments = flat(packed.segments)
   const types = firstTypes(config, ids)
   return encoder.hidden(

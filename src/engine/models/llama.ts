@@ -22,5 +22,5 @@ export const llama: Architecture = {
   },
 
   head: (weights, config) =>
-    weights.at(config.tie_word_embeddings ? 'model.embed_tokens' : 'lm_head').get('weight'),
+    weights.at(config.tie_word_embeddings ? 'model.embed_tokens' : 'lm_head'),
 }

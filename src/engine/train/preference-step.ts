@@ -52,7 +52,11 @@ export function buildPreferenceStep(
     const attend = packedAttention(config, { rows: B, length: T, positions, segments })
     const flat = { ids: op.reshape(tokens, [B * T]), positions: op.reshape(positions, [B * T]) }
     const hidden = architecture.hidden(flat, model, config, attend) // [N, D]
-    return op.headLogProbs(op.pick(hidden, index), architecture.head(model, config), targets)
+    return op.headLogProbs(
+      op.pick(hidden, index),
+      architecture.head(model, config).get('weight'),
+      targets,
+    )
   }
   const frozen = reference
     ? bindAdapter(layout, input('reference', 'float32', [layout.parameters])).loras

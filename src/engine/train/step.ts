@@ -7,7 +7,7 @@ import { bindAdapter, flatten, type LoraLayout } from '../models/adapters.ts'
 import { createDropout, type Dropout } from '../models/dropout.ts'
 import { architectureOf } from '../models/index.ts'
 import { alwaysTrue, type Keep, kept } from '../models/keep.ts'
-import { packedAttention } from '../models/layers.ts'
+import { linear, packedAttention } from '../models/layers.ts'
 import { weightsOf } from '../models/weights.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
 
@@ -61,7 +61,13 @@ export function buildStep(mapped: MappedWeights, layout: LoraLayout, shape: Step
     const supervised: Value = op.pick(hidden, index) // [S, D]
     const head = architecture.head(model, config)
     const chunks = { rows: HEAD_ROWS, count: Math.ceil((B * T) / HEAD_ROWS), always, learning }
-    const { loss, correct } = op.headLoss(supervised, head, targets, weights, chunks)
+    const { loss, correct } = op.headLoss(
+      supervised,
+      { weight: head.get('weight'), logits: (h) => linear(h, head) },
+      targets,
+      weights,
+      chunks,
+    )
     return { loss, correct, parts }
   }
   const rate = layout.config.dropout ?? 0

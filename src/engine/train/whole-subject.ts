@@ -93,7 +93,7 @@ export function buildWholeStep(
   }
   const attend = packedAttention(config, { rows: B, length: T, positions, segments })
   const hidden = architecture.hidden(tokens, model, config, attend) // [N, D]
-  const logits = op.linear(op.pick(hidden, index), architecture.head(model, config)) // [S, V]
+  const logits = op.linear(op.pick(hidden, index), architecture.head(model, config).get('weight')) // [S, V]
   const loss = op.crossEntropy(logits, targets, weights)
   const evaluate = { loss, correct: op.countCorrect(logits, targets, weights) }
   return {

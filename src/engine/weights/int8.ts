@@ -10,7 +10,7 @@ import { readTensor } from './stored-tensor.ts'
 import { type TensorSource, writeTensorFile } from './tensor-file.ts'
 
 // Counts up whenever the bytes would come out otherwise.
-const FORMAT_VERSION = 1
+const FORMAT_VERSION = 2
 
 /** Projections that read the same input, and the mean of x_j² / |x|² over some tokens for each of its channels [in]. */
 export interface CalibratedBlock {

@@ -3,7 +3,7 @@
 import { emitOne, ints, scalar, type Value, withGradient } from '../graph.ts'
 import { after } from '../order.ts'
 import { add, equal, greater, log, mul, sub, toFloat } from './elementwise.ts'
-import { gemm, linear } from './products.ts'
+import { gemm } from './products.ts'
 import { sumAll } from './reduce.ts'
 import { gather } from './shape.ts'
 
@@ -12,6 +12,13 @@ export interface HeadLoss {
   loss: Value
   /** How many rows of weight above 0 have their target as the most likely token, a scalar. */
   correct: Value
+}
+
+export interface Head {
+  /** [V, D], frozen: what the gradient is computed with. */
+  readonly weight: Value
+  /** h [S, D] → h·weightᵀ [S, V], in whatever precision. */
+  readonly logits: (h: Value) => Value
 }
 
 export interface HeadChunks {
@@ -26,18 +33,18 @@ export interface HeadChunks {
 }
 
 /**
- * Cross-entropy of h [S, D] · weightᵀ [V, D] against `targets` [S] (int64), each row weighted by `weights` [S].
- * The gradient flows to `h` alone: the head is frozen.
+ * Cross-entropy of the head's logits of h [S, D] against `targets` [S] (int64), each row weighted by `weights` [S].
+ * The gradient flows to `h` alone, in float32: in int8 it loses all unlikely tokens, and ruins learning.
  */
 export function headLoss(
   h: Value,
-  weight: Value,
+  head: Head,
   targets: Value,
   weights: Value,
   chunks?: HeadChunks,
 ): HeadLoss {
   if (!chunks || chunks.count === 1) {
-    const { loss, correct, dh } = chunkLoss(h, weight, targets, weights)
+    const { loss, correct, dh } = chunkLoss(h, head, targets, weights)
     return { loss: withGradient('HeadLoss', loss, [h], (dy) => [mul(dh(), dy)]), correct }
   }
   const losses: Value[] = []
@@ -47,7 +54,7 @@ export function headLoss(
     const rowsOf = (x: Value) => someRows(x, i, chunks.rows)
     const before = chunks.learning ? dhs : losses
     const own = after(rowsOf(h), before.slice(-1), chunks.always)
-    const part = chunkLoss(own, weight, rowsOf(targets), rowsOf(weights))
+    const part = chunkLoss(own, head, rowsOf(targets), rowsOf(weights))
     losses.push(part.loss)
     hits.push(part.correct)
     if (chunks.learning) dhs.push(part.dh())
@@ -69,9 +76,9 @@ function someRows(x: Value, i: number, count: number): Value {
   })
 }
 
-function chunkLoss(h: Value, weight: Value, targets: Value, weights: Value) {
+function chunkLoss(h: Value, { weight, logits: logitsOf }: Head, targets: Value, weights: Value) {
   const s = h.dims[0]!
-  const logits = linear(h, weight) // [S, V]
+  const logits = logitsOf(h) // [S, V]
   const p = emitOne('Softmax', [logits], logits, { attributes: { axis: -1 } })
   const best = emitOne(
     'ArgMax',

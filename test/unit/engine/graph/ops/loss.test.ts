@@ -8,18 +8,19 @@ import { float32, int64 } from '../../../../../src/engine/tensor.ts'
 import { expectGradient, randomTensor } from '../../../../support/gradient.ts'
 
 const head = constant(randomTensor([5, 3], 3))
+const plain: op.Head = { weight: head, logits: (h) => op.linear(h, head) }
 const targets = constant(int64([4], [0, 4, 2, 4]))
 const shares = Float32Array.of(0.5, 0.25, 0, 1)
 const weights = constant(float32([4], shares))
 
 test('headLoss: gradient meets finite differences', () =>
-  expectGradient((h) => op.headLoss(h, head, targets, weights).loss, [[4, 3]]))
+  expectGradient((h) => op.headLoss(h, plain, targets, weights).loss, [[4, 3]]))
 
 test('headLogProbs: gradient meets finite differences, and its sum is headLoss', async () => {
   await expectGradient((h) => op.headLogProbs(h, head, targets).logProbs, [[4, 3]])
   const h = input('h', 'float32', [4, 3])
   const { logProbs, hits } = op.headLogProbs(h, head, targets)
-  const { loss, correct } = op.headLoss(h, head, targets, weights)
+  const { loss, correct } = op.headLoss(h, plain, targets, weights)
   await using session = await createSession(encodeOnnx({ logProbs, hits, loss, correct }), {
     threads: 1,
   })
@@ -36,10 +37,10 @@ test('headLoss: chunk by chunk it is the same, an empty last chunk too', async (
   const h = input('h', 'float32', ['S', 3])
   const [t, w] = [input('t', 'int64', ['S']), input('w', 'float32', ['S'])]
   const outputs: Record<string, Value> = {}
-  const whole = op.headLoss(h, head, t, w)
+  const whole = op.headLoss(h, plain, t, w)
   for (const learning of [true, false]) {
     const chunks = { rows: 2, count: 3, always: yes, learning }
-    const { loss, correct } = op.headLoss(h, head, t, w, chunks)
+    const { loss, correct } = op.headLoss(h, plain, t, w, chunks)
     Object.assign(outputs, { [`loss.${learning}`]: loss, [`correct.${learning}`]: correct })
     if (learning) outputs.dh = gradients(loss, [h])[0]!
   }
@@ -68,7 +69,7 @@ test('headLoss: chunk by chunk it is the same, an empty last chunk too', async (
 test('headLoss: a row of weight 0 counts neither in the loss nor as correct', async () => {
   const h = input('h', 'float32', [4, 3])
   await using session = await createSession(
-    encodeOnnx({ ...op.headLoss(h, head, targets, weights) }),
+    encodeOnnx({ ...op.headLoss(h, plain, targets, weights) }),
     {
       threads: 1,
     },
