@@ -75,6 +75,8 @@ const bodies: Record<string, () => Pick<InjectOptions, 'payload' | 'headers'>> =
     payload: { model: owned.model, messages: [{ role: 'user', content: 'x' }] },
   }),
   createCompletion: () => ({ payload: { model: owned.checkpoint_model, prompt: 'x' } }),
+  createEmbedding: () => ({ payload: { model: owned.model, input: 'x' } }),
+  createClassification: () => ({ payload: { model: owned.model, input: 'x' } }),
 }
 
 let service: TestApi
