@@ -7,8 +7,6 @@ export interface Capabilities {
   readonly without: readonly Lowered[]
   /** What frozen weights may be kept in. */
   readonly precisions: readonly ('fp32' | 'int8')[]
-  /** Whether answers are computed there too; else by the processor beside it. */
-  readonly serves: boolean
   /** It is used only after it has computed a training step as the processor does. */
   readonly tested: boolean
   /** What the machine must have, said where it cannot be used. */
@@ -17,21 +15,20 @@ export interface Capabilities {
 
 /**
  * Tensors cross to a device and back at each run: the trained vector and a micro-batch go, loss and gradient come, frozen
- * weights stay there. By onnxruntime's names of its execution providers.
+ * weights stay there. Answers are computed by the processor, whatever trains beside it. By onnxruntime's names of its
+ * execution providers.
  */
 const table = {
-  cpu: { without: [], precisions: ['fp32', 'int8'], serves: true, tested: false },
+  cpu: { without: [], precisions: ['fp32', 'int8'], tested: false },
   webgpu: {
     without: ['LogSoftmax'],
     precisions: ['fp32'],
-    serves: false,
     tested: true,
     needs: 'a driver for Vulkan (libvulkan.so.1 and the one of the graphics card), Metal or D3D12',
   },
   cuda: {
     without: [],
     precisions: ['fp32'],
-    serves: false,
     tested: true,
     needs:
       "CUDA 12 and onnxruntime's libraries for it, which `node node_modules/onnxruntime-node/script/install --onnxruntime-node-install=cuda12` fetches",
