@@ -12,7 +12,7 @@ import { weightsOf } from '../models/weights.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
 
 /** Supervised tokens that go through the head at a time: logits of a large vocabulary outweigh all else. */
-const HEAD_ROWS = 256
+export const HEAD_ROWS = 256
 
 /** The static shape of a micro-batch, B rows of T tokens, and what is kept of it. */
 export interface StepShape {
