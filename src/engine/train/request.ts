@@ -54,6 +54,16 @@ export interface Hyperparameters {
   beta?: Auto<number>
   /** So many devices share the micro-batches of a step; absent: one. */
   data_parallel?: number
+  early_stopping?: EarlyStopping
+}
+
+/** When training ends before its last epoch. */
+export interface EarlyStopping {
+  /** Epochs without a gain. */
+  patience?: number
+  /** A smaller gain than this is none. */
+  min_delta?: number
+  metric?: 'valid_loss' | 'eval_score'
 }
 
 export interface Dataset {

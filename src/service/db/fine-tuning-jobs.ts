@@ -1,6 +1,7 @@
 // The table `fine_tuning_jobs`. Transitions are guarded in the statement, writes of a worker by its lease.
 
 import type { LoraOptions, Plan } from '../../engine/train/request.ts'
+import type { JobExtension } from '../jobs/extension.ts'
 import type { JobError } from '../jobs/file-errors.ts'
 import type { JobMethod } from '../jobs/hyperparameters.ts'
 import {
@@ -43,6 +44,10 @@ export interface FineTuningJob {
   training_sha256: string
   validation_sha256: string | null
   metadata: Record<string, string> | null
+  /** As the client sent it. */
+  luthier: JobExtension | null
+  /** Bytes of `luthier.data.reference_file`. */
+  reference_sha256: string | null
   error: JobError | null
   /** The name the model will have; `fine_tuned_model` is null until there is one. */
   model_name: string
@@ -74,6 +79,8 @@ export type NewFineTuningJob = Pick<
   | 'training_sha256'
   | 'validation_sha256'
   | 'metadata'
+  | 'luthier'
+  | 'reference_sha256'
   | 'model_name'
 >
 
@@ -83,9 +90,10 @@ export async function insertJob(tx: Db, job: NewFineTuningJob): Promise<FineTuni
     `insert into fine_tuning_jobs
        (id, project_id, organization_id, model, root, user_provided_suffix, seed, status, method,
         training_file, validation_file, training_sha256, validation_sha256, metadata, model_name,
-        training_pin, validation_pin, initial, initial_pin, initial_config_pin)
+        training_pin, validation_pin, initial, initial_pin, initial_config_pin,
+        luthier, reference_sha256, reference_pin)
      values ($1, $2, $3, $4, $5, $6, $7, 'validating_files', $8, $9, $10, $11, $12, $13, $14,
-        $11, $12, $15, $16, $17)
+        $11, $12, $15, $16, $17, $18, $19, $19)
      returning *`,
     [
       job.id,
@@ -105,6 +113,8 @@ export async function insertJob(tx: Db, job: NewFineTuningJob): Promise<FineTuni
       job.initial && JSON.stringify(job.initial),
       job.initial?.sha256 ?? null,
       job.initial?.config_sha256 ?? null,
+      job.luthier && JSON.stringify(job.luthier),
+      job.reference_sha256,
     ],
   )
   return rows[0]!
@@ -181,9 +191,9 @@ export async function changeJob(
             set status = $2, estimated_finish = null, finished_at = now(),
                 superseded = superseded
                   || array_remove(array[training_pin, validation_pin, state_sha256,
-                                        initial_pin, initial_config_pin], null),
+                                        initial_pin, initial_config_pin, reference_pin], null),
                 training_pin = null, validation_pin = null, state_sha256 = null, state_step = null,
-                initial_pin = null, initial_config_pin = null
+                initial_pin = null, initial_config_pin = null, reference_pin = null
           where id = $1 and status = any ($3)
           returning *`
       : `update fine_tuning_jobs

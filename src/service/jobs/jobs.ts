@@ -2,10 +2,8 @@
 
 import { randomInt } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { METHOD_NAMES, type MethodName } from '../../engine/train/methods/index.ts'
 import { invalidRequest, notFound } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
-import { type FileRecord, findFile } from '../db/files.ts'
 import {
   type FineTuningCheckpoint,
   isCheckpointCursor,
@@ -16,7 +14,6 @@ import {
   type FineTuningJob,
   findJob,
   holdJob,
-  type InitialAdapter,
   insertJob,
   listJobs,
   type MetadataFilter,
@@ -30,13 +27,8 @@ import type { ModelRegistry } from '../models/registry.ts'
 import type { Stores } from '../storage/objects.ts'
 import { alreadyEnded, cancelJob } from './cancel.ts'
 import { eventText } from './event-texts.ts'
-import type { FileParam } from './file-errors.ts'
-import {
-  hyperparametersOf,
-  type JobMethod,
-  mergeHyperparameters,
-  type SentHyperparameters,
-} from './hyperparameters.ts'
+import { hyperparametersOf } from './hyperparameters.ts'
+import { type CreateJob, resolveRequest } from './requested.ts'
 import { isTerminal, type JobStatus } from './states.ts'
 import { tell } from './tell.ts'
 
@@ -47,19 +39,6 @@ export interface JobOwner {
   project_id: string
   organization_id: string
   organization_slug: string
-}
-
-/** A request that fits the schema; what the schema cannot know is decided here. */
-export interface CreateJob {
-  model: string
-  training_file: string
-  validation_file?: string | null
-  hyperparameters?: SentHyperparameters
-  suffix?: string | null
-  seed?: number | null
-  method?: { type: string } & { [name in MethodName]?: { hyperparameters?: SentHyperparameters } }
-  integrations?: readonly unknown[] | null
-  metadata?: Record<string, string> | null
 }
 
 export interface JobsOptions {
@@ -110,49 +89,17 @@ export function createJobs({
     return job
   }
 
-  /** What a job starts from: a base model, or a tuned model or checkpoint over one. */
-  async function resolveStart(
-    project_id: string,
-    name: string,
-  ): Promise<{ root: string; initial: InitialAdapter | null }> {
-    const base = await models.resolveBase(name)
-    if (base) return { root: base.id, initial: null }
-    const { root, adapter, job_id } = await models.resolve(project_id, name)
-    const plan = job_id && (await findJob(db, project_id, job_id))?.plan
-    if (!adapter || !plan) throw new Error(`Nothing is known of how ${name} was tuned.`)
-    return { root, initial: { model: name, ...adapter, lora: plan.lora } }
-  }
-
-  async function resolveFile(
-    project_id: string,
-    id: string,
-    param: FileParam,
-  ): Promise<FileRecord> {
-    const file = await findFile(db, project_id, id)
-    const where = { param, code: `invalid_${param}` }
-    if (!file)
-      throw invalidRequest(`The ${param.replace('_', ' ')} \`${id}\` does not exist.`, where)
-    if (file.purpose !== 'fine-tune')
-      throw invalidRequest(
-        `The ${param.replace('_', ' ')} \`${id}\` has the purpose '${file.purpose}', expected 'fine-tune'.`,
-        where,
-      )
-    return file
-  }
-
   return {
     retrieve,
 
     async create(owner, request, commit = (write) => transaction(db, write)) {
       const { project_id } = owner
-      const method = methodOfRequest(request)
-      refuseUnsupported(request)
-      const start = await resolveStart(project_id, request.model)
-      const training = await resolveFile(project_id, request.training_file, 'training_file')
-      const validation =
-        request.validation_file == null
-          ? undefined
-          : await resolveFile(project_id, request.validation_file, 'validation_file')
+      const requested = { db, models, devices: known }
+      const { method, root, initial, luthier, ...files } = await resolveRequest(
+        requested,
+        project_id,
+        request,
+      )
 
       const id = newId('ftjob-')
       const suffix = request.suffix ?? null
@@ -161,29 +108,26 @@ export function createJobs({
         project_id,
         organization_id: owner.organization_id,
         model: request.model,
-        ...start,
+        root,
+        initial,
         user_provided_suffix: suffix,
         seed: request.seed ?? randomInt(2 ** 31),
         method,
         training_file: request.training_file,
         validation_file: request.validation_file ?? null,
-        training_sha256: training.sha256,
-        validation_sha256: validation?.sha256 ?? null,
+        training_sha256: files.training.sha256,
+        validation_sha256: files.validation?.sha256 ?? null,
         metadata: request.metadata ?? null,
+        luthier,
+        reference_sha256: files.reference?.sha256 ?? null,
         model_name: tunedModelName(
-          start.initial ? baseOfTunedName(request.model) : request.model,
+          initial ? baseOfTunedName(request.model) : request.model,
           owner.organization_slug,
           suffix,
           randomLetters(8),
         ),
       }
-      if (start.initial) refuseOtherLora(start.initial, method)
       const devices = hyperparametersOf(method).data_parallel ?? 1
-      if (known !== undefined && devices > known)
-        throw invalidRequest(`The job asks for ${devices} devices, and this server has ${known}.`, {
-          param: `method.${method.type}.hyperparameters.data_parallel`,
-          code: 'invalid_value',
-        })
       const created = await commit(async (tx) => {
         await insertWork(tx, { id, kind: FINE_TUNING_JOB, project_id, devices })
         const inserted = await insertJob(tx, job)
@@ -198,10 +142,7 @@ export function createJobs({
       }).catch(async (error: unknown) => {
         if (!isForeignKeyViolation(error)) throw error
         // A file or the model was deleted meanwhile: whichever it was, looking again says so.
-        await resolveStart(project_id, request.model)
-        await resolveFile(project_id, request.training_file, 'training_file')
-        if (request.validation_file != null)
-          await resolveFile(project_id, request.validation_file, 'validation_file')
+        await resolveRequest(requested, project_id, request)
         throw error
       })
       // A request that was sent twice is answered with the job of the first.
@@ -266,57 +207,7 @@ export function createJobs({
   }
 }
 
-const METADATA_KEY = 64
 const PAUSE_POLL_MS = 100
-
-/** An adapter goes on as it is; another shape would need the adapter merged into its base first. */
-function refuseOtherLora({ model, lora }: InitialAdapter, method: JobMethod): void {
-  const wished = hyperparametersOf(method).lora ?? {}
-  const kept = { ...lora, use_rslora: lora.use_rslora ?? false, use_dora: lora.use_dora ?? false }
-  for (const name of ['rank', 'alpha', 'target_modules', 'use_rslora', 'use_dora'] as const)
-    if (spelled(wished[name] ?? kept[name]) !== spelled(kept[name]))
-      throw invalidRequest(
-        `The model \`${model}\` is an adapter with ${name} ${kept[name]}, and a job that goes on from it cannot change that; found ${wished[name]}.`,
-        { param: `method.${method.type}.hyperparameters.lora.${name}`, code: 'invalid_value' },
-      )
-}
-
-const spelled = (value: unknown): string =>
-  Array.isArray(value) ? [...value].sort().join() : String(value)
-
-/** The method as the job keeps it; without one it is supervised. */
-function methodOfRequest({ method, hyperparameters }: CreateJob): JobMethod {
-  const type = METHOD_NAMES.find((name) => name === (method?.type ?? 'supervised'))
-  if (!type) {
-    const known = METHOD_NAMES.map((name) => `'${name}'`).join(', ')
-    throw invalidRequest(
-      `The method '${method?.type}' is not supported yet. Supported values are: ${known}.`,
-      { param: 'method.type', code: 'unsupported_method' },
-    )
-  }
-  for (const other of Object.keys(method ?? {}))
-    if (other !== 'type' && other !== type)
-      throw invalidRequest(`'method.${other}' does not belong to a method of type '${type}'.`, {
-        param: `method.${other}`,
-        code: 'invalid_value',
-      })
-  const merged = mergeHyperparameters(type, hyperparameters, method?.[type]?.hyperparameters)
-  return { type, [type]: { hyperparameters: merged } }
-}
-
-function refuseUnsupported({ integrations, metadata }: CreateJob): void {
-  for (const key of Object.keys(metadata ?? {}))
-    if (key.length > METADATA_KEY)
-      throw invalidRequest(
-        `Invalid 'metadata': a key has ${key.length} characters, expected at most ${METADATA_KEY}.`,
-        { param: 'metadata', code: 'invalid_value' },
-      )
-  if (integrations && integrations.length > 0)
-    throw invalidRequest('Integrations are not supported yet.', {
-      param: 'integrations',
-      code: 'unsupported_integration',
-    })
-}
 
 const jobNotFound = (id: string) =>
   notFound(`Could not find fine tune: ${id}`, {

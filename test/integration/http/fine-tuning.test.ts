@@ -106,6 +106,27 @@ test('dpo takes its own hyperparameters beside the others', async () => {
   expect(other.body.method.dpo.hyperparameters.beta).toBe(0.5)
 })
 
+test('what was sent in luthier is kept and shown, and its file is held until the job ends', async () => {
+  const reference_file = await service.upload('{"text":"in the wild"}\n', { purpose: 'user_data' })
+  const luthier = {
+    data: { validation_split: 0.2, groups: ['channel'], reference_file, strict: ['leakage'] },
+    publish: { checkpoint: 'final', max_regression: 0.1 },
+  }
+  const early_stopping = { patience: 2, min_delta: 0.01, metric: 'valid_loss' }
+  const { body: job } = await create({ ...valid(), luthier, ...nested({ early_stopping }) })
+  expect(job).toMatchObject({
+    luthier,
+    method: { supervised: { hyperparameters: { early_stopping } } },
+  })
+  await service.delete(`/v1/files/${reference_file}`)
+  expect((await service.get(`/v1/fine_tuning/jobs/${job.id}`)).body).toEqual(job)
+  const held = `select o.sha256 from objects o join fine_tuning_jobs j
+        on j.project_id = o.project_id and j.reference_sha256 = o.sha256 where j.id = $1`
+  expect((await service.db.query(held, [job.id])).rows).toHaveLength(1)
+  await service.post(`/v1/fine_tuning/jobs/${job.id}/cancel`)
+  expect((await service.db.query(held, [job.id])).rows).toHaveLength(0)
+})
+
 test('null stands for what is left out', async () => {
   const { status } = await create({
     ...valid(),
@@ -114,6 +135,7 @@ test('null stands for what is left out', async () => {
     validation_file: null,
     integrations: null,
     metadata: null,
+    luthier: null,
   })
   expect(status).toBe(200)
 })
@@ -311,6 +333,62 @@ test.each<[string, () => object, number, string, string | null]>([
     400,
     'invalid_value',
     'metadata',
+  ],
+  [
+    'an unknown part of luthier',
+    () => ({ luthier: { date: {} } }),
+    400,
+    'unknown_parameter',
+    'luthier.date',
+  ],
+  [
+    'an unknown field of luthier.data',
+    () => ({ luthier: { data: { group: ['a'] } } }),
+    400,
+    'unknown_parameter',
+    'luthier.data.group',
+  ],
+  [
+    'an unknown field of luthier.publish',
+    () => ({ luthier: { publish: { checkpoints: 'best' } } }),
+    400,
+    'unknown_parameter',
+    'luthier.publish.checkpoints',
+  ],
+  [
+    'an unknown finding',
+    () => ({ luthier: { data: { strict: ['typos'] } } }),
+    400,
+    'invalid_value',
+    'luthier.data.strict[0]',
+  ],
+  [
+    'a split that leaves little to train on',
+    () => ({ luthier: { data: { validation_split: 0.9 } } }),
+    400,
+    'invalid_value',
+    'luthier.data.validation_split',
+  ],
+  [
+    'a split beside a validation file',
+    () => ({ validation_file: training_file, luthier: { data: { validation_split: 0.1 } } }),
+    400,
+    'invalid_value',
+    'luthier.data.validation_split',
+  ],
+  [
+    'an unknown reference file',
+    () => ({ luthier: { data: { reference_file: 'file-x' } } }),
+    400,
+    'invalid_reference_file',
+    'luthier.data.reference_file',
+  ],
+  [
+    'an unknown field of early_stopping',
+    () => nested({ early_stopping: { wait: 3 } }),
+    400,
+    'unknown_parameter',
+    'method.supervised.hyperparameters.early_stopping.wait',
   ],
 ])('%s is refused', async (_, change, status, code, param) => {
   const before = await service.get('/v1/fine_tuning/jobs?limit=100')

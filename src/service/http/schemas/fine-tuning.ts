@@ -6,6 +6,7 @@ import type { FineTuningCheckpoint } from '../../db/fine-tuning-checkpoints.ts'
 import type { FineTuningJob, MetadataFilter } from '../../db/fine-tuning-jobs.ts'
 import type { WorkEvent } from '../../db/work-events.ts'
 import { hyperparametersOf, resolvedHyperparameters } from '../../jobs/hyperparameters.ts'
+import { EarlyStopping, Extension } from './extension.ts'
 
 const closed = { additionalProperties: false }
 const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()])
@@ -79,6 +80,7 @@ const tuningHyperparameters = {
   warmup_ratio: Type.Optional(Type.Number({ minimum: 0, maximum: 1 })),
   weight_decay: Type.Optional(Type.Number({ minimum: 0 })),
   max_grad_norm: Type.Optional(Type.Number({ exclusiveMinimum: 0 })),
+  early_stopping: Type.Optional(EarlyStopping),
   precision: Type.Optional(
     Type.Enum(['auto', 'fp32', 'int8'], {
       description:
@@ -160,6 +162,7 @@ export const CreateFineTuningJobRequest = Type.Object(
     ),
     integrations: Type.Optional(nullable(Type.Array(Integration))),
     metadata: Type.Optional(nullable(Metadata)),
+    luthier: Type.Optional(nullable(Extension)),
   },
   closed,
 )
@@ -246,6 +249,7 @@ export const FineTuningJobReply = Type.Object(
       ...eachMethod(() => Type.Optional(Type.Object({ hyperparameters: answeredHyperparameters }))),
     }),
     metadata: nullable(Type.Record(Type.String(), Type.String())),
+    luthier: Type.Optional(Extension),
   },
   { $id: 'FineTuningJob' },
 )
@@ -314,6 +318,7 @@ export function presentJob(job: FineTuningJob): Static<typeof FineTuningJobReply
     integrations: [],
     method: { type: job.method.type, [job.method.type]: { hyperparameters } },
     metadata: job.metadata,
+    ...(job.luthier && { luthier: job.luthier }),
   }
 }
 

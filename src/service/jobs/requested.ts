@@ -1,0 +1,179 @@
+// A job as it is asked for, made sure of: what it names exists and fits together. Creates nothing.
+
+import { METHOD_NAMES, type MethodName } from '../../engine/train/methods/index.ts'
+import { invalidRequest } from '../../errors.ts'
+import { type FileRecord, findFile } from '../db/files.ts'
+import { findJob, type InitialAdapter } from '../db/fine-tuning-jobs.ts'
+import type { Db } from '../db/pool.ts'
+import type { Purpose } from '../files/files.ts'
+import type { ModelRegistry } from '../models/registry.ts'
+import type { JobExtension } from './extension.ts'
+import type { FileParam } from './file-errors.ts'
+import {
+  hyperparametersOf,
+  type JobMethod,
+  mergeHyperparameters,
+  type SentHyperparameters,
+} from './hyperparameters.ts'
+
+/** A request that fits the schema; what the schema cannot know is decided here. */
+export interface CreateJob {
+  model: string
+  training_file: string
+  validation_file?: string | null
+  hyperparameters?: SentHyperparameters
+  suffix?: string | null
+  seed?: number | null
+  method?: { type: string } & { [name in MethodName]?: { hyperparameters?: SentHyperparameters } }
+  integrations?: readonly unknown[] | null
+  metadata?: Record<string, string> | null
+  luthier?: JobExtension | null
+}
+
+/** What the request names, found. */
+export interface Requested {
+  method: JobMethod
+  root: string
+  /** Null: a fresh adapter. */
+  initial: InitialAdapter | null
+  training: FileRecord
+  validation: FileRecord | undefined
+  reference: FileRecord | undefined
+  luthier: JobExtension | null
+}
+
+export interface RequestedDeps {
+  db: Db
+  models: Pick<ModelRegistry, 'resolveBase' | 'resolve'>
+  /** How many devices work on jobs, where that is known. */
+  devices?: number | undefined
+}
+
+/** Finds what a request names. Throws what its sender can mend. */
+export async function resolveRequest(
+  deps: RequestedDeps,
+  project_id: string,
+  request: CreateJob,
+): Promise<Requested> {
+  const method = methodOfRequest(request)
+  refuseUnsupported(request)
+  const start = await resolveStart(deps, project_id, request.model)
+  const file = (id: string | null | undefined, param: FileField) =>
+    id == null ? undefined : resolveFile(deps.db, project_id, id, param)
+  const training = await resolveFile(deps.db, project_id, request.training_file, 'training_file')
+  const validation = await file(request.validation_file, 'validation_file')
+  const luthier = request.luthier ?? null
+  if (validation && luthier?.data?.validation_split !== undefined)
+    throw invalidRequest(
+      "A job has a 'validation_file' or a 'luthier.data.validation_split', not both.",
+      { param: 'luthier.data.validation_split', code: 'invalid_value' },
+    )
+  const reference = await file(luthier?.data?.reference_file, 'luthier.data.reference_file')
+  if (start.initial) refuseOtherLora(start.initial, method)
+  refuseTooManyDevices(deps, method)
+  return { method, ...start, training, validation, reference, luthier }
+}
+
+/** What a job starts from: a base model, or a tuned model or checkpoint over one. */
+async function resolveStart(
+  { db, models }: RequestedDeps,
+  project_id: string,
+  name: string,
+): Promise<Pick<Requested, 'root' | 'initial'>> {
+  const base = await models.resolveBase(name)
+  if (base) return { root: base.id, initial: null }
+  const { root, adapter, job_id } = await models.resolve(project_id, name)
+  const plan = job_id && (await findJob(db, project_id, job_id))?.plan
+  if (!adapter || !plan) throw new Error(`Nothing is known of how ${name} was tuned.`)
+  return { root, initial: { model: name, ...adapter, lora: plan.lora } }
+}
+
+type FileField = FileParam | typeof REFERENCE_FILE
+const REFERENCE_FILE = 'luthier.data.reference_file'
+
+/** Files of these purposes may be named. */
+const PURPOSES = {
+  training_file: ['fine-tune'],
+  validation_file: ['fine-tune'],
+  [REFERENCE_FILE]: ['fine-tune', 'user_data', 'evals'],
+} as const satisfies Record<FileField, readonly Purpose[]>
+
+async function resolveFile(
+  db: Db,
+  project_id: string,
+  id: string,
+  param: FileField,
+): Promise<FileRecord> {
+  const file = await findFile(db, project_id, id)
+  const field = param.split('.').at(-1)!
+  const name = field.replace('_', ' ')
+  const where = { param, code: `invalid_${field}` }
+  if (!file) throw invalidRequest(`The ${name} \`${id}\` does not exist.`, where)
+  const purposes: readonly string[] = PURPOSES[param]
+  if (!purposes.includes(file.purpose))
+    throw invalidRequest(
+      `The ${name} \`${id}\` has the purpose '${file.purpose}', expected ${purposes.map((each) => `'${each}'`).join(' or ')}.`,
+      where,
+    )
+  return file
+}
+
+function refuseTooManyDevices({ devices: known }: RequestedDeps, method: JobMethod): void {
+  const devices = hyperparametersOf(method).data_parallel ?? 1
+  if (known !== undefined && devices > known)
+    throw invalidRequest(`The job asks for ${devices} devices, and this server has ${known}.`, {
+      param: `method.${method.type}.hyperparameters.data_parallel`,
+      code: 'invalid_value',
+    })
+}
+
+const METADATA_KEY = 64
+
+/** An adapter goes on as it is; another shape would need the adapter merged into its base first. */
+function refuseOtherLora({ model, lora }: InitialAdapter, method: JobMethod): void {
+  const wished = hyperparametersOf(method).lora ?? {}
+  const kept = { ...lora, use_rslora: lora.use_rslora ?? false, use_dora: lora.use_dora ?? false }
+  for (const name of ['rank', 'alpha', 'target_modules', 'use_rslora', 'use_dora'] as const)
+    if (spelled(wished[name] ?? kept[name]) !== spelled(kept[name]))
+      throw invalidRequest(
+        `The model \`${model}\` is an adapter with ${name} ${kept[name]}, and a job that goes on from it cannot change that; found ${wished[name]}.`,
+        { param: `method.${method.type}.hyperparameters.lora.${name}`, code: 'invalid_value' },
+      )
+}
+
+const spelled = (value: unknown): string =>
+  Array.isArray(value) ? [...value].sort().join() : String(value)
+
+/** The method as the job keeps it; without one it is supervised. */
+function methodOfRequest({ method, hyperparameters }: CreateJob): JobMethod {
+  const type = METHOD_NAMES.find((name) => name === (method?.type ?? 'supervised'))
+  if (!type) {
+    const known = METHOD_NAMES.map((name) => `'${name}'`).join(', ')
+    throw invalidRequest(
+      `The method '${method?.type}' is not supported yet. Supported values are: ${known}.`,
+      { param: 'method.type', code: 'unsupported_method' },
+    )
+  }
+  for (const other of Object.keys(method ?? {}))
+    if (other !== 'type' && other !== type)
+      throw invalidRequest(`'method.${other}' does not belong to a method of type '${type}'.`, {
+        param: `method.${other}`,
+        code: 'invalid_value',
+      })
+  const merged = mergeHyperparameters(type, hyperparameters, method?.[type]?.hyperparameters)
+  return { type, [type]: { hyperparameters: merged } }
+}
+
+function refuseUnsupported({ integrations, metadata }: CreateJob): void {
+  for (const key of Object.keys(metadata ?? {}))
+    if (key.length > METADATA_KEY)
+      throw invalidRequest(
+        `Invalid 'metadata': a key has ${key.length} characters, expected at most ${METADATA_KEY}.`,
+        { param: 'metadata', code: 'invalid_value' },
+      )
+  if (integrations && integrations.length > 0)
+    throw invalidRequest('Integrations are not supported yet.', {
+      param: 'integrations',
+      code: 'unsupported_integration',
+    })
+}
