@@ -1,7 +1,13 @@
 // Typed worker threads: spawn() here, serve() there. Events flow back one by one; errors and aborts
 // cross the boundary; a thread asks for its turn on the device before it computes.
 
-import { parentPort, Worker, workerData } from 'node:worker_threads'
+import {
+  parentPort,
+  type ResourceLimits,
+  Worker,
+  type WorkerOptions,
+  workerData,
+} from 'node:worker_threads'
 import { ApiError } from '../../errors.ts'
 
 /** Leave to compute on the device; disposing it gives the device back. */
@@ -15,6 +21,11 @@ export interface Thread<Request, Event> extends AsyncDisposable {
   readonly closed: boolean
   /** Runs one request; several may run at once. Aborting `signal` reaches the handler's own signal. */
   run(request: Request, signal?: AbortSignal): AsyncGenerator<Event, void, undefined>
+  /**
+   * Ends the thread whatever it does, and fails its runs. Only for a thread without native code under way: with it
+   * the whole process could end.
+   */
+  kill(): Promise<void>
 }
 
 /** What a handler gets besides its request. */
@@ -52,13 +63,15 @@ interface SentError {
 /**
  * Starts the thread whose entry file calls serve(). `entry` names the `.ts` file; in a build the `.js` beside it runs.
  * `takeTurn` decides who holds the device; without it every turn is granted at once. `data` is what `threadData()` gives.
+ * `resourceLimits` bound the thread's own memory: one that needs more ends, and its runs fail.
  */
 export function spawn<Request, Event>(
   entry: URL,
   takeTurn: TakeTurn = async () => ({ [Symbol.dispose]() {} }),
   data?: unknown,
+  resourceLimits?: ResourceLimits,
 ): Thread<Request, Event> {
-  const worker = startWorker(entry, data)
+  const worker = startWorker(entry, { workerData: data, ...(resourceLimits && { resourceLimits }) })
   const exited = new Promise<void>((done) => worker.once('exit', () => done()))
   const runs = new Map<number, Inbox<Event>>()
   const turns = new Map<number, Turn>()
@@ -136,6 +149,11 @@ export function spawn<Request, Event>(
         runs.delete(id)
         if (!ended && !gone) send({ type: 'abort', id, reason: 'the reader went away' })
       }
+    },
+    async kill() {
+      end(new Error('The worker thread was ended.'))
+      await worker.terminate()
+      spawned.delete(thread)
     },
     async [Symbol.asyncDispose]() {
       gone ??= new Error('The worker thread was closed.')
@@ -261,16 +279,16 @@ class Inbox<Event> {
   }
 }
 
-function startWorker(entry: URL, workerData: unknown): Worker {
+function startWorker(entry: URL, options: WorkerOptions): Worker {
   if (import.meta.url.endsWith('.js'))
-    return new Worker(new URL(entry.href.replace(/\.ts$/, '.js')), { workerData })
+    return new Worker(new URL(entry.href.replace(/\.ts$/, '.js')), options)
   // `--import tsx` registers nothing in a worker of Node 20, so the worker registers it by itself.
   const tsx = import.meta.resolve('tsx/esm/api')
   const start = `import(${JSON.stringify(tsx)}).then(({ register }) => {
     register()
     return import(${JSON.stringify(entry.href)})
   })`
-  return new Worker(start, { eval: true, workerData })
+  return new Worker(start, { eval: true, ...options })
 }
 
 function sendError(error: unknown): SentError {
