@@ -19,6 +19,7 @@ import { startEmbeddedPostgres } from './service/db/embedded-postgres.ts'
 import { removeEndedCursors } from './service/db/ended-cursors.ts'
 import { migrate } from './service/db/migrate.ts'
 import { openPool, type Pool } from './service/db/pool.ts'
+import { Grading } from './service/evals/grading.ts'
 import { createFiles } from './service/files/files.ts'
 import { createUploads } from './service/files/uploads.ts'
 import { buildApp, buildWorkerApp } from './service/http/app.ts'
@@ -28,6 +29,7 @@ import { createMetrics } from './service/metrics/metrics.ts'
 import { openModels } from './service/models/registry.ts'
 import { adapterFiles } from './service/scheduler/adapter-files.ts'
 import { DevicePool } from './service/scheduler/device-pool.ts'
+import { createGraders } from './service/scheduler/graders.ts'
 import { newWorkerToken, registerWorker } from './service/scheduler/registration.ts'
 import { RelayedServing } from './service/scheduler/relayed-serving.ts'
 import { Serving } from './service/scheduler/serving.ts'
@@ -120,6 +122,8 @@ export const startServer = async (
           })
     const serving = local ?? new RelayedServing({ db, log })
     shutdown.add('stop computing', () => serving[Symbol.asyncDispose]())
+    const grading = new Grading()
+    shutdown.add('stop computing', () => grading[Symbol.asyncDispose]())
     const metrics = createMetrics({ db, serving, device: pool })
     if (local) {
       const training = startTraining({
@@ -162,6 +166,7 @@ export const startServer = async (
       whyNotReady: async () => (isDraining ? 'shutting down' : whyNoDatabase(db)),
     }
     const token = newWorkerToken()
+    const limits = new RateLimits(config.limits)
     const app =
       config.role === 'worker'
         ? await buildWorkerApp({ log, health, metrics, internal: { token, models, serving } })
@@ -172,7 +177,8 @@ export const startServer = async (
             uploads,
             models: { models },
             fineTuning: { jobs, db },
-            inference: { models, serving, limits: new RateLimits(config.limits) },
+            inference: { models, serving, limits },
+            graders: { graders: createGraders({ models, serving, grading }), limits },
             metrics,
             health,
           })

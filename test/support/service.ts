@@ -12,6 +12,7 @@ import {
   type Scope,
 } from '../../src/service/auth/keys.ts'
 import type { Pool } from '../../src/service/db/pool.ts'
+import { Grading } from '../../src/service/evals/grading.ts'
 import { createFiles, type Files } from '../../src/service/files/files.ts'
 import { createUploads, type Uploads } from '../../src/service/files/uploads.ts'
 import { type AppDeps, buildApp } from '../../src/service/http/app.ts'
@@ -21,6 +22,7 @@ import { createMetrics } from '../../src/service/metrics/metrics.ts'
 import { type ModelRegistry, openModels } from '../../src/service/models/registry.ts'
 import { type AdapterFile, adapterFiles } from '../../src/service/scheduler/adapter-files.ts'
 import { DevicePool } from '../../src/service/scheduler/device-pool.ts'
+import { createGraders } from '../../src/service/scheduler/graders.ts'
 import { Serving } from '../../src/service/scheduler/serving.ts'
 import { createDiskQuota } from '../../src/service/storage/disk-quota.ts'
 import { type ObjectStore, objectKey } from '../../src/service/storage/object-store.ts'
@@ -113,6 +115,8 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     adapterFile,
     log: testLog,
   })
+  const grading = new Grading()
+  const rates = new RateLimits(limits)
   const health = { whyNotReady: async () => undefined }
   const app = await buildApp({
     log: testLog,
@@ -122,7 +126,8 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     health,
     models: { models },
     fineTuning: { jobs, db },
-    inference: { models, serving, limits: new RateLimits(limits) },
+    inference: { models, serving, limits: rates },
+    graders: { graders: createGraders({ models, serving, grading }), limits: rates },
     metrics: createMetrics({ db, serving, device: pool }),
     ...deps,
   })
@@ -157,6 +162,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     },
     [Symbol.asyncDispose]: async () => {
       await app.close()
+      await grading[Symbol.asyncDispose]()
       await serving[Symbol.asyncDispose]()
       await database[Symbol.asyncDispose]()
       await objects[Symbol.asyncDispose]()

@@ -30,6 +30,7 @@ import { completionRoutes } from './routes/completions.ts'
 import { encoderRoutes } from './routes/encoders.ts'
 import { filesRoutes } from './routes/files.ts'
 import { type FineTuningDeps, fineTuningRoutes } from './routes/fine-tuning.ts'
+import { type GraderDeps, graderRoutes } from './routes/graders.ts'
 import { type HealthDeps, healthRoutes } from './routes/health.ts'
 import { type InternalDeps, internalRoutes } from './routes/internal.ts'
 import { countRequests, metricsRoutes } from './routes/metrics.ts'
@@ -46,6 +47,7 @@ export interface AppDeps {
   readonly uploads: Uploads
   readonly inference: Inference
   readonly fineTuning: FineTuningDeps
+  readonly graders: GraderDeps
   readonly models: ModelsDeps
   readonly metrics: Metrics
 }
@@ -68,6 +70,7 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
       await api.register(filesRoutes, { files: deps.files })
       await api.register(uploadRoutes, { uploads: deps.uploads })
       await api.register(fineTuningRoutes, deps.fineTuning)
+      await api.register(graderRoutes, deps.graders)
       await api.register(modelRoutes, deps.models)
       await api.register(chatRoutes, deps.inference)
       await api.register(completionRoutes, deps.inference)

@@ -57,6 +57,14 @@ const form = (...fields: string[]) => ({
   payload: [...fields.flatMap((field) => ['--cut', field]), '--cut--', ''].join('\r\n'),
 })
 
+const check = {
+  type: 'string_check',
+  name: 'check',
+  input: '{{sample.output_text}}',
+  reference: 'x',
+  operation: 'eq',
+}
+
 /** A body for each operation that takes one, naming the owner's rows where it can. */
 const bodies: Record<string, () => Pick<InjectOptions, 'payload' | 'headers'>> = {
   createFile: () =>
@@ -71,6 +79,8 @@ const bodies: Record<string, () => Pick<InjectOptions, 'payload' | 'headers'>> =
     form('content-disposition: form-data; name="data"; filename="part"\r\n\r\nnull'),
   completeUpload: () => ({ payload: { part_ids: [owned.part] } }),
   createFineTuningJob: () => ({ payload: { model: 'tiny', training_file: owned.file } }),
+  runGrader: () => ({ payload: { grader: check, item: {}, model_sample: 'x' } }),
+  validateGrader: () => ({ payload: { grader: check } }),
   createChatCompletion: () => ({
     payload: { model: owned.model, messages: [{ role: 'user', content: 'x' }] },
   }),

@@ -88,6 +88,15 @@ describe.skipIf(spec.missing)('the API as OpenAI describes it', () => {
     await ask('POST', '/v1/completions', { ...plain, logprobs: 2, echo: true })
     await ask('POST', '/v1/completions', { ...plain, logprobs: 2, echo: true, stream: true })
     await ask('POST', '/v1/embeddings', { model: 'encoder', input: ['a', 'b'] })
+    const grader = {
+      type: 'string_check',
+      name: 'check',
+      input: '{{sample.output_text}}',
+      reference: 'a',
+      operation: 'eq',
+    }
+    await ask('POST', '/v1/fine_tuning/alpha/graders/run', { grader, model_sample: 'a' })
+    await ask('POST', '/v1/fine_tuning/alpha/graders/validate', { grader })
     const begun = (await ask('POST', '/v1/uploads', upload)).json()
     const part = (await ask('POST', `/v1/uploads/${begun.id}/parts`, form('data'))).json()
     await ask('POST', `/v1/uploads/${begun.id}/complete`, { part_ids: [part.id] })
