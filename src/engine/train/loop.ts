@@ -12,9 +12,10 @@ import { mapWeights } from '../weights/mapped.ts'
 import { methodOf } from './methods/index.ts'
 import { createMoments } from './optimizer.ts'
 import { choosePrecision, type Precision } from './precision.ts'
-import type { StepMetrics, TrainEvent, TrainRequest } from './request.ts'
+import type { RowLosses, StepMetrics, TrainEvent, TrainRequest } from './request.ts'
 import { decodeState, encodeState } from './save.ts'
 import { learningRate } from './schedule.ts'
+import { bestEpoch, isExhausted } from './stopping.ts'
 import type { Subject } from './subject.ts'
 import { subjectOf } from './subject-of.ts'
 import { createTrainer, type TrainState } from './trainer.ts'
@@ -101,12 +102,15 @@ export async function* train(
   const state = saved?.state ?? (await afresh(subject))
   let trained_tokens = saved?.trained_tokens ?? 0
   let unvalidated = saved?.unvalidated
+  const valid_losses = [...(saved?.valid_losses ?? [])]
+  const ledger = createLedger()
 
   await using trainer = await open(subject, state)
   const save = (): TrainEvent => ({
     type: 'state',
     step: state.step,
-    state: encodeState({ state, trained_tokens, unvalidated }),
+    state: encodeState({ state, trained_tokens, unvalidated, valid_losses }),
+    losses: ledger.take(),
   })
   const files = async () => subject.files(state.adapter, state.step)
   yield { type: 'started', step: state.step, total_steps: plan.total_steps }
@@ -115,6 +119,8 @@ export async function* train(
   const validateEvery = Math.max(1, Math.ceil(plan.total_steps / 20))
   let lastSave = performance.now()
   let order: { epoch: number; examples: Example[] } | undefined
+  const { early_stopping } = plan
+  const isEnough = () => early_stopping !== undefined && isExhausted(valid_losses, early_stopping)
 
   /** One step on the next batch: an epoch's order depends on the seed and the epoch alone. */
   const update = async (): Promise<StepMetrics> => {
@@ -123,9 +129,10 @@ export async function* train(
     const from = (state.step % stepsPerEpoch) * plan.batch_size
     const batch = order.examples.slice(from, from + plan.batch_size)
     const rate = learningRate(state.step + 1, plan)
-    const { loss, tokens, scores, gradNorm } = await trainer.step(batch, rate)
+    const { loss, losses, tokens, scores, gradNorm } = await trainer.step(batch, rate)
     if (!Number.isFinite(loss + gradNorm)) throw diverged(state.step)
     trained_tokens += tokens
+    ledger.note(epoch + 1, batch, losses)
     return {
       step: state.step,
       total_steps: plan.total_steps,
@@ -137,7 +144,7 @@ export async function* train(
     }
   }
 
-  while (unvalidated || state.step < plan.total_steps) {
+  while (unvalidated || (state.step < plan.total_steps && !isEnough())) {
     if (signal.aborted) {
       yield { type: 'stopped', step: state.step, ...(await files()) }
       yield save()
@@ -157,17 +164,45 @@ export async function* train(
       }
       for (const prefix of epochEnds ? ['valid', 'full_valid'] : ['valid'])
         Object.assign(metrics, prefixed(prefix, { loss: valid.loss, ...valid.scores }))
+      if (epochEnds) valid_losses.push(valid.loss)
+      if (epochEnds && isEnough()) metrics.total_steps = state.step
     }
     yield { type: 'step', metrics, trained_tokens }
 
     // What is kept: the adapter at an epoch's end, the state as often as it is cheap.
-    if (epochEnds) yield { type: 'checkpoint', metrics, ...(await files()) }
+    if (epochEnds) {
+      const best = bestEpoch(valid_losses)
+      const is_best = best === undefined || best === valid_losses.length - 1
+      yield { type: 'checkpoint', metrics, ...(await files()), is_best }
+    }
     if (epochEnds || performance.now() - lastSave > saveInterval(subject.parameters)) {
       yield save()
       lastSave = performance.now()
     }
   }
   yield { type: 'done', step: state.step, trained_tokens }
+}
+
+/** What rows have lost since the last state. States are kept at every epoch's end, so all is of one epoch. */
+function createLedger() {
+  let lines: number[] = []
+  let losses: number[] = []
+  let epoch = 1
+  return {
+    note(of: number, examples: readonly Example[], measured: Float32Array) {
+      epoch = of
+      for (const [i, { line }] of examples.entries()) {
+        lines.push(line)
+        losses.push(measured[i]!)
+      }
+    },
+    take(): RowLosses {
+      const taken = { epoch, lines: Int32Array.from(lines), losses: Float32Array.from(losses) }
+      lines = []
+      losses = []
+      return taken
+    },
+  }
 }
 
 const prefixed = (prefix: string, scores: Readonly<Record<string, number>>) =>

@@ -6,6 +6,8 @@ import { float32, type HostTensor, int64 } from '../tensor.ts'
 import type { StepShape } from './step.ts'
 
 export interface MicroBatch {
+  /** The examples that lie in its rows: their supervised tokens follow each other in this order. */
+  readonly examples: readonly Example[]
   readonly feeds: Readonly<Record<string, HostTensor>>
 }
 
@@ -22,7 +24,8 @@ export function* microBatches(
   shape: StepShape,
   totalWeight: number,
 ): Generator<MicroBatch, void, undefined> {
-  for (const rows of packedRows(examples, shape)) yield { feeds: feedsOf(rows, shape, totalWeight) }
+  for (const rows of packedRows(examples, shape))
+    yield { examples: rows.flat(), feeds: feedsOf(rows, shape, totalWeight) }
 }
 
 /** The rows of each micro-batch, as the examples that lie in them. */

@@ -12,6 +12,7 @@ import { peakMemory } from './forecast.ts'
 import type { Facts, Method } from './methods/method.ts'
 import type { Hyperparameters, LoraOptions, Plan } from './request.ts'
 import type { StepShape } from './step.ts'
+import type { Patience } from './stopping.ts'
 import { chooseTextShape } from './text-shape.ts'
 
 /** Longer rows are cut unless the job asks for more: attention's memory grows with the square. */
@@ -62,6 +63,7 @@ export function resolvePlan(input: PlanInput): Plan {
       `learning_rate_multiplier 1: the base rate ${base.toPrecision(3)} for ${h.adapter === 'none' ? 'all weights' : 'LoRA'} on a hidden size of ${config.hidden_size}`,
     )
 
+  const early_stopping = patienceOf(h, n_epochs, reasons)
   const own = input.method.settle?.(h, reasons)
   const total_steps = Math.ceil(examples / batch_size) * n_epochs
   const warmup_steps = Math.min(total_steps, Math.ceil(total_steps * (h.warmup_ratio ?? 0.05)))
@@ -95,10 +97,27 @@ export function resolvePlan(input: PlanInput): Plan {
     ...compute,
     ...(devices > 1 && { devices }),
     precision: choosablePrecision(input, reasons),
+    ...(early_stopping && { early_stopping }),
     ...own,
     ...(input.facts && { facts: input.facts }),
     reasons,
   }
+}
+
+/** Two epochs without a gain: one is often no more than the noise of a small validation file. */
+const DEFAULT_PATIENCE = 2
+
+function patienceOf(
+  { early_stopping }: Hyperparameters,
+  n_epochs: number,
+  reasons: string[],
+): Patience | undefined {
+  if (!early_stopping) return undefined
+  const { patience = DEFAULT_PATIENCE, min_delta = 0 } = early_stopping
+  reasons.push(
+    `early_stopping: of ${n_epochs} epochs none more is trained once ${patience} in a row have not lowered the validation loss by more than ${min_delta}`,
+  )
+  return { patience, min_delta }
 }
 
 /** What the forecast may be wrong by: the worst that was measured is 22 % too low. */

@@ -6,6 +6,12 @@ import { float32, type HostTensor } from '../tensor.ts'
 import { feedsOf, packedRows, supervisedTokens } from './micro-batch.ts'
 import type { StepShape } from './step.ts'
 
+export interface PreferenceBatch {
+  /** In the order of the graph's rewards. */
+  readonly pairs: readonly PreferenceExample[]
+  readonly feeds: Readonly<Record<string, HostTensor>>
+}
+
 /**
  * Packs pairs into micro-batches, both texts of a pair in one row. Each of `pairs` weighs the same, so that the losses
  * of all micro-batches of one optimizer step add up to its mean.
@@ -13,12 +19,12 @@ import type { StepShape } from './step.ts'
 export function* preferenceBatches(
   examples: readonly PreferenceExample[],
   shape: StepShape,
-): Generator<Record<string, HostTensor>, void, undefined> {
+): Generator<PreferenceBatch, void, undefined> {
   const share = 1 / examples.length
   for (const rows of packedRows(examples, shape)) {
     const texts = rows.map((row) => row.flatMap(textsOf))
     const { weights: _, ...feeds } = feedsOf(texts, shape, 1)
-    yield { ...feeds, ...sides(texts.flat(), share) }
+    yield { pairs: rows.flat(), feeds: { ...feeds, ...sides(texts.flat(), share) } }
   }
 }
 

@@ -7,6 +7,7 @@ import type { Keep } from '../models/keep.ts'
 import type { Compute, DeviceKind } from '../runtime/device.ts'
 import type { MethodName } from './methods/index.ts'
 import type { Precision } from './precision.ts'
+import type { Patience } from './stopping.ts'
 
 /** A hyperparameter that `inspect` turns into a number. */
 export type Auto<T> = T | 'auto'
@@ -119,6 +120,8 @@ export interface Plan {
   precision: Auto<Precision>
   /** Of the method dpo. */
   beta?: number
+  /** When training ends before its last epoch; absent: never. */
+  early_stopping?: Patience
   /** What the method found in the training file and needs again: how many classes there are, and which. */
   facts?: { labels?: string[]; task?: ClassificationTask }
   /** One sentence a resolved `auto`: why this number. */
@@ -171,16 +174,37 @@ export interface StepMetrics {
   [score: string]: number | undefined
 }
 
+/** How rows did when they were learned from, before the update. */
+export interface RowLosses {
+  /** The one that all of them belong to, from 1. */
+  epoch: number
+  /** Line in the training file, and loss, of each. */
+  lines: Int32Array
+  losses: Float32Array
+}
+
 export type TrainEvent =
   | Inspection
   /** What `auto` has come to: to be kept in the plan before anything else happens. */
   | { type: 'precision'; precision: Precision; reason: string }
   | { type: 'started'; step: number; total_steps: number }
   | { type: 'step'; metrics: StepMetrics /** supervised tokens so far */; trained_tokens: number }
-  /** All that resume needs. Yielded often enough that at most a minute is lost, at epoch ends and when stopped. */
-  | { type: 'state'; step: number; state: Uint8Array }
-  /** At each epoch's end: the adapter as a PEFT folder's two files. */
-  | { type: 'checkpoint'; metrics: StepMetrics; adapter: Uint8Array; adapter_config: string }
+  /**
+   * All that resume needs, and what the rows since the last one have lost: both are kept at once or not at all. Yielded
+   * often enough that at most a minute is lost, at epoch ends and when stopped.
+   */
+  | { type: 'state'; step: number; state: Uint8Array; losses: RowLosses }
+  /**
+   * At each epoch's end: the adapter as a PEFT folder's two files. `is_best`: no epoch before had a validation loss as
+   * low, or none is known.
+   */
+  | {
+      type: 'checkpoint'
+      metrics: StepMetrics
+      adapter: Uint8Array
+      adapter_config: string
+      is_best: boolean
+    }
   /** When stopped, before the last state: the adapter as it stands. */
   | { type: 'stopped'; step: number; adapter: Uint8Array; adapter_config: string }
   | { type: 'done'; step: number; trained_tokens: number }

@@ -10,6 +10,8 @@ export interface SavedState {
   readonly trained_tokens: number
   /** The last step was stopped while it was being validated: a resume validates it anew. */
   readonly unvalidated?: StepMetrics | undefined
+  /** What every epoch so far came to on the validation rows. */
+  readonly valid_losses?: readonly number[]
 }
 
 interface Header {
@@ -18,13 +20,15 @@ interface Header {
   trained_tokens: number
   parameters: number
   unvalidated?: StepMetrics | undefined
+  valid_losses?: readonly number[]
 }
 
 /** The same state gives the same bytes. */
-export function encodeState({ state, trained_tokens, unvalidated }: SavedState): Uint8Array {
+export function encodeState(saved: SavedState): Uint8Array {
+  const { state, ...rest } = saved
   const { step, adapter, moments } = state
   const parameters = adapter.length
-  const header: Header = { version: 1, step, trained_tokens, parameters, unvalidated }
+  const header: Header = { version: 1, step, parameters, ...rest }
   const line = new TextEncoder().encode(JSON.stringify(header).padEnd(127))
   const vectors = [adapter, moments.first, moments.second]
   const bytes = new Uint8Array(line.length + 1 + vectors.length * adapter.byteLength)
@@ -60,5 +64,7 @@ export function decodeState(bytes: Uint8Array, parameters: number): SavedState {
     state: { step: header.step, adapter, moments },
     trained_tokens: header.trained_tokens,
     unvalidated: header.unvalidated,
+    // JSON has no NaN.
+    valid_losses: (header.valid_losses ?? []).map((loss) => loss ?? Number.NaN),
   }
 }

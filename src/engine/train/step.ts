@@ -23,9 +23,9 @@ export interface StepShape {
 }
 
 export interface StepGraphs {
-  /** Outputs `loss`, `correct` (scalars) and `gradient` [P]. */
+  /** Outputs `loss`, `correct` (scalars), `losses` [S, 1] and `gradient` [P]. */
   readonly train: Graph
-  /** Outputs `loss` and `correct` alone. */
+  /** Outputs all but the gradient. */
   readonly evaluate: Graph
   /** What drops in `train`, and feeds it; evaluation never drops. */
   readonly dropout?: Dropout | undefined
@@ -61,23 +61,22 @@ export function buildStep(mapped: MappedWeights, layout: LoraLayout, shape: Step
     const supervised: Value = op.pick(hidden, index) // [S, D]
     const head = architecture.head(model, config)
     const chunks = { rows: HEAD_ROWS, count: Math.ceil((B * T) / HEAD_ROWS), always, learning }
-    const { loss, correct } = op.headLoss(
+    const { loss, correct, losses } = op.headLoss(
       supervised,
       { weight: head.get('weight'), logits: (h) => linear(h, head) },
       targets,
       weights,
       chunks,
     )
-    return { loss, correct, parts }
+    return { parts, outputs: { loss, correct, losses } }
   }
   const rate = layout.config.dropout ?? 0
   const dropout = rate > 0 ? createDropout(rate) : undefined
-  const { loss, correct, parts } = forward(true, dropout?.drop)
-  const evaluated = forward(false)
-  const gradient = flatten(gradients(loss, parts), layout)
+  const { outputs, parts } = forward(true, dropout?.drop)
+  const gradient = flatten(gradients(outputs.loss, parts), layout)
   return {
-    train: { loss, correct, gradient },
-    evaluate: { loss: evaluated.loss, correct: evaluated.correct },
+    train: { ...outputs, gradient },
+    evaluate: forward(false).outputs,
     dropout,
   }
 }

@@ -21,7 +21,7 @@ export interface TrainFolderRequest {
   seed: number
 }
 
-/** Checks the rows, trains, and writes the result at each epoch's end, so that the last one stands. */
+/** Checks the rows, trains, and writes the result at each epoch's end that is the best so far: without validation the last one. */
 export async function* trainFolder(
   thread: Thread<TrainThreadRequest, TrainEvent>,
   { folder, model, cache, out, method, hyperparameters, seed }: TrainFolderRequest,
@@ -53,7 +53,7 @@ export async function* trainFolder(
     if (whole) await copyTokenizer(data.model, out)
     const request = { type: 'train' as const, ...data, cache, plan: event.plan, seed }
     for await (const trained of thread.run(request, signal)) {
-      if (trained.type === 'checkpoint') {
+      if (trained.type === 'checkpoint' && trained.is_best) {
         await replace(join(out, `${prefix}config.json`), trained.adapter_config)
         await replace(join(out, `${prefix}model.safetensors`), trained.adapter)
       }

@@ -95,7 +95,11 @@ export function buildWholeStep(
   const hidden = architecture.hidden(tokens, model, config, attend) // [N, D]
   const logits = op.linear(op.pick(hidden, index), architecture.head(model, config).get('weight')) // [S, V]
   const loss = op.crossEntropy(logits, targets, weights)
-  const evaluate = { loss, correct: op.countCorrect(logits, targets, weights) }
+  const evaluate = {
+    loss,
+    correct: op.countCorrect(logits, targets, weights),
+    losses: op.crossEntropies(logits, targets),
+  }
   return {
     train: { ...evaluate, ...bound.gradients(loss) },
     evaluate: evaluate,

@@ -46,11 +46,16 @@ export async function insertCheckpoint(tx: Db, checkpoint: NewFineTuningCheckpoi
   )
 }
 
-/** Removes all epochs' ends but the newest `keep`; returns what was removed. */
+/** Of those that still have an adapter, the first of lowest validation loss. */
+const BEST = `select step_number from fine_tuning_checkpoints
+               where job_id = $1 and adapter_sha256 is not null and metrics ? 'full_valid_loss'
+               order by (metrics->>'full_valid_loss')::float8, step_number limit 1`
+
+/** Removes all epochs' ends but the newest `count`, and the best where that is kept too; returns what was removed. */
 export async function pruneCheckpoints(
   tx: Db,
   job_id: string,
-  keep: number,
+  keep: { count: number; best: boolean },
 ): Promise<FineTuningCheckpoint[]> {
   const { rows } = await tx.query<FineTuningCheckpoint>(
     `with gone as (
@@ -59,13 +64,14 @@ export async function pruneCheckpoints(
           and step_number not in (select step_number from fine_tuning_checkpoints
                                    where job_id = $1 and made_by = 'epoch'
                                    order by step_number desc limit $2)
+          and not ($3 and step_number in (${BEST}))
        returning *
      ), ended as (
        insert into ended_cursors (list_id, id, created_at, step_number)
        select job_id, id, created_at, step_number from gone
      )
      select * from gone`,
-    [job_id, keep],
+    [job_id, keep.count, keep.best],
   )
   return rows
 }
@@ -81,6 +87,26 @@ export async function findCheckpointAt(
     [job_id, step_number],
   )
   return rows[0]
+}
+
+/** The best by its validation loss; undefined where none was measured. */
+export async function findBestCheckpoint(
+  db: Db,
+  job_id: string,
+): Promise<FineTuningCheckpoint | undefined> {
+  const { rows } = await db.query<FineTuningCheckpoint>(
+    `select * from fine_tuning_checkpoints where job_id = $1 and step_number in (${BEST})`,
+    [job_id],
+  )
+  return rows[0]
+}
+
+/** From here on the checkpoint answers to this name alone. */
+export async function renameCheckpoint(tx: Db, id: string, name: string): Promise<void> {
+  await tx.query(
+    'update fine_tuning_checkpoints set fine_tuned_model_checkpoint = $2 where id = $1',
+    [id, name],
+  )
 }
 
 /** Where a page may begin: at checkpoints, and where some stood until lately. */

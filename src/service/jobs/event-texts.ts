@@ -42,6 +42,21 @@ export function checkpointMetrics(metrics: StepMetrics): Record<string, number> 
   return told as Record<string, number>
 }
 
+/** Which checkpoint became the model, where it is not the last step's. */
+export function publishedText(
+  { step_number, metrics }: { step_number: number; metrics: Record<string, number> },
+  last: StepMetrics | undefined,
+): { message: string; data: Record<string, unknown> } {
+  const { full_valid_loss } = metrics
+  const lowest = full_valid_loss?.toFixed(4)
+  const at = last?.full_valid_loss?.toFixed(4)
+  const rather = at && last ? `, where that of step ${last.step} is ${at}` : ''
+  return {
+    message: `Published the checkpoint of step ${step_number}: its validation loss is ${lowest}${rather}`,
+    data: { kind: 'published', step: step_number, full_valid_loss },
+  }
+}
+
 const EVENTS = 200
 
 /** Every step up to 200 in all; beyond that 200 evenly spaced, the last always among them. */

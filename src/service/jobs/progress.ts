@@ -4,9 +4,12 @@ import { methodOf } from '../../engine/train/methods/index.ts'
 import type { Plan, StepMetrics, TrainEvent } from '../../engine/train/request.ts'
 import { insertFile } from '../db/files.ts'
 import {
+  type FineTuningCheckpoint,
+  findBestCheckpoint,
   findCheckpointAt,
   insertCheckpoint,
   pruneCheckpoints,
+  renameCheckpoint,
 } from '../db/fine-tuning-checkpoints.ts'
 import {
   addSuperseded,
@@ -36,8 +39,16 @@ import { newId } from '../ids.ts'
 import { checkpointName } from '../models/names.ts'
 import { keepObject, keepObjects, type Stores } from '../storage/objects.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
-import { checkpointMetrics, eventText, isTold, stepData, stepText } from './event-texts.ts'
+import {
+  checkpointMetrics,
+  eventText,
+  isTold,
+  publishedText,
+  stepData,
+  stepText,
+} from './event-texts.ts'
 import type { JobFailure } from './file-errors.ts'
+import { publishes } from './publishing.ts'
 import { resultCsv } from './result-file.ts'
 import { releaseSuperseded } from './superseded.ts'
 import { tell } from './tell.ts'
@@ -160,11 +171,13 @@ export class Progress {
     await this.#releaseSuperseded()
   }
 
-  /** Saves an epoch's end as a model; the last one bears the tuned model's own name. */
+  /** Saves an epoch's end as a model; the last one bears the tuned model's own name, unless another may come to bear it. */
   async checkpoint(job: FineTuningJob, event: Saved<'checkpoint'>): Promise<void> {
     const { id, project_id } = this.#lease
     const { step, total_steps } = event.metrics
-    const name = step === total_steps ? job.model_name : checkpointName(job.model_name, step)
+    const best = publishes(job) === 'best'
+    const isPublished = step === total_steps && (!best || event.is_best)
+    const name = isPublished ? job.model_name : checkpointName(job.model_name, step)
     await patiently(async () => {
       const adapter = await this.#stores.store.stage(pieces(event.adapter))
       const config = await this.#stores.store.stage(pieces(Buffer.from(event.adapter_config)))
@@ -180,7 +193,7 @@ export class Progress {
           made_by: 'epoch',
           adapter: { sha256: adapter.sha256, config_sha256: config.sha256 },
         })
-        const pruned = await pruneCheckpoints(tx, id, KEPT_CHECKPOINTS)
+        const pruned = await pruneCheckpoints(tx, id, { count: KEPT_CHECKPOINTS, best })
         await addSuperseded(
           tx,
           id,
@@ -232,6 +245,39 @@ export class Progress {
     await this.#releaseSuperseded()
   }
 
+  /** Training has ended: gives the tuned model's name to the checkpoint that is published. */
+  publish(job: FineTuningJob, { step }: Pick<Saved<'done'>, 'step'>): Promise<void> {
+    const { id } = this.#lease
+    return this.#write(async (tx) => {
+      const chosen = await this.#published(tx, job, step)
+      if (chosen.fine_tuned_model_checkpoint === job.model_name) return
+      await renameCheckpoint(tx, chosen.id, job.model_name)
+      const last = await findStep(tx, id, step)
+      await insertWorkEvent(tx, {
+        id: newId('ftevent-'),
+        work_id: id,
+        dedupe_key: 'published',
+        ...publishedText(chosen, last),
+      })
+    })
+  }
+
+  /** The checkpoint that becomes the model. */
+  async #published(
+    tx: PoolClient,
+    job: FineTuningJob,
+    step: number,
+  ): Promise<FineTuningCheckpoint & { adapter_sha256: string; adapter_config_sha256: string }> {
+    const best = publishes(job) === 'best' ? await findBestCheckpoint(tx, job.id) : undefined
+    const chosen = best ?? (await findCheckpointAt(tx, job.id, step))
+    const { adapter_sha256, adapter_config_sha256 } = chosen ?? {}
+    if (!chosen || !adapter_sha256 || !adapter_config_sha256)
+      throw new Hopeless(
+        `Training of ${job.id} ended at step ${step}, but no adapter was saved there.`,
+      )
+    return { ...chosen, adapter_sha256, adapter_config_sha256 }
+  }
+
   /** Everything is there: the model, its result file, the end of the job. */
   async succeeded(job: FineTuningJob, { step, trained_tokens }: Saved<'done'>): Promise<void> {
     const { id, project_id } = this.#lease
@@ -241,11 +287,7 @@ export class Progress {
       const staged = await this.#stores.store.stage(pieces(csv))
       await keepObject(this.#stores, project_id, staged, async (tx) => {
         await holdLease(tx, this.#lease)
-        const final = await findCheckpointAt(tx, id, step)
-        if (!final?.adapter_sha256 || !final.adapter_config_sha256)
-          throw new Hopeless(
-            `Training of ${id} ended at step ${step}, but no adapter was saved there.`,
-          )
+        const published = await this.#published(tx, job, step)
         const { id: result_file } = await insertFile(tx, {
           id: newId('file-'),
           project_id,
@@ -263,8 +305,8 @@ export class Progress {
           job_id: id,
           parent: job.model,
           root: job.root,
-          adapter_sha256: final.adapter_sha256,
-          adapter_config_sha256: final.adapter_config_sha256,
+          adapter_sha256: published.adapter_sha256,
+          adapter_config_sha256: published.adapter_config_sha256,
         })
         await setResult(tx, id, {
           fine_tuned_model: job.model_name,

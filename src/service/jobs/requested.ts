@@ -71,6 +71,8 @@ export async function resolveRequest(
   const reference = await file(luthier?.data?.reference_file, 'luthier.data.reference_file')
   if (start.initial) refuseOtherLora(start.initial, method)
   refuseTooManyDevices(deps, method)
+  const isMeasured = validation !== undefined || luthier?.data?.validation_split !== undefined
+  refuseBlindStopping(method, luthier, isMeasured)
   return { method, ...start, training, validation, reference, luthier }
 }
 
@@ -123,6 +125,30 @@ function refuseTooManyDevices({ devices: known }: RequestedDeps, method: JobMeth
   if (known !== undefined && devices > known)
     throw invalidRequest(`The job asks for ${devices} devices, and this server has ${known}.`, {
       param: `method.${method.type}.hyperparameters.data_parallel`,
+      code: 'invalid_value',
+    })
+}
+
+/** Who would stop in time, or publish the best, must have something to measure it by. */
+function refuseBlindStopping(
+  method: JobMethod,
+  luthier: JobExtension | null,
+  isMeasured: boolean,
+): void {
+  const { early_stopping } = hyperparametersOf(method)
+  const param = `method.${method.type}.hyperparameters.early_stopping`
+  if (early_stopping?.metric === 'eval_score')
+    throw invalidRequest(
+      "Early stopping by an eval's score is not supported yet; it is by 'valid_loss'.",
+      { param: `${param}.metric`, code: 'unsupported_value' },
+    )
+  const needs =
+    "needs rows to measure by: send a 'validation_file' or 'luthier.data.validation_split'."
+  if (early_stopping && !isMeasured)
+    throw invalidRequest(`Early stopping ${needs}`, { param, code: 'invalid_value' })
+  if (luthier?.publish?.checkpoint === 'best' && !isMeasured)
+    throw invalidRequest(`Publishing the best checkpoint ${needs}`, {
+      param: 'luthier.publish.checkpoint',
       code: 'invalid_value',
     })
 }

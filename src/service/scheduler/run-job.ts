@@ -230,6 +230,7 @@ class Run {
           await this.#progress.checkpoint(job, event)
           return tell({ step: event.metrics.step }, 'checkpoint saved')
         case 'done':
+          await this.#progress.publish(job, event)
           await this.#warm(job)
           await this.#progress.succeeded(job, event)
           ended = true

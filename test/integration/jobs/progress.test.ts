@@ -77,6 +77,7 @@ const state = (step: number) => ({
   type: 'state' as const,
   step,
   state: Buffer.from(`state ${step} ${Math.random()}`),
+  losses: { epoch: 1, lines: new Int32Array(0), losses: new Float32Array(0) },
 })
 
 const checkpoint = (id: string, step: number) => ({
@@ -84,6 +85,7 @@ const checkpoint = (id: string, step: number) => ({
   metrics: metrics(step),
   adapter: Buffer.from(`adapter of ${id} at ${step}`),
   adapter_config: '{"r":8}',
+  is_best: true,
 })
 
 async function run(progress: Progress, id: string, job: () => Promise<FineTuningJob>, from = 1) {

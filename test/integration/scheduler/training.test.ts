@@ -127,9 +127,114 @@ describe.skipIf(stories.missing)('fine-tuning jobs on a real model', () => {
     )
     expect(metrics.at(-1).data.train_loss).toBeLessThan(metrics[0].data.train_loss)
     const checkpoints = await service.get(`/v1/fine_tuning/jobs/${id}/checkpoints`)
-    expect(checkpoints.body.data.map((c: { step_number: number }) => c.step_number)).toEqual([
-      24, 21, 18,
-    ])
+    const kept = checkpoints.body.data.map((c: { step_number: number }) => c.step_number)
+    expect(kept.slice(0, 3)).toEqual([24, 21, 18])
+  })
+
+  describe('with validation rows that contradict what is learned', () => {
+    // Every step on the training rows makes these less likely, from some epoch on.
+    const contrary = rows(6).replaceAll(' hello', ' goodbye')
+    const overfit = { n_epochs: 10, batch_size: 4, learning_rate: 0.01 }
+    const full = async (id: string) =>
+      (await events(id))
+        .reverse()
+        .flatMap(({ data }: { data: { full_valid_loss?: number } }) => data.full_valid_loss ?? [])
+    const checkpoints = async (id: string) =>
+      (await service.get(`/v1/fine_tuning/jobs/${id}/checkpoints`)).body.data as {
+        step_number: number
+        fine_tuned_model_checkpoint: string
+        metrics: { full_valid_loss: number }
+      }[]
+
+    test('it stops in time, and the best checkpoint alone bears the name of the model', async () => {
+      await using _ = train()
+      const validation_file = await service.upload(`${contrary}
+`)
+      const early_stopping = { patience: 4 }
+      const id = await create({ ...overfit, early_stopping }, { validation_file })
+      await ended(id)
+      const { status, fine_tuned_model, result_files, trained_tokens } = await job(id)
+      expect(status).toBe('succeeded')
+      const kept = await checkpoints(id)
+      const reached = Math.max(...(await steps(id)))
+      const best = kept.find((c) => c.fine_tuned_model_checkpoint === fine_tuned_model)!
+      expect(reached).toBeLessThan(30)
+      expect(best.step_number).toBe(reached - 4 * 3)
+      // The best beside the last three; every other has a name of its own.
+      expect(kept.map((c) => c.step_number)).toEqual([
+        reached,
+        reached - 3,
+        reached - 6,
+        best.step_number,
+      ])
+      for (const { fine_tuned_model_checkpoint, step_number } of kept.slice(0, 3))
+        expect(fine_tuned_model_checkpoint).toBe(`${fine_tuned_model}:ckpt-step-${step_number}`)
+      const published = { step: best.step_number, full_valid_loss: best.metrics.full_valid_loss }
+      expect(best.metrics.full_valid_loss).toBe(Math.min(...(await full(id))))
+      expect(await events(id)).toContainEqual(
+        expect.objectContaining({
+          message: expect.stringMatching(/^Published the checkpoint of step/),
+          data: { kind: 'published', ...published },
+        }),
+      )
+      expect(await adapterNamed(fine_tuned_model)).not.toEqual(
+        await adapterNamed(`${fine_tuned_model}:ckpt-step-${reached}`),
+      )
+      const [csv] = await Promise.all(
+        result_files.map(async (file: string) => {
+          const url = `/v1/files/${file}/content`
+          const headers = { authorization: `Bearer ${service.key}` }
+          return (await service.app.inject({ url, headers })).body
+        }),
+      )
+      expect(csv.trim().split('\n')).toHaveLength(1 + reached)
+      expect(
+        (await events(id)).find((e: { type: string }) => e.type === 'metrics').data,
+      ).toMatchObject({ step: reached, total_steps: reached })
+      expect((trained_tokens * 3) % reached).toBe(0)
+    })
+
+    test('OpenAI publishes the last step all the same, and so does a job that asks for it', async () => {
+      await using _ = train()
+      const validation_file = await service.upload(`${contrary}
+`)
+      const luthier = { publish: { checkpoint: 'final' } }
+      const id = await create({ ...overfit, n_epochs: 6 }, { validation_file, luthier })
+      await ended(id)
+      const { fine_tuned_model } = await job(id)
+      const losses = await full(id)
+      expect(losses.indexOf(Math.min(...losses))).toBeLessThan(5)
+      expect((await checkpoints(id)).map((c) => c.fine_tuned_model_checkpoint)).toEqual([
+        fine_tuned_model,
+        `${fine_tuned_model}:ckpt-step-15`,
+        `${fine_tuned_model}:ckpt-step-12`,
+      ])
+    })
+
+    test.each<[string, object, object, string]>([
+      [
+        'early stopping',
+        { early_stopping: {} },
+        {},
+        'method.supervised.hyperparameters.early_stopping',
+      ],
+      [
+        'the best',
+        {},
+        { luthier: { publish: { checkpoint: 'best' } } },
+        'luthier.publish.checkpoint',
+      ],
+    ])('%s without rows to measure by is a mistake', async (_, hyperparameters, more, param) => {
+      const { status, body } = await service.post('/v1/fine_tuning/jobs', {
+        model: 'stories260k',
+        training_file: await service.upload(`${rows(12)}
+`),
+        method: { type: 'supervised', supervised: { hyperparameters } },
+        ...more,
+      })
+      expect([status, body.error.param]).toEqual([400, param])
+      expect(body.error.message).toContain('validation_split')
+    })
   })
 
   test('a job in int8 shows its precision, learns, and ends as another adapter than in fp32', async () => {

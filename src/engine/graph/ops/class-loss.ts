@@ -21,6 +21,15 @@ export function crossEntropy(logits: Value, targets: Value, weights: Value): Val
   })
 }
 
+/** −ln softmax(logitsᵢ)[targetᵢ] of logits [S, L] and targets [S], [S, 1]: no gradient flows through it. */
+export function crossEntropies(logits: Value, targets: Value): Value {
+  const type = { dtype: 'int64', dims: [logits.dims[0]!, 1] } as const
+  const column = emitOne('Unsqueeze', [targets, ints(1)], type)
+  const logp = emitOne('LogSoftmax', [logits], logits, { attributes: { axis: -1 } })
+  const own = { dtype: 'float32', dims: type.dims } as const
+  return neg(emitOne('GatherElements', [logp, column], own, { attributes: { axis: 1 } }))
+}
+
 /** How many rows of weight above 0 have their target as the most likely of the logits [S, L], a scalar. */
 export function countCorrect(logits: Value, targets: Value, weights: Value): Value {
   const type = { dtype: 'int64', dims: [logits.dims[0]!] } as const

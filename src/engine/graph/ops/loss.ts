@@ -12,6 +12,8 @@ export interface HeadLoss {
   loss: Value
   /** How many rows of weight above 0 have their target as the most likely token, a scalar. */
   correct: Value
+  /** −ln p(targetᵢ), [S, 1]: no gradient flows through it. */
+  losses: Value
 }
 
 export interface Head {
@@ -44,11 +46,12 @@ export function headLoss(
   chunks?: HeadChunks,
 ): HeadLoss {
   if (!chunks || chunks.count === 1) {
-    const { loss, correct, dh } = chunkLoss(h, head, targets, weights)
-    return { loss: withGradient('HeadLoss', loss, [h], (dy) => [mul(dh(), dy)]), correct }
+    const { loss, correct, losses, dh } = chunkLoss(h, head, targets, weights)
+    return { loss: withGradient('HeadLoss', loss, [h], (dy) => [mul(dh(), dy)]), correct, losses }
   }
   const losses: Value[] = []
   const hits: Value[] = []
+  const columns: Value[] = []
   const dhs: Value[] = []
   for (let i = 0; i < chunks.count; i++) {
     const rowsOf = (x: Value) => someRows(x, i, chunks.rows)
@@ -57,14 +60,18 @@ export function headLoss(
     const part = chunkLoss(own, head, rowsOf(targets), rowsOf(weights))
     losses.push(part.loss)
     hits.push(part.correct)
+    columns.push(part.losses)
     if (chunks.learning) dhs.push(part.dh())
   }
   const correct = hits.reduce(add)
   const sum = losses.reduce(add)
-  if (!chunks.learning) return { loss: sum, correct }
+  const joined = { dtype: 'float32', dims: [h.dims[0]!, 1] } as const
+  const rowLosses = emitOne('Concat', columns, joined, { attributes: { axis: 0 } })
+  if (!chunks.learning) return { loss: sum, correct, losses: rowLosses }
   // This rule stands for all that lies between h and the loss, whatever gradients the sum's parts have.
   const all = emitOne('Concat', dhs, h, { attributes: { axis: 0 } })
-  return { loss: withGradient('HeadLoss', sum, [h], (dy) => [mul(all, dy)]), correct }
+  const loss = withGradient('HeadLoss', sum, [h], (dy) => [mul(all, dy)])
+  return { loss, correct, losses: rowLosses }
 }
 
 /** The i-th `count` rows of x, fewer or none where x ends. */
@@ -97,10 +104,11 @@ function chunkLoss(h: Value, { weight, logits: logitsOf }: Head, targets: Value,
     )
   // −ln p_t = (max − ln p_max) − l_t: p_max is at least 1/V, where p_t may be too small for a float.
   const total = sub(at(logits, best), log(at(p, best)))
-  const loss = sumAll(mul(sub(total, at(logits, column)), rowWeights))
+  const losses = sub(total, at(logits, column))
+  const loss = sumAll(mul(losses, rowWeights))
   const hit = mul(toFloat(equal(best, column)), toFloat(greater(rowWeights, scalar(0))))
 
   /** ∂(−ln p_t)/∂h = (p − onehot(t))·W = p·W − W[t] */
   const dh = () => mul(sub(gemm(p, weight), gather(weight, targets)), rowWeights)
-  return { loss, correct: sumAll(hit), dh }
+  return { loss, correct: sumAll(hit), losses, dh }
 }

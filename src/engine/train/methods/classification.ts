@@ -196,13 +196,20 @@ function classifier(
             yield { places, feeds: feedsFor(weights, { ...batch.feeds, ...feeds }) }
         }
       }
+      const losses = new Float32Array(texts.length)
       const answers = inOrder(learnable(), ({ feeds }) => run(feeds), width)
       for await (const [{ places }, outputs] of answers) {
         loss += Number(outputs.loss!.data[0])
-        score(scores, places, outputs.logits!.data as Float32Array, { task, labels })
+        const logits = outputs.logits!.data as Float32Array
+        score(scores, places, logits, { task, labels })
+        for (const [i, place] of places.entries())
+          losses[place.text]! +=
+            answerLoss(logits.subarray(i * L, (i + 1) * L), place, task) /
+            learned(texts[place.text]!, task)
       }
       return {
         loss,
+        losses,
         tokens: texts.reduce((n, { tokens }) => n + tokens.length, 0),
         scores: {
           accuracy: scores.accuracy,
@@ -264,6 +271,19 @@ function answersFeed(batch: TextBatch, texts: readonly TextExample[], { task, L,
           ),
   }
   return { feeds, places }
+}
+
+/** −ln p of what is right; of several labels the mean over all that there are. */
+function answerLoss(logits: Float32Array, { truth }: Place, task: ClassificationTask): number {
+  if (task === 'several') {
+    // −t·ln σ(x) − (1 − t)·ln(1 − σ(x)) = softplus(x) − t·x
+    const softplus = (x: number) => Math.log1p(Math.exp(-Math.abs(x))) + Math.max(x, 0)
+    const sum = logits.reduce((sum, x, j) => sum + softplus(x) - (truth.includes(j) ? x : 0), 0)
+    return sum / logits.length
+  }
+  const most = logits.reduce((a, b) => Math.max(a, b))
+  const total = logits.reduce((sum, x) => sum + Math.exp(x - most), 0)
+  return Math.log(total) + most - logits[truth[0]!]!
 }
 
 /** Adds what the logits say. Of spans whole ones count, not words. */

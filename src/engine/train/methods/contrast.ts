@@ -14,6 +14,8 @@ export interface Embedded {
 export interface Contrast {
   /** Mean over anchors of −ln softmax(anchor · candidates / temperature) at its own positive. */
   readonly loss: number
+  /** Of each anchor. */
+  readonly losses: Float32Array
   /** Of the loss, by the vectors. */
   readonly gradient: Float32Array
   /** Anchors whose own positive is the nearest candidate. */
@@ -26,6 +28,7 @@ export function infoNce(embedded: Embedded, temperature: number): Contrast {
   const candidates = [...embedded.positives, ...embedded.negatives]
   const gradient = new Float32Array(vectors.length)
   const scores = new Float64Array(candidates.length)
+  const losses = new Float32Array(anchors.length)
   let loss = 0
   let nearest = 0
   for (const [i, anchor] of anchors.entries()) {
@@ -41,6 +44,7 @@ export function infoNce(embedded: Embedded, temperature: number): Contrast {
       scores[j] = Math.exp(scores[j]! - most)
       sum += scores[j]!
     }
+    losses[i] = Math.log(sum) + most - own
     loss += (Math.log(sum) + most - own) / anchors.length
     // d loss / d score = (p − onehot) / anchors,   score = a·c / temperature
     for (const [j, candidate] of candidates.entries()) {
@@ -51,7 +55,7 @@ export function infoNce(embedded: Embedded, temperature: number): Contrast {
       }
     }
   }
-  return { loss, gradient, nearest }
+  return { loss, losses, gradient, nearest }
 }
 
 /**

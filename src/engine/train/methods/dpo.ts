@@ -51,8 +51,10 @@ export const dpo: AdapterMethod = {
         const pairs = examples.map(asPair)
         const sums = { loss: 0, correct: 0, chosen: 0, rejected: 0, better: 0 }
         const batches = preferenceBatches(pairs, shape)
-        const answers = inOrder(batches, (feeds) => run({ ...feeds, ...fixed }), width)
-        for await (const [, outputs] of answers) {
+        const places = new Map(pairs.map((pair, i) => [pair, i]))
+        const losses = new Float32Array(pairs.length)
+        const answers = inOrder(batches, ({ feeds }) => run({ ...feeds, ...fixed }), width)
+        for await (const [batch, outputs] of answers) {
           const [chosen, rejected] = [outputs.preferred_rewards!.data, outputs.other_rewards!.data]
           sums.loss += Number(outputs.loss!.data[0])
           sums.correct += Number(outputs.correct!.data[0])
@@ -60,6 +62,10 @@ export const dpo: AdapterMethod = {
             sums.chosen += Number(chosen[i])
             sums.rejected += Number(rejected[i])
             sums.better += Number(chosen[i]! > rejected[i]!)
+            const margin = Number(chosen[i]) - Number(rejected[i])
+            // ln(1 + e⁻ˣ), and no overflow where x is far below 0
+            losses[places.get(batch.pairs[i]!)!] =
+              Math.log1p(Math.exp(-Math.abs(margin))) + Math.max(-margin, 0)
           }
         }
         const preferred = pairs.reduce(
@@ -70,6 +76,7 @@ export const dpo: AdapterMethod = {
         const mean = (sum: number) => sum / pairs.length
         return {
           loss: sums.loss,
+          losses,
           tokens: supervisedTokens(examples),
           scores: {
             mean_token_accuracy: sums.correct / preferred,

@@ -108,7 +108,7 @@ function embedder(
       const tokens = examples.reduce((n, e) => n + e.tokens.length, 0)
       if (train) {
         const { texts, batches, embedded } = await embed(examples, { evaluate, width })
-        const { loss, gradient, nearest } = infoNce(embedded, TEMPERATURE)
+        const { loss, losses, gradient, nearest } = infoNce(embedded, TEMPERATURE)
         const back = (batch: TextBatch) => {
           const dy = new Float32Array(batch.texts.length * D)
           for (const [s, { index }] of batch.texts.entries())
@@ -117,9 +117,10 @@ function embedder(
           return train({ ...feedsOf(batch, texts), d_vectors })
         }
         for await (const _ of inOrder(batches, back, width));
-        return { loss, tokens, scores: { accuracy: nearest / examples.length } }
+        return { loss, losses, tokens, scores: { accuracy: nearest / examples.length } }
       }
 
+      const losses = new Float32Array(examples.length)
       let [loss, nearest, ranks] = [0, 0, 0]
       for (let from = 0; from < examples.length; from += RANKED_TOGETHER) {
         const some = examples.slice(from, from + RANKED_TOGETHER)
@@ -129,12 +130,14 @@ function embedder(
           const part = batchOf(embedded, i, i + batchSize)
           const told = infoNce(part, TEMPERATURE)
           loss += told.loss * part.anchors.length
+          losses.set(told.losses, from + i)
           nearest += told.nearest
         }
       }
       const n = Math.max(1, examples.length)
       return {
         loss: loss / n,
+        losses,
         tokens,
         scores: { accuracy: nearest / n, mrr_at_10: ranks / n },
       }

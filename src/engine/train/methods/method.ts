@@ -92,6 +92,8 @@ export interface Run {
 /** How some examples did. */
 export interface Measure {
   readonly loss: number
+  /** Of each of them, in their order: a mean over what is learned of it. */
+  readonly losses: Float32Array
   /** Tokens they were learned from. */
   readonly tokens: number
   /** All else, by name: `mean_token_accuracy`. */

@@ -3,10 +3,10 @@
 import { rowEncoder } from '../../datasets/encode.ts'
 import type { Example } from '../../datasets/example.ts'
 import { inOrder } from '../in-order.ts'
-import { microBatches, supervisedTokens, totalWeight } from '../micro-batch.ts'
+import { type MicroBatch, microBatches, supervisedTokens, totalWeight } from '../micro-batch.ts'
 import { buildStep, type StepShape } from '../step.ts'
 import { wholeSubject } from '../whole-subject.ts'
-import type { AdapterMethod, Feeds, Objective } from './method.ts'
+import type { AdapterMethod, Objective } from './method.ts'
 
 export const supervised: AdapterMethod = {
   name: 'supervised',
@@ -42,15 +42,30 @@ const measureIn =
     const tokens = supervisedTokens(examples)
     let loss = 0
     let correct = 0
-    for await (const [, outputs] of inOrder(learned(examples, shape), run, width)) {
+    const places = new Map(examples.map((example, i) => [example, i]))
+    const losses = new Float32Array(examples.length)
+    const answers = inOrder(learned(examples, shape), ({ feeds }) => run(feeds), width)
+    for await (const [batch, outputs] of answers) {
       loss += Number(outputs.loss!.data[0])
       correct += Number(outputs.correct!.data[0])
+      const own = outputs.losses!.data as Float32Array
+      let at = 0
+      for (const example of batch.examples) {
+        let [sum, weight] = [0, 0]
+        for (const w of example.weights) {
+          if (w === 0) continue
+          sum += w * own[at++]!
+          weight += w
+        }
+        losses[places.get(example)!] = weight === 0 ? 0 : sum / weight
+      }
     }
-    return { loss, tokens, scores: { mean_token_accuracy: tokens === 0 ? 0 : correct / tokens } }
+    const mean_token_accuracy = tokens === 0 ? 0 : correct / tokens
+    return { loss, losses, tokens, scores: { mean_token_accuracy } }
   }
 
 /** Micro-batches in which there is something to learn. */
-function* learned(examples: readonly Example[], shape: StepShape): Generator<Feeds> {
-  for (const { feeds } of microBatches(examples, shape, totalWeight(examples)))
-    if (feeds.index!.dims[0] !== 0) yield feeds
+function* learned(examples: readonly Example[], shape: StepShape): Generator<MicroBatch> {
+  for (const batch of microBatches(examples, shape, totalWeight(examples)))
+    if (batch.feeds.index!.dims[0] !== 0) yield batch
 }

@@ -104,7 +104,8 @@ test('pairs are packed with both texts in one row, and know their own tokens', (
     pair([1, 2, 3, 1, 2, 4, 5], [0, 0, 1, 0, 0, 1, 1], 3),
     pair([1, 6, 7, 1, 8], [0, 1, 1, 0, 1], 3),
   ]
-  const [one, ...others] = preferenceBatches(some, { rows: 1, length: 12 })
+  const [batch, ...others] = preferenceBatches(some, { rows: 1, length: 12 })
+  const one = batch!.feeds
   expect(others).toEqual([])
   const list = (name: string) => Array.from(one![name]!.data, Number)
   expect(list('tokens')).toEqual([1, 2, 3, 1, 2, 4, 5, 1, 6, 7, 1, 8])

@@ -255,6 +255,72 @@ test('stopped while it validates, it ends before the rest of the rows, and valid
   expect(adapters(rest).at(-1)).toEqual(adapters(await collect({ plan: small.plan })).at(-1))
 })
 
+test('the loss of every row is told in every epoch, once, and is that of its steps', async () => {
+  const told = (events: TrainEvent[]) => events.flatMap((e) => (e.type === 'state' ? e.losses : []))
+  const events = await collect()
+  for (const epoch of [1, 2, 3]) {
+    const parts = told(events).filter((part) => part.epoch === epoch && part.lines.length > 0)
+    const lines = parts.flatMap(({ lines }) => [...lines])
+    expect(lines.toSorted((a, b) => a - b)).toEqual(Array.from({ length: 22 }, (_, i) => i + 1))
+    // 'odd' has 5 tokens with its end, 'even' 5 and 4: a step's loss is the mean over tokens.
+    const losses = parts.flatMap((part) => [...part.losses])
+    const tokens = lines.map((line) => (line % 2 ? 5 : 4))
+    const own = steps(events).filter((m) => m.epoch === epoch)
+    for (const [i, { train_loss }] of own.entries()) {
+      const rows = [...lines.keys()].slice(i * 8, i * 8 + 8)
+      const sum = rows.reduce((n, row) => n + losses[row]! * tokens[row]!, 0)
+      const mean = sum / rows.reduce((n, row) => n + tokens[row]!, 0)
+      expect(mean).toBeCloseTo(train_loss, 5)
+    }
+  }
+  const first = await collect({}, 4)
+  const { state } = first.at(-1) as { state: Uint8Array }
+  const all = (parts: ReturnType<typeof told>) =>
+    parts.flatMap(({ epoch, lines, losses }) =>
+      [...lines].map((line, i) => [epoch, line, losses[i]]),
+    )
+  expect([...all(told(first)), ...all(told(await collect({ state })))]).toEqual(all(told(events)))
+})
+
+describe('early stopping', () => {
+  // What is learned of these rows is wrong for the others: the validation loss soon rises.
+  const swapped = rows(0, 22).replaceAll(/odd|even/g, (word) => (word === 'odd' ? 'even' : 'odd'))
+  const part = async (): Promise<Partial<TrainRequest>> => {
+    const validation = { path: join(folder, 'swapped.jsonl') }
+    await writeFile(validation.path, swapped)
+    const n_epochs = 12
+    const longer = { n_epochs, total_steps: 3 * n_epochs, learning_rate: 0.02 }
+    const early_stopping = { patience: 2, min_delta: 0 }
+    return { validation, plan: { ...plan, ...longer, early_stopping } }
+  }
+  const kept = (events: TrainEvent[]) => events.flatMap((e) => (e.type === 'checkpoint' ? [e] : []))
+
+  test('ends training where the validation loss has not fallen for so long', async () => {
+    const events = await collect(await part())
+    const losses = kept(events).map((e) => e.metrics.full_valid_loss!)
+    expect(losses.length).toBeLessThan(12)
+    const best = losses.indexOf(Math.min(...losses))
+    expect(losses.length).toBe(best + 1 + 2)
+    expect(kept(events).findLastIndex((e) => e.is_best)).toBe(best)
+    const last = steps(events).at(-1)!
+    expect(last.step).toBe(losses.length * 3)
+    expect(last.total_steps).toBe(last.step)
+    expect(events.at(-1)).toMatchObject({ type: 'done', step: last.step })
+  })
+
+  test('a stop costs nothing, even just before the end', async () => {
+    const request = await part()
+    const whole = await collect(request)
+    const { step } = steps(whole).at(-1)!
+    for (const stop of [step - 1, step]) {
+      const { state } = (await collect(request, stop)).findLast((e) => e.type === 'state')!
+      const rest = await collect({ ...request, state })
+      expect(steps(rest)).toEqual(steps(whole).slice(stop))
+      expect(rest.at(-1)).toEqual(whole.at(-1))
+    }
+  })
+})
+
 test('another seed gives another adapter', async () => {
   const one = adapters(await collect()).at(-1)
   const other = adapters(await collect({ seed: 8 })).at(-1)
