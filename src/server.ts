@@ -24,6 +24,7 @@ import { createFiles } from './service/files/files.ts'
 import { createUploads } from './service/files/uploads.ts'
 import { buildApp, buildWorkerApp } from './service/http/app.ts'
 import { RateLimits } from './service/http/rate-limits.ts'
+import { createExamples } from './service/jobs/examples.ts'
 import { createJobs } from './service/jobs/jobs.ts'
 import { createMetrics } from './service/metrics/metrics.ts'
 import { openModels } from './service/models/registry.ts'
@@ -177,6 +178,7 @@ export const startServer = async (
             uploads,
             models: { models },
             fineTuning: { jobs, db },
+            examples: { examples: createExamples({ stores, jobs, files, log }) },
             inference: { models, serving, limits },
             graders: { graders: createGraders({ models, serving, grading }), limits },
             metrics,

@@ -17,6 +17,7 @@ import { createFiles, type Files } from '../../src/service/files/files.ts'
 import { createUploads, type Uploads } from '../../src/service/files/uploads.ts'
 import { type AppDeps, buildApp } from '../../src/service/http/app.ts'
 import { type Limits, RateLimits } from '../../src/service/http/rate-limits.ts'
+import { createExamples } from '../../src/service/jobs/examples.ts'
 import { createJobs } from '../../src/service/jobs/jobs.ts'
 import { createMetrics } from '../../src/service/metrics/metrics.ts'
 import { type ModelRegistry, openModels } from '../../src/service/models/registry.ts'
@@ -126,6 +127,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     health,
     models: { models },
     fineTuning: { jobs, db },
+    examples: { examples: createExamples({ stores, jobs, files, log: testLog }) },
     inference: { models, serving, limits: rates },
     graders: { graders: createGraders({ models, serving, grading }), limits: rates },
     metrics: createMetrics({ db, serving, device: pool }),

@@ -13,11 +13,22 @@ export interface FileRecord {
   readonly purpose: string
   readonly status: FileStatus
   readonly status_details: string | null
+  /** The file that this one was made of; null: it was uploaded, or made by a job. */
+  readonly parent: FileParent | null
   readonly created_at: Date
   readonly expires_at: Date | null
 }
 
-export type NewFile = Omit<FileRecord, 'created_at' | 'expires_at'> & {
+/** Where a derived file comes from. */
+export interface FileParent {
+  readonly file_id: string
+  /** What the job learned decided which rows were left out. */
+  readonly job_id: string
+  readonly removed_rows: number
+}
+
+export type NewFile = Omit<FileRecord, 'created_at' | 'expires_at' | 'parent'> & {
+  readonly parent?: FileParent | undefined
   readonly expires_after_seconds: number | null
 }
 
@@ -45,8 +56,8 @@ const ENDING = (deletion: string) =>
 
 export const insertFile = async (db: Db, file: NewFile): Promise<FileRecord> => {
   const { rows } = await db.query<FileRecord>(
-    `insert into files (id, project_id, sha256, bytes, filename, purpose, status, status_details, expires_at)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, now() + make_interval(secs => $9))
+    `insert into files (id, project_id, sha256, bytes, filename, purpose, status, status_details, expires_at, parent)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, now() + make_interval(secs => $9), $10)
      returning *`,
     [
       file.id,
@@ -58,6 +69,7 @@ export const insertFile = async (db: Db, file: NewFile): Promise<FileRecord> => 
       file.status,
       file.status_details,
       file.expires_after_seconds,
+      file.parent && JSON.stringify(file.parent),
     ],
   )
   return rows[0]!

@@ -6,11 +6,13 @@ import type { Logger } from '../../log.ts'
 import {
   deleteExpiredFiles,
   deleteFile,
+  type FileParent,
   type FileQuery,
   type FileRecord,
   findFile,
   insertFile,
   listFiles,
+  type NewFile,
 } from '../db/files.ts'
 import type { PoolClient } from '../db/pool.ts'
 import { newId } from '../ids.ts'
@@ -50,6 +52,7 @@ export interface NewUpload {
   readonly filename: string
   readonly purpose: Purpose
   readonly expires_after_seconds?: number | undefined
+  readonly parent?: FileParent | undefined
 }
 
 export interface Files {
@@ -92,7 +95,7 @@ export const createFiles = (deps: FilesDeps, limit = FILE_LIMIT): Files => {
   const insert = (
     project_id: string,
     staged: Staged,
-    row: Pick<FileRecord, 'filename' | 'purpose' | 'status' | 'status_details'>,
+    row: Pick<NewFile, 'filename' | 'purpose' | 'status' | 'status_details' | 'parent'>,
     expires_after_seconds: number | null,
     also?: (tx: PoolClient, file: FileRecord) => Promise<void>,
   ) =>
@@ -115,7 +118,12 @@ export const createFiles = (deps: FilesDeps, limit = FILE_LIMIT): Files => {
 
     receiveAgain: (body) => receive(deps, body, false),
 
-    create: async (project_id, { filename, purpose, expires_after_seconds }, upload, also) => {
+    create: async (
+      project_id,
+      { filename, purpose, expires_after_seconds, parent },
+      upload,
+      also,
+    ) => {
       const problem = purpose === 'fine-tune' ? upload.notJsonl : undefined
       checkName(filename, purpose)
       return insert(
@@ -126,6 +134,7 @@ export const createFiles = (deps: FilesDeps, limit = FILE_LIMIT): Files => {
           purpose,
           status: problem === undefined ? 'processed' : 'error',
           status_details: problem ?? null,
+          parent,
         },
         expires_after_seconds ?? (purpose === 'batch' ? 30 * DAY_SECONDS : null),
         async (tx, file) => {

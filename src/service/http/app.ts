@@ -28,6 +28,7 @@ import { ErrorBody, errorBody, handleErrors, sendError } from './errors.ts'
 import { chatRoutes } from './routes/chat.ts'
 import { completionRoutes } from './routes/completions.ts'
 import { encoderRoutes } from './routes/encoders.ts'
+import { type ExampleDeps, exampleRoutes } from './routes/examples.ts'
 import { filesRoutes } from './routes/files.ts'
 import { type FineTuningDeps, fineTuningRoutes } from './routes/fine-tuning.ts'
 import { type GraderDeps, graderRoutes } from './routes/graders.ts'
@@ -47,6 +48,7 @@ export interface AppDeps {
   readonly uploads: Uploads
   readonly inference: Inference
   readonly fineTuning: FineTuningDeps
+  readonly examples: ExampleDeps
   readonly graders: GraderDeps
   readonly models: ModelsDeps
   readonly metrics: Metrics
@@ -70,6 +72,7 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
       await api.register(filesRoutes, { files: deps.files })
       await api.register(uploadRoutes, { uploads: deps.uploads })
       await api.register(fineTuningRoutes, deps.fineTuning)
+      await api.register(exampleRoutes, deps.examples)
       await api.register(graderRoutes, deps.graders)
       await api.register(modelRoutes, deps.models)
       await api.register(chatRoutes, deps.inference)

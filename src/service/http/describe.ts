@@ -13,6 +13,7 @@ export const describeApp = async (): Promise<string> => {
     health: { whyNotReady: async () => undefined },
     inference: { models: absent('models'), serving: absent('serving'), limits: absent('limits') },
     fineTuning: { jobs: absent('jobs'), db: absent('db') },
+    examples: { examples: absent('examples') },
     graders: { graders: absent('graders'), limits: absent('limits') },
     models: { models: absent('models') },
     metrics: absent('metrics'),

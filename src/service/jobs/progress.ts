@@ -23,6 +23,7 @@ import {
   setResult,
   setState,
 } from '../db/fine-tuning-jobs.ts'
+import { insertRowLosses } from '../db/fine-tuning-row-losses.ts'
 import { findStep, listSteps, upsertStep } from '../db/fine-tuning-steps.ts'
 import { insertModel } from '../db/models.ts'
 import { type PoolClient, transaction } from '../db/pool.ts'
@@ -158,13 +159,14 @@ export class Progress {
   }
 
   /** From here on training need not go back behind this step. */
-  async state({ step, state }: Saved<'state'>): Promise<void> {
+  async state({ step, state, losses }: Saved<'state'>): Promise<void> {
     const { id, project_id } = this.#lease
     await patiently(async () => {
       const staged = await this.#stores.store.stage(pieces(state))
       await keepObject(this.#stores, project_id, staged, async (tx) => {
         await holdLease(tx, this.#lease)
         await setState(tx, id, { sha256: staged.sha256, step })
+        await insertRowLosses(tx, id, step, losses)
         await noteProgress(tx, this.#lease)
       })
     })
@@ -209,7 +211,7 @@ export class Progress {
   async paused(
     job: FineTuningJob,
     stopped: Saved<'stopped'>,
-    { step, state }: Saved<'state'>,
+    { step, state, losses }: Saved<'state'>,
   ): Promise<void> {
     const { id, project_id, lease_token } = this.#lease
     const name = checkpointName(job.model_name, step)
@@ -221,6 +223,7 @@ export class Progress {
       await keepObjects(this.#stores, project_id, [saved, adapter, config], async (tx) => {
         await holdLease(tx, this.#lease)
         await setState(tx, id, { sha256: saved.sha256, step })
+        await insertRowLosses(tx, id, step, losses)
         // Before the first step there is nothing that the base model is not.
         const metrics = await findStep(tx, id, step)
         if (metrics) {

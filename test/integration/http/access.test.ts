@@ -81,6 +81,7 @@ const bodies: Record<string, () => Pick<InjectOptions, 'payload' | 'headers'>> =
   createFineTuningJob: () => ({ payload: { model: 'tiny', training_file: owned.file } }),
   runGrader: () => ({ payload: { grader: check, item: {}, model_sample: 'x' } }),
   validateGrader: () => ({ payload: { grader: check } }),
+  deriveFineTuningFile: () => ({ payload: { lines: [1] } }),
   createChatCompletion: () => ({
     payload: { model: owned.model, messages: [{ role: 'user', content: 'x' }] },
   }),

@@ -21,6 +21,12 @@ export const FileObject = Type.Object(
       Type.Literal('error'),
     ]),
     status_details: Type.Optional(Type.String({ description: 'Why the status is `error`.' })),
+    parent: Type.Optional(
+      Type.Object(
+        { file_id: Type.String(), job_id: Type.String(), removed_rows: Type.Integer() },
+        { description: 'The file that this one was derived from, and by what job.' },
+      ),
+    ),
   },
   { $id: 'File', description: 'A file that was uploaded, or made by a job.' },
 )
@@ -91,6 +97,7 @@ export const presentFile = (file: FileRecord): FileObject => ({
   filename: file.filename,
   purpose: file.purpose,
   status: file.status,
+  ...(file.parent && { parent: file.parent }),
   ...(file.status_details !== null && { status_details: file.status_details }),
 })
 
