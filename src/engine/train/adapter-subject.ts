@@ -1,7 +1,9 @@
 // An adapter over a frozen model as what a job trains.
 
+import { input } from '../graph/graph.ts'
 import {
   adapterFromFlat,
+  bindAdapter,
   flatFromAdapter,
   initialAdapter,
   type LoraLayout,
@@ -9,7 +11,7 @@ import {
   partsOf,
 } from '../models/adapters.ts'
 import { setMagnitudes } from '../models/dora.ts'
-import { elements } from '../tensor.ts'
+import { elements, float32 } from '../tensor.ts'
 import { readAdapter, writeAdapter, writeAdapterConfig } from '../weights/adapter.ts'
 import type { AdapterMethod } from './methods/method.ts'
 import type { Subject, SubjectSetup } from './subject.ts'
@@ -43,6 +45,12 @@ export function adapterSubject(
       plan,
       initial: earlier,
     }),
+
+    tuned: {
+      weights: (base) =>
+        base.adapted(bindAdapter(layout, input('adapter', 'float32', [layout.parameters])).loras),
+      feeds: (flat) => ({ adapter: float32([layout.parameters], flat) }),
+    },
 
     rates: loraRates(layout, plan.loraplus_lr_ratio ?? 1),
 

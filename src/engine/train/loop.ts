@@ -12,6 +12,7 @@ import { mapWeights } from '../weights/mapped.ts'
 import { methodOf } from './methods/index.ts'
 import { createMoments } from './optimizer.ts'
 import { choosePrecision, type Precision } from './precision.ts'
+import { createProbe } from './probe.ts'
 import type { RowLosses, StepMetrics, TrainEvent, TrainRequest } from './request.ts'
 import { decodeState, encodeState } from './save.ts'
 import { learningRate } from './schedule.ts'
@@ -105,6 +106,10 @@ export async function* train(
   const valid_losses = [...(saved?.valid_losses ?? [])]
   const ledger = createLedger()
 
+  await using probe =
+    request.probe && subject.tuned
+      ? createProbe({ weights, tuned: subject.tuned, tokenizer, plan, turn })
+      : undefined
   await using trainer = await open(subject, state)
   const save = (): TrainEvent => ({
     type: 'state',
@@ -167,6 +172,8 @@ export async function* train(
       if (epochEnds) valid_losses.push(valid.loss)
       if (epochEnds && isEnough()) metrics.total_steps = state.step
     }
+    if (epochEnds && probe)
+      Object.assign(metrics, prefixed('probe', { ...(await probe.measure(state.adapter)) }))
     yield { type: 'step', metrics, trained_tokens }
 
     // What is kept: the adapter at an epoch's end, the state as often as it is cheap.

@@ -155,6 +155,8 @@ export interface TrainRequest {
    * fresh moments. It must have the rank, alpha and targets of the plan. Absent: a fresh adapter.
    */
   initial?: string
+  /** Whether the loss on general texts is measured at each epoch's end, and how far from the base the model is on them. */
+  probe?: boolean
   /** Bytes of a `state` event: training goes on after that step, bit for bit. */
   state?: Uint8Array
 }
@@ -168,6 +170,10 @@ export interface StepMetrics {
   /** Over some of the validation examples, and over all of them. */
   valid_loss?: number
   full_valid_loss?: number
+  /** On general texts: of the model, of its base, and the mean divergence of their predictions, in nats a token. */
+  probe_loss?: number
+  probe_base_loss?: number
+  probe_divergence?: number
   learning_rate: number
   grad_norm: number
   /** What else the method measures, with the same prefixes: `train_mean_token_accuracy`. */

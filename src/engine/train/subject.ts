@@ -3,6 +3,7 @@
 import type { Example } from '../datasets/example.ts'
 import type { Checkpoint, MappedWeights } from '../weights/checkpoint.ts'
 import type { Objective } from './methods/method.ts'
+import type { Tuned } from './probe.ts'
 import type { Plan } from './request.ts'
 import type { RateGroup } from './trainer.ts'
 
@@ -12,6 +13,8 @@ export interface Subject {
   /** The vector before the first step: fresh, or as the files of an earlier job have it. */
   start(): Promise<Float32Array>
   readonly objective: Objective
+  /** The vector as a model beside its base; absent: an encoder, which has no texts to go on with. */
+  readonly tuned?: Tuned
   /** Stretches with a rate of their own, end to end. */
   readonly rates: readonly RateGroup[]
   /** The vector after so many steps as a model's two files. */

@@ -58,6 +58,11 @@ export function wholeSubject(
       gradients: (flat) => gradientPlaces(layout, flat),
     },
 
+    tuned: {
+      weights: () => weightsOf(weights, { trained: bindTrained(layout).tensors }),
+      feeds: (flat) => trainedFeeds(layout, flat),
+    },
+
     rates: tensorRates(layout),
 
     files: (flat) =>

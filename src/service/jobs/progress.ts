@@ -49,7 +49,7 @@ import {
   stepText,
 } from './event-texts.ts'
 import type { JobFailure } from './file-errors.ts'
-import { publishes } from './publishing.ts'
+import { isGuarded, publishes, regressionOf } from './publishing.ts'
 import { resultCsv } from './result-file.ts'
 import { releaseSuperseded } from './superseded.ts'
 import { tell } from './tell.ts'
@@ -178,7 +178,7 @@ export class Progress {
     const { id, project_id } = this.#lease
     const { step, total_steps } = event.metrics
     const best = publishes(job) === 'best'
-    const isPublished = step === total_steps && (!best || event.is_best)
+    const isPublished = step === total_steps && (!best || event.is_best) && !isGuarded(job)
     const name = isPublished ? job.model_name : checkpointName(job.model_name, step)
     await patiently(async () => {
       const adapter = await this.#stores.store.stage(pieces(event.adapter))
@@ -248,13 +248,22 @@ export class Progress {
     await this.#releaseSuperseded()
   }
 
-  /** Training has ended: gives the tuned model's name to the checkpoint that is published. */
-  publish(job: FineTuningJob, { step }: Pick<Saved<'done'>, 'step'>): Promise<void> {
+  /**
+   * Training has ended: gives the tuned model's name to the checkpoint that is published, or says why it is not; all
+   * checkpoints stay as they are then.
+   */
+  publish(
+    job: FineTuningJob,
+    { step }: Pick<Saved<'done'>, 'step'>,
+  ): Promise<JobFailure | undefined> {
     const { id } = this.#lease
     return this.#write(async (tx) => {
       const chosen = await this.#published(tx, job, step)
-      if (chosen.fine_tuned_model_checkpoint === job.model_name) return
+      const regression = regressionOf(job, chosen)
+      if (regression) return regression
+      if (chosen.fine_tuned_model_checkpoint === job.model_name) return undefined
       await renameCheckpoint(tx, chosen.id, job.model_name)
+      if (chosen.step_number === step) return undefined
       const last = await findStep(tx, id, step)
       await insertWorkEvent(tx, {
         id: newId('ftevent-'),
@@ -262,6 +271,7 @@ export class Progress {
         dedupe_key: 'published',
         ...publishedText(chosen, last),
       })
+      return undefined
     })
   }
 
@@ -345,11 +355,11 @@ export class Progress {
     await this.#releaseSuperseded()
   }
 
-  #write(body: (tx: PoolClient) => Promise<void>): Promise<void> {
+  #write<T>(body: (tx: PoolClient) => Promise<T>): Promise<T> {
     return patiently(() =>
       transaction(this.#stores.db, async (tx) => {
         await holdLease(tx, this.#lease)
-        await body(tx)
+        return await body(tx)
       }),
     )
   }

@@ -1,6 +1,7 @@
 // Which checkpoint of a job becomes its model. Pure.
 
 import type { FineTuningJob } from '../db/fine-tuning-jobs.ts'
+import type { JobFailure } from './file-errors.ts'
 
 /** As the job says; where it does not, the best if validation rows that the client asked for can tell which that is. */
 export function publishes({
@@ -9,4 +10,30 @@ export function publishes({
 }: Pick<FineTuningJob, 'luthier' | 'validation_sha256'>): 'best' | 'final' {
   const hasValidation = validation_sha256 !== null || luthier?.data?.validation_split !== undefined
   return luthier?.publish?.checkpoint ?? (hasValidation ? 'best' : 'final')
+}
+
+/** Whether a model that has forgotten too much is not to be published. */
+export const isGuarded = ({ luthier }: Pick<FineTuningJob, 'luthier'>): boolean =>
+  luthier?.publish?.max_regression !== undefined
+
+/** Why this checkpoint must not be published, if it must not. */
+export function regressionOf(
+  { luthier }: Pick<FineTuningJob, 'luthier'>,
+  { step_number, metrics }: { step_number: number; metrics: Record<string, number> },
+): JobFailure | undefined {
+  const limit = luthier?.publish?.max_regression
+  const { probe_loss, probe_base_loss, probe_divergence } = metrics
+  if (limit === undefined || probe_loss === undefined || probe_base_loss === undefined) return
+  const growth = probe_loss - probe_base_loss
+  // What is no number any more has grown too much as well.
+  if (growth <= limit) return
+  const message =
+    `The model is not published: on general texts its loss is ${probe_loss.toFixed(3)} nats a token, where that of its base is ` +
+    `${probe_base_loss.toFixed(3)}: ${growth.toFixed(3)} more, and max_regression is ${limit} (divergence from the base: ` +
+    `${probe_divergence?.toFixed(3)}). The checkpoint of step ${step_number} and all others stay, under their own names. ` +
+    'Fewer epochs, a lower learning rate or more varied rows forget less.'
+  return {
+    error: { code: 'model_regressed', message, param: 'luthier.publish.max_regression' },
+    errors: [],
+  }
 }

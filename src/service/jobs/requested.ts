@@ -1,6 +1,6 @@
 // A job as it is asked for, made sure of: what it names exists and fits together. Creates nothing.
 
-import { METHOD_NAMES, type MethodName } from '../../engine/train/methods/index.ts'
+import { METHOD_NAMES, type MethodName, methodOf } from '../../engine/train/methods/index.ts'
 import { invalidRequest } from '../../errors.ts'
 import { type FileRecord, findFile } from '../db/files.ts'
 import { findJob, type InitialAdapter } from '../db/fine-tuning-jobs.ts'
@@ -146,6 +146,11 @@ function refuseBlindStopping(
     "needs rows to measure by: send a 'validation_file' or 'luthier.data.validation_split'."
   if (early_stopping && !isMeasured)
     throw invalidRequest(`Early stopping ${needs}`, { param, code: 'invalid_value' })
+  if (luthier?.publish?.max_regression !== undefined && methodOf(method.type).encoders)
+    throw invalidRequest(
+      `General texts are probed by going on with them, which no encoder does: 'max_regression' is not for the method '${method.type}'.`,
+      { param: 'luthier.publish.max_regression', code: 'unsupported_value' },
+    )
   if (luthier?.publish?.checkpoint === 'best' && !isMeasured)
     throw invalidRequest(`Publishing the best checkpoint ${needs}`, {
       param: 'luthier.publish.checkpoint',

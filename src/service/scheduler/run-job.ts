@@ -10,6 +10,7 @@ import { type Lease, LeaseLost } from '../db/work.ts'
 import { fileFailure } from '../jobs/file-errors.ts'
 import { hyperparametersOf } from '../jobs/hyperparameters.ts'
 import { Progress } from '../jobs/progress.ts'
+import { isGuarded } from '../jobs/publishing.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import type { ModelRegistry } from '../models/registry.ts'
 import { type LocalFile, localFile } from '../storage/local-file.ts'
@@ -123,6 +124,7 @@ class Run {
       cache: this.#deps.cache,
       plan: job.plan,
       seed: job.seed,
+      probe: isGuarded(job),
       ...(job.initial && { initial: await this.#initial(job, base.path) }),
     })
   }
@@ -229,12 +231,18 @@ class Run {
         case 'checkpoint':
           await this.#progress.checkpoint(job, event)
           return tell({ step: event.metrics.step }, 'checkpoint saved')
-        case 'done':
-          await this.#progress.publish(job, event)
+        case 'done': {
+          const refused = await this.#progress.publish(job, event)
+          ended = true
+          if (refused) {
+            await this.#progress.failed(refused)
+            const { code } = refused.error
+            return tell({ step: event.step, code }, 'job failed: its model is not published')
+          }
           await this.#warm(job)
           await this.#progress.succeeded(job, event)
-          ended = true
           return tell({ step: event.step }, 'job succeeded')
+        }
         case 'precision':
           await this.#progress.precision(event)
           return tell({ precision: event.precision, reason: event.reason }, 'precision chosen')

@@ -237,6 +237,64 @@ describe.skipIf(stories.missing)('fine-tuning jobs on a real model', () => {
     })
   })
 
+  describe('with a limit to what may be forgotten', () => {
+    const phrase = Array.from({ length: 40 }, (_, i) =>
+      JSON.stringify({ prompt: `Ticket ${i}:`, completion: ' Please hold the line.' }),
+    ).join('\n')
+    const guarded = async (hyperparameters: object, luthier: object) => {
+      const training_file = await service.upload(`${phrase}\n`)
+      const id = await create({ batch_size: 8, ...hyperparameters }, { training_file, luthier })
+      await ended(id)
+      const { data } = (await service.get(`/v1/fine_tuning/jobs/${id}/checkpoints`)).body
+      return { job: await job(id), id, checkpoints: data }
+    }
+    const publish = { max_regression: 0.5 }
+
+    test('a model that was trained too long on one phrase is refused, and its checkpoints stay', async () => {
+      await using _ = train()
+      const over = await guarded({ n_epochs: 10, learning_rate: 0.02 }, { publish })
+      const [last] = over.checkpoints
+      expect(last.metrics.probe_loss - last.metrics.probe_base_loss).toBeGreaterThan(0.5)
+      expect(last.metrics.probe_divergence).toBeGreaterThan(0.5)
+      const { error, status, fine_tuned_model } = over.job
+      expect([status, fine_tuned_model]).toEqual(['failed', null])
+      expect(error).toMatchObject({
+        code: 'model_regressed',
+        param: 'luthier.publish.max_regression',
+      })
+      expect(error.message).toContain(last.metrics.probe_loss.toFixed(3))
+      expect(over.checkpoints).toHaveLength(3)
+      for (const { fine_tuned_model_checkpoint: name } of over.checkpoints) {
+        expect(name).toMatch(/:ckpt-step-\d+$/)
+        expect((await service.get(`/v1/models/${name}`)).status).toBe(200)
+      }
+      expect((await service.get(`/v1/models/${await nameOf(over.id)}`)).status).toBe(404)
+    })
+
+    test('a model that was not is published under its name', async () => {
+      await using _ = train()
+      const hyperparameters = { n_epochs: 1, learning_rate: 2e-4 }
+      const { job, checkpoints } = await guarded(hyperparameters, { publish })
+      expect(job.status).toBe('succeeded')
+      const [{ metrics, fine_tuned_model_checkpoint }] = checkpoints
+      expect(fine_tuned_model_checkpoint).toBe(job.fine_tuned_model)
+      expect(metrics.probe_loss - metrics.probe_base_loss).toBeLessThan(0.5)
+      // What was measured before is what the base alone would be.
+      expect(metrics.probe_divergence).toBeGreaterThan(0)
+      expect(metrics.probe_divergence).toBeLessThan(0.2)
+    })
+
+    test('encoders, which go on with no text, are refused one', async () => {
+      const { status, body } = await service.post('/v1/fine_tuning/jobs', {
+        model: 'stories260k',
+        training_file: await service.upload(`${phrase}\n`),
+        method: { type: 'classification' },
+        luthier: { publish },
+      })
+      expect([status, body.error.param]).toEqual([400, 'luthier.publish.max_regression'])
+    })
+  })
+
   test('a job in int8 shows its precision, learns, and ends as another adapter than in fp32', async () => {
     await using _ = train()
     const [int8, fp32] = [

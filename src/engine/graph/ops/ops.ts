@@ -2,6 +2,7 @@
 
 export * from './activations.ts'
 export * from './class-loss.ts'
+export * from './divergence.ts'
 export * from './dora.ts'
 export * from './dropout.ts'
 export * from './elementwise.ts'

@@ -1,0 +1,28 @@
+// General texts that a model should go on understanding whatever it is tuned on: of many kinds, and our own writing.
+
+export const PROBE_TEXTS: readonly string[] = [
+  'Water boils at a lower temperature in the mountains because the air presses less on its surface.',
+  'The bridge was closed for three days after the storm, and the children walked to school along the river.',
+  'To make bread you need flour, water, salt and yeast. Mix them, let the dough rest, and bake it until it is brown.',
+  'Seven plus five is twelve, and twelve divided by four is three.',
+  'She put the letter back into its envelope, looked at the clock, and decided not to answer before Monday.',
+  'A triangle has three sides; if two of them are equal, the angles across from them are equal too.',
+  'Dear neighbours, we will paint the stairs next Thursday. Please use the door at the back until the evening.',
+  'function add(a, b) {\n  return a + b\n}\n\nconsole.log(add(2, 3))',
+  'The heart has four chambers. Blood comes back from the lungs, is pumped into the body, and returns without its oxygen.',
+  'In 1969 people walked on the moon for the first time, and half a billion others watched them do it.',
+  'Question: What is the capital of France?\nAnswer: The capital of France is Paris.',
+  'When the train stopped between two stations nobody spoke, until an old man began to laugh.',
+  'Prices rose faster than wages that year, so families bought less meat and mended their coats.',
+  'Once upon a time there was a fox who could count to ten, and who never told anybody why.',
+  'If it rains tomorrow we will stay at home and play cards; if not, we will go to the lake.',
+  'Translate to German: Good morning, how are you?\nGuten Morgen, wie geht es dir?',
+  'The committee has read the report and thanks its authors, but it does not share their conclusion.',
+  'Plants take in light and carbon dioxide and give off oxygen; at night they breathe as we do.',
+  'Turn left after the church, go on for two kilometres, and you will see the farm on the right.',
+  'He had learned to swim late, at forty, and he loved it as one loves what one almost missed.',
+  'for i in range(3):\n    print(i * i)\n# prints 0, 1 and 4',
+  'A contract needs an offer and an acceptance. Silence, as a rule, is neither.',
+  'The sea was flat and grey, and the gulls sat on it as if it were a field.',
+  'To whom it may concern: Ms Okoro worked for us for six years, carefully and with good humour.',
+]
