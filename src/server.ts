@@ -41,6 +41,8 @@ import { objectKey } from './service/storage/object-store.ts'
 import { openStore } from './service/storage/open.ts'
 import { sweepObjects } from './service/storage/sweep.ts'
 import { startSweeper } from './service/storage/sweeper.ts'
+import { sweepKind } from './service/sweeps/run-sweep.ts'
+import { createSweeps } from './service/sweeps/sweeps.ts'
 import { createShutdown, type Shutdown } from './shutdown.ts'
 
 export interface RunningServer extends AsyncDisposable {
@@ -138,6 +140,7 @@ export const startServer = async (
         compute: { device, threads },
         folders: [config.home, config.models, tmpdir()],
         metrics,
+        others: [sweepKind({ stores, jobs, models, log })],
         warm: async (project_id, model) => local.warm(await models.resolve(project_id, model)),
       })
       shutdown.add('stop listening', async () => void training.stop())
@@ -178,6 +181,7 @@ export const startServer = async (
             uploads,
             models: { models },
             fineTuning: { jobs, db },
+            sweeps: { sweeps: createSweeps({ stores, models, log }) },
             examples: { examples: createExamples({ stores, jobs, files, log }) },
             inference: { models, serving, limits },
             graders: { graders: createGraders({ models, serving, grading }), limits },

@@ -28,6 +28,7 @@ import { Serving } from '../../src/service/scheduler/serving.ts'
 import { createDiskQuota } from '../../src/service/storage/disk-quota.ts'
 import { type ObjectStore, objectKey } from '../../src/service/storage/object-store.ts'
 import type { Stores } from '../../src/service/storage/objects.ts'
+import { createSweeps } from '../../src/service/sweeps/sweeps.ts'
 import { testLog } from './log.ts'
 import { openObjects, type TestObjects } from './objects.ts'
 import { checkInjected } from './openai-spec.ts'
@@ -127,6 +128,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     health,
     models: { models },
     fineTuning: { jobs, db },
+    sweeps: { sweeps: createSweeps({ stores, models, log: testLog }) },
     examples: { examples: createExamples({ stores, jobs, files, log: testLog }) },
     inference: { models, serving, limits: rates },
     graders: { graders: createGraders({ models, serving, grading }), limits: rates },

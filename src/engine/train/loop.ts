@@ -150,7 +150,7 @@ export async function* train(
   }
 
   while (unvalidated || (state.step < plan.total_steps && !isEnough())) {
-    if (signal.aborted) {
+    if (signal.aborted || (!unvalidated && state.step === request.pause_at)) {
       yield { type: 'stopped', step: state.step, ...(await files()) }
       yield save()
       return
@@ -159,8 +159,10 @@ export async function* train(
 
     // How it does on rows it does not learn: one batch now and then, all of them at an epoch's end.
     const epochEnds = state.step % stepsPerEpoch === 0
-    if (validation.length > 0 && (epochEnds || state.step % validateEvery === 0)) {
-      const some = epochEnds ? validation : rotate(validation, state.step, plan.batch_size)
+    const pauses = state.step === request.pause_at
+    if (validation.length > 0 && (epochEnds || pauses || state.step % validateEvery === 0)) {
+      const some =
+        epochEnds || pauses ? validation : rotate(validation, state.step, plan.batch_size)
       const valid = await trainer.evaluate(some, signal)
       unvalidated = valid ? undefined : metrics
       if (!valid) {

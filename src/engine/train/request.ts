@@ -157,6 +157,8 @@ export interface TrainRequest {
   initial?: string
   /** Whether the loss on general texts is measured at each epoch's end, and how far from the base the model is on them. */
   probe?: boolean
+  /** After this step, which is validated on all rows, training stops as if it had been asked to. */
+  pause_at?: number
   /** Bytes of a `state` event: training goes on after that step, bit for bit. */
   state?: Uint8Array
 }

@@ -57,6 +57,8 @@ export interface FineTuningJob {
   estimated_finish: Date | null
   state_sha256: string | null
   state_step: number | null
+  /** It pauses after this share of its steps; null: it goes on to its end. */
+  pause_share: number | null
   /** Objects that the job referred to and that are still to be released. */
   superseded: string[]
   created_at: Date
@@ -293,6 +295,11 @@ export async function removeSuperseded(db: Db, id: string, sha256: string): Prom
     'update fine_tuning_jobs set superseded = array_remove(superseded, $2) where id = $1',
     [id, sha256],
   )
+}
+
+/** Where the job pauses by itself. */
+export async function setPauseShare(tx: Db, id: string, share: number | null): Promise<void> {
+  await tx.query('update fine_tuning_jobs set pause_share = $2 where id = $1', [id, share])
 }
 
 export async function setError(tx: Db, id: string, error: JobError): Promise<void> {

@@ -151,11 +151,11 @@ export async function faultsOf(db: Db, lease: Lease): Promise<number> {
   return rows[0].faults
 }
 
-/** Gives work back for the next claim: after a stop at once, after a fault when `delay_seconds` are over. */
+/** Gives work back for the next claim: after a stop at once, otherwise when `delay_seconds` are over. */
 export async function releaseLease(
   tx: Db,
   lease: Lease,
-  after?: { fault: true; delay_seconds: number },
+  after?: { fault: boolean; delay_seconds: number },
 ): Promise<void> {
   const { rowCount } = await tx.query(
     `update work
@@ -164,7 +164,7 @@ export async function releaseLease(
             faults = faults + case when $3 then 1 else 0 end,
             not_before = clock_timestamp() + make_interval(secs => $4)
       where id = $1 and lease_token = $2 and state = 'running'`,
-    [lease.id, lease.lease_token, after !== undefined, after?.delay_seconds ?? 0],
+    [lease.id, lease.lease_token, after?.fault ?? false, after?.delay_seconds ?? 0],
   )
   if (rowCount !== 1) throw new LeaseLost(lease.id)
   if (!after) await hint(tx, lease.id)

@@ -36,6 +36,7 @@ import { type HealthDeps, healthRoutes } from './routes/health.ts'
 import { type InternalDeps, internalRoutes } from './routes/internal.ts'
 import { countRequests, metricsRoutes } from './routes/metrics.ts'
 import { type ModelsDeps, modelRoutes } from './routes/models.ts'
+import { type SweepDeps, sweepRoutes } from './routes/sweeps.ts'
 import { uploadRoutes } from './routes/uploads.ts'
 import { validatorCompiler } from './validation.ts'
 
@@ -49,6 +50,7 @@ export interface AppDeps {
   readonly inference: Inference
   readonly fineTuning: FineTuningDeps
   readonly examples: ExampleDeps
+  readonly sweeps: SweepDeps
   readonly graders: GraderDeps
   readonly models: ModelsDeps
   readonly metrics: Metrics
@@ -73,6 +75,7 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
       await api.register(uploadRoutes, { uploads: deps.uploads })
       await api.register(fineTuningRoutes, deps.fineTuning)
       await api.register(exampleRoutes, deps.examples)
+      await api.register(sweepRoutes, deps.sweeps)
       await api.register(graderRoutes, deps.graders)
       await api.register(modelRoutes, deps.models)
       await api.register(chatRoutes, deps.inference)

@@ -14,6 +14,7 @@ export const describeApp = async (): Promise<string> => {
     inference: { models: absent('models'), serving: absent('serving'), limits: absent('limits') },
     fineTuning: { jobs: absent('jobs'), db: absent('db') },
     examples: { examples: absent('examples') },
+    sweeps: { sweeps: absent('sweeps') },
     graders: { graders: absent('graders'), limits: absent('limits') },
     models: { models: absent('models') },
     metrics: absent('metrics'),

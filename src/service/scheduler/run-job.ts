@@ -171,6 +171,10 @@ class Run {
     request: Extract<TrainThreadRequest, { type: 'train' }>,
   ): Promise<Outcome> {
     await this.#progress.started()
+    const pauseAt =
+      job.pause_share === null ? undefined : Math.ceil(job.pause_share * request.plan.total_steps)
+    const rests = (event: { step: number }) =>
+      this.#signal.reason instanceof WorkPauses || event.step === pauseAt
     const state = job.state_sha256 ? await this.#bytes(job, job.state_sha256) : undefined
     const began = Date.now()
     const first = job.state_step ?? 0
@@ -221,7 +225,7 @@ class Run {
           stopped = event
           return
         case 'state':
-          if (!stopped || !(this.#signal.reason instanceof WorkPauses)) {
+          if (!stopped || !rests(stopped)) {
             await this.#progress.state(event)
             return tell({ step: event.step }, 'state saved')
           }
@@ -261,7 +265,15 @@ class Run {
 
     // Once the lease is lost the thread is let run to its own end: it stops within a step, and nothing is kept.
     try {
-      for await (const event of ask(thread, { ...request, ...(state && { state }) }, quit.signal)) {
+      for await (const event of ask(
+        thread,
+        {
+          ...request,
+          ...(pauseAt !== undefined && { pause_at: pauseAt }),
+          ...(state && { state }),
+        },
+        quit.signal,
+      )) {
         if (lost) continue
         try {
           await keep(event)

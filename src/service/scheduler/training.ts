@@ -18,6 +18,8 @@ export interface TrainingOptions
     Pick<WorkerOptions, 'lease_seconds' | 'poll_seconds'> {
   /** Where training threads compute. */
   pool: DevicePool
+  /** What is claimed besides jobs. */
+  others?: readonly WorkKind[]
   /** Folders of this machine that no message to a client names. */
   folders: readonly string[]
 }
@@ -26,14 +28,14 @@ const WORKER = new URL('../../engine/train/worker.ts', import.meta.url)
 
 /** Starts claiming and training; dispose it to stop, which commits the running job's state first. */
 export function startTraining(options: TrainingOptions): Worker {
-  const { pool, folders, lease_seconds, poll_seconds, ...deps } = options
+  const { pool, folders, others = [], lease_seconds, poll_seconds, ...deps } = options
   const releasing = releaseEnded(deps.stores).catch((err) =>
     deps.log.warn({ err }, 'what ended jobs left behind could not be released'),
   )
   const worker = startWorker({
     db: deps.stores.db,
     log: deps.log,
-    kinds: [fineTuning(deps, pool, folders)],
+    kinds: [fineTuning(deps, pool, folders), ...others],
     devices: { device: deps.compute.device, devices: pool.count },
     ...(lease_seconds !== undefined && { lease_seconds }),
     ...(poll_seconds !== undefined && { poll_seconds }),

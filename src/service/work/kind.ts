@@ -8,6 +8,8 @@ export type Outcome =
   | { type: 'ended' }
   /** It was asked to stop and has committed what it had. */
   | { type: 'stopped' }
+  /** There is nothing to do for it before so many seconds. */
+  | { type: 'waits'; seconds: number }
   /** It was asked to pause, and committed what it had and the pause at once. */
   | { type: 'paused' }
 
@@ -19,6 +21,9 @@ export class WorkPauses extends Error {
 export interface WorkKind {
   /** As in `work.kind`: `fine_tuning.job`. */
   readonly kind: string
+
+  /** It looks now and then and works seldom: its claims are not worth a line of the log. */
+  readonly quiet?: boolean
 
   /**
    * Works from the last committed state on. `signal` aborts when the worker stops (commit, then return

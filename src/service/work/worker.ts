@@ -147,7 +147,8 @@ class ClaimingWorker {
   async #workOn(lease: Lease): Promise<void> {
     const kind = this.#kinds.get(lease.kind)
     if (!kind) throw new Error(`Work of kind ${lease.kind} was claimed, which nobody here does.`)
-    this.#log.info({ work: lease.id, attempt: lease.attempt }, 'work claimed')
+    const level = kind.quiet ? 'debug' : 'info'
+    this.#log[level]({ work: lease.id, attempt: lease.attempt }, 'work claimed')
     await using held = this.#keep(lease)
     const signal = AbortSignal.any([held.lost, held.pauses, this.#stopping.signal])
     try {
@@ -164,6 +165,10 @@ class ClaimingWorker {
     if (outcome.type === 'paused') {
       this.#log.info({ work: lease.id }, 'work paused')
       return
+    }
+    if (outcome.type === 'waits') {
+      const after = { fault: false, delay_seconds: outcome.seconds }
+      return transaction(this.#db, (tx) => releaseLease(tx, lease, after))
     }
     await transaction(this.#db, (tx) => releaseLease(tx, lease))
     this.#log.info({ work: lease.id }, 'work given back')

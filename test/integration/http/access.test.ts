@@ -42,6 +42,7 @@ const owned = {
   event: '',
   upload: '',
   part: '',
+  sweep: '',
 }
 
 /** A value of each parameter that stands in a path; a new one is added here. */
@@ -50,6 +51,7 @@ const parameters: Record<string, () => string> = {
   fine_tuning_job_id: () => owned.job,
   model: () => owned.model,
   upload_id: () => owned.upload,
+  sweep_id: () => owned.sweep,
 }
 
 const form = (...fields: string[]) => ({
@@ -81,6 +83,16 @@ const bodies: Record<string, () => Pick<InjectOptions, 'payload' | 'headers'>> =
   createFineTuningJob: () => ({ payload: { model: 'tiny', training_file: owned.file } }),
   runGrader: () => ({ payload: { grader: check, item: {}, model_sample: 'x' } }),
   validateGrader: () => ({ payload: { grader: check } }),
+  createFineTuningSweep: () => ({
+    payload: {
+      job: {
+        model: 'tiny',
+        training_file: owned.file,
+        luthier: { data: { validation_split: 0.2 } },
+      },
+      search: { rank: { values: [4, 8] } },
+    },
+  }),
   deriveFineTuningFile: () => ({ payload: { lines: [1] } }),
   createChatCompletion: () => ({
     payload: { model: owned.model, messages: [{ role: 'user', content: 'x' }] },
@@ -125,6 +137,10 @@ beforeAll(async () => {
   owned.job = job.id
   const { body: events } = await service.get(`/v1/fine_tuning/jobs/${job.id}/events`)
   owned.event = events.data[0].id
+  const { body: sweep } = await service.post('/v1/fine_tuning/alpha/sweeps', {
+    ...(bodies.createFineTuningSweep!().payload as object),
+  })
+  owned.sweep = sweep.id
   const adapter = { sha256: 'a'.repeat(64), config_sha256: 'b'.repeat(64) }
   for (const sha256 of Object.values(adapter))
     await upsertObject(db, { project_id, sha256, bytes: 1 })
@@ -206,7 +222,10 @@ for (const [who, headersOf] of Object.entries(callers))
     if (who !== 'the key of another project') {
       expect(reply.statusCode).toBe(401)
       expect(reply.json().error.code).toBe('invalid_api_key')
-    } else if (sent.includes(encodeURIComponent(owned.file)) || /owned|ftjob-|upload_/.test(sent))
+    } else if (
+      sent.includes(encodeURIComponent(owned.file)) ||
+      /owned|ftjob-|ftsweep-|upload_/.test(sent)
+    )
       expect([400, 404]).toContain(reply.statusCode)
     // What the caller sent may be said back; anything else of the owner may not.
     for (const id of Object.values(owned))

@@ -1,0 +1,144 @@
+// A sweep through the API of a real server, which is killed in the middle of it.
+
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { type LuthierServer, makeHome, startLuthier } from '../support/luthier-server.ts'
+import { shared } from '../support/shared.ts'
+
+const stories = shared('models/stories260k')
+const banking = shared('data/banking77')
+const INTENTS = [
+  'card_arrival',
+  'exchange_rate',
+  'lost_or_stolen_card',
+  'top_up_failed',
+  'age_limit',
+  'cash_withdrawal_charge',
+  'pin_blocked',
+  'terminate_account',
+  'edit_personal_details',
+  'atm_support',
+]
+
+// biome-ignore lint/suspicious/noExplicitAny: a test looks into what it expects
+type Reply = any
+
+describe.skipIf(stories.missing || banking.missing)('a sweep', () => {
+  let server: LuthierServer
+  beforeAll(async () => {
+    server = await startLuthier(makeHome({ stories260k: stories.path }))
+  })
+  afterAll(() => server?.[Symbol.asyncDispose]())
+
+  const ask = async (path: string, body?: object): Promise<Reply> => {
+    const isForm = body instanceof FormData
+    const reply = await fetch(`${server.baseURL}${path}`, {
+      headers: {
+        authorization: `Bearer ${server.apiKey}`,
+        ...(body && !isForm && { 'content-type': 'application/json' }),
+      },
+      ...(body && { method: 'POST', body: isForm ? body : JSON.stringify(body) }),
+    })
+    if (!reply.ok) throw new Error(`${path}: ${reply.status} ${await reply.text()}`)
+    return reply.json()
+  }
+
+  async function upload(from: number, to: number): Promise<string> {
+    const csv = readFileSync(join(banking.path, 'train.csv'), 'utf8').split('\n').slice(1)
+    const rows = INTENTS.flatMap((intent) =>
+      csv
+        .filter((line) => line.trim().endsWith(`,${intent}`))
+        .slice(from, to)
+        .map((line) => ({
+          prompt: `${line.trim().slice(0, -intent.length - 1)} Intent:`,
+          completion: ` ${intent.replaceAll('_', ' ')}`,
+        })),
+    )
+    const form = new FormData()
+    form.set('purpose', 'fine-tune')
+    const text = rows.map((row) => JSON.stringify(row)).join('\n')
+    form.set('file', new Blob([text]), 'rows.jsonl')
+    return (await ask('/files', form)).id
+  }
+
+  async function until(path: string, done: (body: Reply) => boolean): Promise<Reply> {
+    for (let waited = 0; waited < 120_000; waited += 200) {
+      const body = await ask(path)
+      if (done(body)) return body
+      await sleep(200)
+    }
+    throw new Error(`It did not come to that: ${JSON.stringify(await ask(path))}`)
+  }
+  const lowest = async (job: string): Promise<number> => {
+    const { data } = await ask(`/fine_tuning/jobs/${job}/events?limit=1000`)
+    return Math.min(...data.flatMap((e: Reply) => e.data.full_valid_loss ?? []))
+  }
+
+  test('finds at least what auto gives at four times its cost, though it is killed in the middle', async () => {
+    const job = {
+      model: 'stories260k',
+      training_file: await upload(0, 12),
+      validation_file: await upload(12, 18),
+      seed: 2,
+      suffix: 'swept',
+    }
+    const auto = await ask('/fine_tuning/jobs', job)
+    await until(`/fine_tuning/jobs/${auto.id}`, ({ status }) => status === 'succeeded')
+    const { data: steps } = await ask(`/fine_tuning/jobs/${auto.id}/events?limit=1000`)
+    const cost = Math.max(...steps.map((e: Reply) => e.data.step ?? 0))
+
+    const search = { learning_rate: { min: 5e-4, max: 2e-2 }, rank: { values: [4, 8, 16] } }
+    const { id } = await ask('/fine_tuning/alpha/sweeps', { job, search, seed: 1 })
+    const url = `/fine_tuning/alpha/sweeps/${id}`
+    await until(url, ({ trials }) => trials.length >= 4)
+    await sleep(1500)
+    await server.kill()
+    await server.start()
+    await until(url, ({ trials }) => trials.some((t: Reply) => t.status === 'dropped'))
+    await server.kill()
+    await server.start()
+    const sweep = await until(url, ({ status }) => status !== 'running')
+
+    expect(sweep).toMatchObject({ status: 'succeeded', error: null })
+    expect(sweep.trials.map((t: Reply) => t.rungs.length).sort()).toEqual([1, 1, 1, 2, 2, 3, 3])
+    expect(sweep.steps).toBeLessThanOrEqual(4 * cost)
+    expect(sweep.trials[0].hyperparameters).toEqual({})
+    // Half of them go on, and half again; two run to their end.
+    const won = sweep.trials.filter((t: Reply) => t.status === 'won')
+    expect(won.map((t: Reply) => t.job_id)).toEqual([sweep.winner])
+    expect(await lowest(sweep.winner)).toBeLessThanOrEqual(await lowest(auto.id))
+
+    const jobs = await Promise.all(
+      sweep.trials.map((t: Reply) => ask(`/fine_tuning/jobs/${t.job_id}`)),
+    )
+    const winner = jobs.find((j: Reply) => j.id === sweep.winner)
+    const { data: models } = await ask('/models')
+    const swept = models.map((m: Reply) => m.id).filter((m: string) => m.includes(':swept:'))
+    const { fine_tuned_model } = await ask(`/fine_tuning/jobs/${auto.id}`)
+    expect(swept.toSorted()).toEqual([fine_tuned_model, winner.fine_tuned_model].toSorted())
+    expect(jobs.filter((j: Reply) => j.status === 'succeeded')).toHaveLength(2)
+    expect(jobs.filter((j: Reply) => j.status === 'cancelled')).toHaveLength(5)
+    const { data: events } = await ask(`${url}/events?limit=100`)
+    const messages = events.map((e: Reply) => e.message).reverse()
+    expect(messages.filter((m: string) => m.startsWith('Trial '))).toHaveLength(7)
+    expect(messages.filter((m: string) => m.startsWith('After '))).toHaveLength(2)
+    expect(messages.at(-1)).toContain(winner.fine_tuned_model)
+  })
+
+  test('that is cancelled ends its jobs too', async () => {
+    const data = { validation_split: 0.2 }
+    const job = { model: 'stories260k', training_file: await upload(0, 6), luthier: { data } }
+    const search = { batch_size: { values: [1, 2, 4] } }
+    const { id } = await ask('/fine_tuning/alpha/sweeps', { job, search })
+    const url = `/fine_tuning/alpha/sweeps/${id}`
+    const { trials } = await until(url, ({ trials }) => trials.length > 0)
+    expect(await ask(`${url}/cancel`, {})).toMatchObject({ status: 'cancelled' })
+    expect(await ask(`/fine_tuning/jobs/${trials[0].job_id}`)).toMatchObject({
+      status: 'cancelled',
+    })
+    expect((await ask('/fine_tuning/alpha/sweeps?limit=1')).data[0].id).toBe(id)
+    await expect(ask(`${url}/cancel`, {})).rejects.toThrow('invalid_sweep_state')
+  })
+})
