@@ -5,7 +5,7 @@ import { resolve } from 'node:path'
 import { type Compute, capabilitiesOf, DEVICES, type DeviceKind } from './engine/runtime/device.ts'
 import { type LogLevel, logLevels } from './log.ts'
 
-const precisions = ['auto', 'fp32', 'int8'] as const
+const precisions = ['auto', 'fp32', 'int8', 'int4'] as const
 const roles = ['all', 'api', 'worker'] as const
 
 export type Precision = (typeof precisions)[number]
@@ -57,6 +57,7 @@ export interface Config {
   readonly hub: Hub
   /** What one key may ask of inference in a minute. */
   readonly limits: { readonly requests_per_minute: number; readonly tokens_per_minute: number }
+  /** Of frozen weights; `int4` is for serving alone. */
   readonly precision: Precision
   readonly devices: Devices
   readonly role: Role
@@ -101,7 +102,12 @@ export const readConfig = (env: Environment): Config => {
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
   }
   const { device, count } = config.devices
-  if (config.precision !== 'auto' && !capabilitiesOf(device).precisions.includes(config.precision))
+  const { precision } = config
+  const computed =
+    precision === 'auto' ||
+    precision === 'int4' ||
+    capabilitiesOf(device).precisions.includes(precision)
+  if (!computed)
     mistakes.push(`LUTHIER_PRECISION: '${config.precision}' is not computed on ${device}`)
   if (device !== 'cpu' && count > 1)
     mistakes.push(`LUTHIER_DEVICE: one ${device} is all that a process can use, not ${count}`)

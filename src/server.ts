@@ -119,6 +119,7 @@ export const startServer = async (
         : new Serving({
             takeTurn: pool.serving.turns('serving'),
             threads,
+            precision: config.precision,
             cache: join(cache, 'weights'),
             adapterFile,
             log,
@@ -134,7 +135,8 @@ export const startServer = async (
         models,
         log,
         cache: join(cache, 'weights'),
-        precision: config.precision,
+        // Training has no four bits.
+        precision: config.precision === 'int4' ? 'auto' : config.precision,
         adapterFile,
         pool,
         compute: { device, threads },

@@ -64,7 +64,7 @@ const turn: TakeTurn = async () => ({ [Symbol.dispose]() {} })
 const threads = availableParallelism()
 const cache = join(out, 'cache')
 await mkdir(cache, { recursive: true })
-const generator = new Generator(threads)
+const generator = new Generator({ threads })
 
 async function runSeed(seed: number): Promise<SeedResult> {
   const folder = join(out!, `seed-${seed}`)

@@ -8,9 +8,8 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Example } from '../../src/engine/datasets/example.ts'
-import { createDecoderSession, Decoder } from '../../src/engine/infer/decoder.ts'
+import { Decoder } from '../../src/engine/infer/decoder.ts'
 import {
-  adapterFeeds,
   adapterFromFlat,
   cutPart,
   flatFromAdapter,
@@ -96,11 +95,12 @@ describe.skipIf(model.missing)('adapters', () => {
   async function logits(file: string, tokens: readonly number[]): Promise<Float32Array> {
     const { layout, flat } = await read(file)
     const gains = await gainsOf({ weights, layout, threads: 1 }, flat)
-    await using session = await createDecoderSession(weights, layout, 1)
-    const decoder = new Decoder(session, weights, adapterFeeds(layout, gains))
-    decoder.cache.open(tokens.length)
-    await decoder.prefill(0, tokens.slice(0, -1))
-    return (await decoder.decode(tokens.slice(-1)))[0]!
+    await using decoder = new Decoder({ mapped: weights }, 1)
+    const adapter = await decoder.lay(layout, gains)
+    const cache = decoder.newCache()
+    cache.open(tokens.length)
+    await decoder.read(cache, 0, tokens.slice(0, -1), { adapter })
+    return (await decoder.decode(cache, tokens.slice(-1), [adapter]))[0]!
   }
 
   const someTokens = async () =>

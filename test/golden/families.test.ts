@@ -6,10 +6,9 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Example } from '../../src/engine/datasets/example.ts'
-import { createDecoderSession, Decoder } from '../../src/engine/infer/decoder.ts'
+import { Decoder } from '../../src/engine/infer/decoder.ts'
 import { argmax } from '../../src/engine/infer/sampler.ts'
 import {
-  adapterFeeds,
   adapterFromFlat,
   flatFromAdapter,
   type LoraLayout,
@@ -80,12 +79,12 @@ describe.each([
     const { tokens } = golden
     const V = weights.config.vocab_size
     const want = await readFixtureTensor(`families/${name}/golden.safetensors`, 'logits')
-    await using session = await createDecoderSession(weights, undefined, 1)
-    const decoder = new Decoder(session, weights)
-    const slot = decoder.cache.open(tokens.length)
+    await using decoder = new Decoder({ mapped: weights }, 1)
+    const cache = decoder.newCache()
+    const slot = cache.open(tokens.length)
     const half = tokens.length / 2
-    const got = await decoder.score(slot, tokens.slice(0, half))
-    for (const token of tokens.slice(half)) got.push(await decoder.prefill(slot, [token]))
+    const got = await decoder.read(cache, slot, tokens.slice(0, half), { everywhere: true })
+    for (const token of tokens.slice(half)) got.push(...(await decoder.read(cache, slot, [token])))
     for (const [i, logits] of got.entries())
       expect(relativeError(logits, want.subarray(i * V, (i + 1) * V)), `token ${i}`).toBeLessThan(
         1e-4,
@@ -113,15 +112,20 @@ describe.each([
     }
   })
 
-  test('greedy decoding with the adapter, beside a sequence of another length', async () => {
-    await using session = await createDecoderSession(weights, layout, 1)
+  test('greedy decoding with the adapter, beside a longer sequence without it', async () => {
     const gains = await gainsOf({ weights, layout, threads: 1 }, adapter)
-    const decoder = new Decoder(session, weights, adapterFeeds(layout, gains))
-    const [slot, other] = [decoder.cache.open(64), decoder.cache.open(64)]
-    const tokens = [argmax(await decoder.prefill(slot, golden.prompt))]
-    await decoder.prefill(other, golden.tokens.slice(0, 21))
-    for (let i = 1; i < golden.greedy.length; i++)
-      tokens.push(argmax((await decoder.decode([tokens.at(-1)!, golden.tokens[i]!]))[0]!))
+    await using decoder = new Decoder({ mapped: weights }, 1)
+    const laid = await decoder.lay(layout, gains)
+    const cache = decoder.newCache()
+    const [slot, other] = [cache.open(64), cache.open(64)]
+    const [first] = await decoder.read(cache, slot, golden.prompt, { adapter: laid })
+    const tokens = [argmax(first!)]
+    await decoder.read(cache, other, golden.tokens.slice(0, 21))
+    for (let i = 1; i < golden.greedy.length; i++) {
+      const both = [tokens.at(-1)!, golden.tokens[i]!]
+      const [mine] = await decoder.decode(cache, both, [laid, undefined])
+      tokens.push(argmax(mine!))
+    }
     expect(tokens).toEqual(golden.greedy)
   })
 

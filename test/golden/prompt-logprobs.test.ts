@@ -24,7 +24,7 @@ describe.skipIf(model.missing)('prompt log-probabilities', () => {
     texts = (await readFixture<{ texts: Text[] }>('prompt-logprobs.json')).texts
     // 540 MB: beside the model, so that runs share it.
     await mkdir(join(dirname(model.path), 'converted'), { recursive: true })
-    generator = new Generator(2)
+    generator = new Generator({ threads: 2, precision: 'fp32' })
   })
 
   async function read(prompt: { text: string } | { tokens: number[] }) {

@@ -3,7 +3,7 @@
 import { mkdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
-import { createDecoderSession, Decoder } from '../../src/engine/infer/decoder.ts'
+import { Decoder } from '../../src/engine/infer/decoder.ts'
 import { argmax } from '../../src/engine/infer/sampler.ts'
 import { renderChat } from '../../src/engine/tokenizer/chat-template.ts'
 import { openTokenizer, type Tokenizer } from '../../src/engine/tokenizer/tokenizer.ts'
@@ -61,11 +61,11 @@ describe.skipIf(model.missing)('SmolLM2-135M-Instruct', () => {
   })
 
   test('logits at the last place and 24 greedy tokens', async () => {
-    await using session = await createDecoderSession(weights, undefined, 2)
-    const decoder = new Decoder(session, weights)
+    await using decoder = new Decoder({ mapped: weights }, 2)
+    const cache = decoder.newCache()
     for (const { tokens, top, every_97th, greedy, margins } of prompts) {
-      const slot = decoder.cache.open(tokens.length + greedy.length)
-      let logits = await decoder.prefill(slot, tokens)
+      const slot = cache.open(tokens.length + greedy.length)
+      let logits = (await decoder.read(cache, slot, tokens))[0]!
       const largest = Math.abs(top[0]![1])
       const error = (id: number, want: number) => Math.abs(logits[id]! - want) / largest
       for (const [id, want] of top) expect(error(id, want)).toBeLessThan(1e-3)
@@ -78,9 +78,9 @@ describe.skipIf(model.missing)('SmolLM2-135M-Instruct', () => {
           expect(margins[i]).toBeLessThan(1e-3 * largest)
           break
         }
-        logits = (await decoder.decode([want]))[0]!
+        logits = (await decoder.decode(cache, [want]))[0]!
       }
-      decoder.cache.close(slot)
+      cache.close(slot)
     }
   })
 })

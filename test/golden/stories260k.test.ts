@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Example } from '../../src/engine/datasets/example.ts'
-import { createDecoderSession, Decoder } from '../../src/engine/infer/decoder.ts'
+import { Decoder } from '../../src/engine/infer/decoder.ts'
 import { argmax } from '../../src/engine/infer/sampler.ts'
 import { type LoraLayout, loraLayout } from '../../src/engine/models/adapters.ts'
 import { openTokenizer } from '../../src/engine/tokenizer/tokenizer.ts'
@@ -65,14 +65,14 @@ describe.skipIf(model.missing)('stories260k', () => {
   test('greedy decoding from <s> gives the text that llama2.c pins', async () => {
     const checkpoint = await openCheckpoint(model.path)
     const tokenizer = await openTokenizer(checkpoint)
-    await using session = await createDecoderSession(weights, undefined, 1)
-    const decoder = new Decoder(session, weights)
-    const slot = decoder.cache.open(2)
-    let logits = await decoder.prefill(slot, [1])
+    await using decoder = new Decoder({ mapped: weights }, 1)
+    const cache = decoder.newCache()
+    const slot = cache.open(2)
+    let logits = (await decoder.read(cache, slot, [1]))[0]!
     const tokens: number[] = []
     for (let i = 0; i < 199; i++) {
       tokens.push(argmax(logits))
-      logits = (await decoder.decode([tokens.at(-1)!]))[0]!
+      logits = (await decoder.decode(cache, [tokens.at(-1)!]))[0]!
     }
     expect(tokens.slice(0, 19)).toEqual([
       403, 407, 261, 378, 432, 383, 286, 261, 376, 298, 315, 421, 395, 317, 426, 338, 401, 396, 267,
@@ -89,14 +89,16 @@ describe.skipIf(model.missing)('stories260k', () => {
   test.each(['short', 'long'])('logits at every place: %s text', async (name) => {
     const tokens = await readFixtureTensor('stories260k.logits.safetensors', `${name}.tokens`)
     const want = await readFixtureTensor('stories260k.logits.safetensors', `${name}.logits`)
-    await using session = await createDecoderSession(weights, undefined, 1)
-    const decoder = new Decoder(session, weights)
-    const slot = decoder.cache.open(tokens.length)
+    await using decoder = new Decoder({ mapped: weights }, 1)
+    const cache = decoder.newCache()
+    const slot = cache.open(tokens.length)
     const got: number[] = []
     // The first half as one prompt, the rest token by token through the cache.
     const half = tokens.length / 2
-    got.push(...(await decoder.prefill(slot, Array.from(tokens.subarray(0, half)))))
-    for (const token of tokens.subarray(half)) got.push(...(await decoder.prefill(slot, [token])))
+    const read = async (some: ArrayLike<number>) =>
+      got.push(...(await decoder.read(cache, slot, Array.from(some)))[0]!)
+    await read(tokens.subarray(0, half))
+    for (const token of tokens.subarray(half)) await read([token])
     expect(relativeError(got, want.subarray((half - 1) * 512))).toBeLessThan(1e-4)
   })
 

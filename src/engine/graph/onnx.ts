@@ -44,6 +44,13 @@ export function encodeOnnx(outputs: Graph, without: readonly Lowered[] = []): Ui
       names.set(leaf, source.name)
     }
   }
+  // What a node makes bears its output's name; a leaf, or a value of two names, gets an Identity for it.
+  const copies: [string, Value][] = []
+  for (const [name, v] of Object.entries(outputs)) {
+    const made = instead.get(v) ?? v
+    if (made.source.type === 'node' && !names.has(made)) names.set(made, name)
+    else copies.push([name, made])
+  }
   const nameOf = (v: Value | undefined): string => {
     if (!v) return ''
     const other = instead.get(v)
@@ -56,8 +63,7 @@ export function encodeOnnx(outputs: Graph, without: readonly Lowered[] = []): Ui
   }
 
   for (const node of nodes) graph.message(1, encodeNode(node, nameOf))
-  // An Identity gives each output its name, whatever else the value is used for.
-  for (const [name, v] of Object.entries(outputs))
+  for (const [name, v] of copies)
     graph.message(1, new Message().string(1, nameOf(v)).string(2, name).string(4, 'Identity'))
   graph.string(2, PRODUCER)
   for (const leaf of leaves) {

@@ -1,10 +1,10 @@
-// Who is in the next step: groups by target, one prompt at a time, then up to `width` together.
+// Who is in the next step: groups by base model, one piece of one prompt at a time, then up to `width` sequences together.
 // Pure bookkeeping: knows sequences by identity only; no tokens, no sessions.
 
 export interface Batcher<S> {
-  /** Sequences of one target that are decoded together at most. */
+  /** Sequences of one base model that are decoded together at most. */
   readonly width: number
-  /** Targets that have work, the one whose turn is next first. */
+  /** Base models that have work, the one whose turn is next first. */
   readonly groups: Group<S>[]
 }
 
@@ -12,24 +12,26 @@ interface Group<S> {
   readonly target: string
   /** By owner, the one whose turn it is first; none is empty. */
   waiting: { readonly owner: unknown; sequences: S[] }[]
+  /** Whose prompt is read, piece by piece, until `begin` says that it is. */
+  reading: S | undefined
   active: S[]
-  /** A prompt was admitted last: those that decode go first now. */
+  /** A piece of a prompt was read last: those that decode go first now. */
   admitted: boolean
 }
 
-/** What to compute next: the prompt of one sequence, or one token more for several of one target. */
+/** What to compute next: the next piece of one prompt, or one token more for several sequences of one base. */
 export type Step<S> =
-  | { type: 'prefill'; target: string; sequence: S }
+  | { type: 'prefill'; target: string; sequence: S; alone: boolean }
   | { type: 'decode'; target: string; sequences: S[] }
 
 /** A batcher without work. */
-export const createBatcher = <S>({ width = 8 } = {}): Batcher<S> => ({ width, groups: [] })
+export const createBatcher = <S>({ width = 16 } = {}): Batcher<S> => ({ width, groups: [] })
 
 /** Queues a sequence behind the others of its owner, a request; owners take turns. */
 export function add<S>(batcher: Batcher<S>, target: string, sequence: S, owner: unknown): void {
   let group = batcher.groups.find((group) => group.target === target)
   if (!group) {
-    group = { target, waiting: [], active: [], admitted: false }
+    group = { target, waiting: [], reading: undefined, active: [], admitted: false }
     batcher.groups.push(group)
   }
   const queue = group.waiting.find((queue) => queue.owner === owner)
@@ -44,17 +46,19 @@ export function remove<S>(batcher: Batcher<S>, sequence: S): boolean {
     const queue = group.waiting.find(({ sequences }) => sequences.includes(sequence))
     if (queue) queue.sequences = others(queue.sequences)
     else if (group.active.includes(sequence)) group.active = others(group.active)
+    else if (group.reading === sequence) group.reading = undefined
     else continue
     group.waiting = group.waiting.filter(({ sequences }) => sequences.length > 0)
-    if (group.waiting.length + group.active.length === 0) batcher.groups.splice(i, 1)
+    if (group.waiting.length + group.active.length === 0 && group.reading === undefined)
+      batcher.groups.splice(i, 1)
     return true
   }
   return false
 }
 
 /**
- * The next step, or none. Targets take turns; within a target prompts and decoding take turns, and so do
- * owners, so that neither a long queue nor a long answer nor many choices hold up the others. A sequence in a `prefill` is active from then on.
+ * The next step, or none. Base models take turns; within one, pieces of prompts and decoding take turns, and so do
+ * owners, so that neither a long prompt nor a long answer nor many choices hold up the others.
  */
 export function nextStep<S>(batcher: Batcher<S>): Step<S> | undefined {
   const group = batcher.groups.shift()
@@ -62,11 +66,18 @@ export function nextStep<S>(batcher: Batcher<S>): Step<S> | undefined {
   batcher.groups.push(group)
   const { target, waiting, active } = group
   const admit = active.length < batcher.width && !(group.admitted && active.length > 0)
-  const sequence = admit ? take(waiting) : undefined
-  group.admitted = sequence !== undefined
-  if (sequence === undefined) return { type: 'decode', target, sequences: [...active] }
-  active.push(sequence)
-  return { type: 'prefill', target, sequence }
+  if (admit) group.reading ??= take(waiting)
+  group.admitted = admit && group.reading !== undefined
+  if (!group.admitted) return { type: 'decode', target, sequences: [...active] }
+  return { type: 'prefill', target, sequence: group.reading!, alone: active.length === 0 }
+}
+
+/** The prompt was read to its end: the sequence is decoded from now on. */
+export function begin<S>(batcher: Batcher<S>, sequence: S): void {
+  const group = batcher.groups.find(({ reading }) => reading === sequence)
+  if (!group) throw new Error('A sequence begins that was not being read.')
+  group.reading = undefined
+  group.active.push(sequence)
 }
 
 function take<S>(waiting: Group<S>['waiting']): S | undefined {

@@ -1,53 +1,74 @@
-// The decoding graph: new tokens and a KV cache in, logits of chosen places and the cache out.
+// The decoding graph: new tokens and a KV cache in, logits of chosen places and the new tokens' keys and values out.
 
 import { input, type Value } from '../graph/graph.ts'
 import { encodeOnnx } from '../graph/onnx.ts'
 import * as op from '../graph/ops/ops.ts'
-import { adapterInputs, type LoraLayout } from '../models/adapters.ts'
+import { type CachedRows, cachedAttention } from '../models/cached-attention.ts'
 import { architectureOf } from '../models/index.ts'
-import { cachedAttention } from '../models/layers.ts'
+import { productsIn, type ServedWeights } from '../models/serving.ts'
 import { weightsOf } from '../models/weights.ts'
-import type { MappedWeights } from '../weights/checkpoint.ts'
+import { type StackedBlock, stackedLoras } from './lora-stack.ts'
+
+/** What a session adds to the base: nothing, adapters, or adapters of which some are DoRA's. */
+export type Adapting = 'none' | 'lora' | 'dora'
+
+export interface DecodeGraph {
+  readonly onnx: Uint8Array
+  /** What the adapters lie on; empty without them. */
+  readonly blocks: readonly StackedBlock[]
+}
 
 /**
- * Inputs: `tokens` and `positions` [B, S] int64; `last_index` [B] int32, each sequence's tokens after this run less one; `total` int32,
- * the longest of them; `index` [R] int64, places in 0 … B·S−1 whose logits are wanted; `past.<i>.key` and `.value`
- * [B, G, C, K]; the parts of an adapter where there is a layout. Outputs: `logits` [R, V], `present.<i>.key` and `.value`.
+ * Inputs: `tokens` and `positions` [B, S] int64; `index` [R] int64, places in 0 … B·S−1 whose logits are wanted;
+ * `capacity` [1] int64, C; `mask` and `mask.<window>` [B, 1, 1, S, C + S]; `past.<i>.key` [B, G, 1, K, C] and
+ * `.value` [B, G, 1, C, K]; what the adapters' stack feeds. Outputs: `logits` [R, V], `fresh.<i>.key` and `.value` [B, S, G·K].
  */
-export function buildDecode(mapped: MappedWeights, layout: LoraLayout | undefined): Uint8Array {
-  const { config } = mapped
+export function buildDecode(served: ServedWeights, adapting: Adapting): DecodeGraph {
+  const { config } = served.mapped
+  const { num_key_value_heads: G, head_dim: K } = config
   const architecture = architectureOf(config)
   const tokens = input('tokens', 'int64', ['B', 'S'])
-  const positions = input('positions', 'int64', ['B', 'S'])
-  const lastIndex = input('last_index', 'int32', ['B'])
-  const total = input('total', 'int32', [])
   const index = input('index', 'int64', ['R'])
-  const past = (name: 'key' | 'value') => (layer: number) =>
-    input(`past.${layer}.${name}`, 'float32', [
-      'B',
-      config.num_key_value_heads,
-      'C',
-      config.head_dim,
-    ])
-  const pastKey = past('key')
-  const pastValue = past('value')
-
-  const model = weightsOf(mapped, layout && { loras: adapterInputs(layout) })
-  const { attend, present } = cachedAttention(config, {
-    tokens,
-    positions,
-    lastIndex,
-    total,
-    past: (layer) => ({ key: pastKey(layer), value: pastValue(layer) }),
-  })
-  const flat = { ids: op.reshape(tokens, ['N']), positions: op.reshape(positions, ['N']) }
-  const hidden = architecture.hidden(flat, model, config, attend)
-  const logits = op.linear(op.gather(hidden, index), architecture.head(model, config).get('weight'))
-
-  const outputs: Record<string, Value> = { logits }
-  for (const [i, { key, value }] of present.entries()) {
-    outputs[`present.${i}.key`] = key
-    outputs[`present.${i}.value`] = value
+  const cached: CachedRows = {
+    positions: input('positions', 'int64', ['B', 'S']),
+    capacity: input('capacity', 'int64', [1]),
+    past: (layer) => ({
+      key: input(`past.${layer}.key`, 'float32', ['B', G, 1, K, 'C']),
+      value: input(`past.${layer}.value`, 'float32', ['B', G, 1, 'C', K]),
+    }),
+    mask: once((window: number | undefined) =>
+      input(maskName(window), 'float32', ['B', 1, 1, 'S', 'C+S']),
+    ),
   }
-  return encodeOnnx(outputs)
+  const stack = adapting === 'none' ? undefined : stackedLoras(adapting === 'dora')
+  const products = productsIn(served)
+  const adapt = stack?.adapt ?? ((_, { y }) => y)
+  const model = weightsOf(served.mapped, { products, adapt })
+  const { attend, fresh } = cachedAttention(config, cached)
+  const flat = {
+    ids: op.reshape(tokens, ['N']),
+    positions: op.reshape(cached.positions, ['N']),
+  }
+  const hidden = op.gather(architecture.hidden(flat, model, config, attend), index)
+  const [head] = products(hidden, [architecture.head(model, config)])
+
+  const outputs: Record<string, Value> = { logits: head!.y }
+  for (const [i, { key, value }] of fresh.entries()) {
+    outputs[`fresh.${i}.key`] = key
+    outputs[`fresh.${i}.value`] = value
+  }
+  return { onnx: encodeOnnx(outputs), blocks: stack?.blocks ?? [] }
+}
+
+/** Layers of one window share a mask. */
+export const maskName = (window: number | undefined): string =>
+  window === undefined ? 'mask' : `mask.${window}`
+
+function once<K, V>(make: (key: K) => V): (key: K) => V {
+  const made = new Map<K, V>()
+  return (key) => {
+    const known = made.get(key) ?? make(key)
+    made.set(key, known)
+    return known
+  }
 }

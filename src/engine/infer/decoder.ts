@@ -1,103 +1,230 @@
-// Token ids in, logits out: the decoding session of one base model and one kind of adapter, and its cache.
+// Token ids in, logits out: one base model, its sessions, and rows that each have an adapter of their own or none.
 
 import type { LoraLayout } from '../models/adapters.ts'
+import { scaleOf } from '../models/adapters.ts'
+import type { ServedWeights } from '../models/serving.ts'
 import { createSession, type Session } from '../runtime/session.ts'
-import { type HostTensor, int32, int64 } from '../tensor.ts'
-import type { MappedWeights } from '../weights/checkpoint.ts'
-import { buildDecode } from './decode-graph.ts'
+import { float32, type HostTensor, int64 } from '../tensor.ts'
+import { type Adapting, buildDecode, maskName } from './decode-graph.ts'
 import { KvCache } from './kv-cache.ts'
+import { LoraStack, type ResidentAdapter, type StackedBlock } from './lora-stack.ts'
 
-/** A session; adapters of one layout share it. */
-export const createDecoderSession = (
-  mapped: MappedWeights,
-  layout: LoraLayout | undefined,
-  threads: number,
-): Promise<Session> => createSession(buildDecode(mapped, layout), { threads })
+interface Opened {
+  readonly session: Session
+  readonly blocks: readonly StackedBlock[]
+}
 
-/** The sequences of one target (a base model with one adapter, or none) that are being decoded. */
-export class Decoder {
-  readonly #session: Session
-  readonly #adapter: Readonly<Record<string, HostTensor>>
-  readonly #vocabulary: number
-  readonly #layers: number
+/** Some tokens to append to slots of a cache, one list a slot and all of one length. */
+export interface Appended {
   readonly cache: KvCache
+  readonly from: number
+  readonly rows: readonly (readonly number[])[]
+  /** Of each row. */
+  readonly adapters: readonly (ResidentAdapter | undefined)[]
+}
 
-  /** `adapter` is what adapterFeeds() gives, empty for the bare model. */
-  constructor(session: Session, mapped: MappedWeights, adapter: Record<string, HostTensor> = {}) {
-    const { config } = mapped
-    this.#session = session
-    this.#adapter = adapter
-    this.#vocabulary = config.vocab_size
-    this.#layers = config.num_hidden_layers
-    this.cache = new KvCache({
+/** A base model that decodes; its sessions are made when they are first needed. */
+export class Decoder implements AsyncDisposable {
+  readonly served: ServedWeights
+  readonly #threads: number
+  readonly #sessions = new Map<Adapting, Promise<Opened>>()
+  #stack: LoraStack | undefined
+
+  constructor(served: ServedWeights, threads: number) {
+    this.served = served
+    this.#threads = threads
+  }
+
+  /** An empty cache for sequences of this model. */
+  newCache(): KvCache {
+    const { config } = this.served.mapped
+    return new KvCache({
       layers: config.num_hidden_layers,
       heads: config.num_key_value_heads,
       headDim: config.head_dim,
     })
   }
 
-  /** Appends tokens to one slot and returns the logits [V] after the last of them. */
-  async prefill(slot: number, tokens: readonly number[]): Promise<Float32Array> {
-    const length = this.cache.length(slot) + tokens.length
-    this.cache.reserve(length)
-    const [logits] = await this.#run(slot, [tokens])
-    return logits!
+  /** Opens what rows without an adapter need, or rows with one. */
+  async open(adapting: Adapting = 'none'): Promise<void> {
+    await this.#session(adapting)
   }
 
-  /** Appends tokens to one slot and returns the logits [V] after each of them: many megabytes for a long piece. */
-  async score(slot: number, tokens: readonly number[]): Promise<Float32Array[]> {
-    this.cache.reserve(this.cache.length(slot) + tokens.length)
-    return this.#run(slot, [tokens], { everywhere: true })
+  /** An adapter laid out for this model; `flat` is its vector with gains where DoRA has magnitudes. */
+  async lay(layout: LoraLayout, flat: Float32Array): Promise<ResidentAdapter> {
+    const { blocks } = await this.#session(layout.config.use_dora ? 'dora' : 'lora')
+    return layAdapter(blocks, layout, flat)
+  }
+
+  /** Appends tokens to one slot and returns the logits [V] after the last of them, or after each. */
+  async read(
+    cache: KvCache,
+    slot: number,
+    tokens: readonly number[],
+    {
+      adapter,
+      everywhere = false,
+    }: { adapter?: ResidentAdapter | undefined; everywhere?: boolean } = {},
+  ): Promise<Float32Array[]> {
+    cache.reserve(cache.length(slot) + tokens.length)
+    const places = everywhere ? tokens.map((_, i) => i) : [tokens.length - 1]
+    return this.run({ cache, from: slot, rows: [tokens], adapters: [adapter] }, places)
   }
 
   /** Appends one token to each of the slots 0 … n−1 and returns each one's logits [V]. */
-  async decode(tokens: readonly number[]): Promise<Float32Array[]> {
-    const longest = Math.max(...tokens.map((_, slot) => this.cache.length(slot)))
-    this.cache.reserve(longest + 1)
-    return this.#run(
-      0,
-      tokens.map((t) => [t]),
+  async decode(
+    cache: KvCache,
+    tokens: readonly number[],
+    adapters: readonly (ResidentAdapter | undefined)[] = tokens.map(() => undefined),
+  ): Promise<Float32Array[]> {
+    const longest = Math.max(...tokens.map((_, slot) => cache.length(slot)))
+    cache.reserve(longest + 1)
+    const rows = tokens.map((token) => [token])
+    return this.run(
+      { cache, from: 0, rows, adapters },
+      tokens.map((_, i) => i),
     )
   }
 
-  async #run(
-    from: number,
-    rows: readonly (readonly number[])[],
-    { everywhere = false } = {},
+  /** Appends and returns the logits of these places: row b's token s has the place b·S + s. */
+  async run(
+    { cache, from, rows, adapters }: Appended,
+    places: readonly number[],
   ): Promise<Float32Array[]> {
-    const B = rows.length
-    const S = rows[0]!.length
-    const places = everywhere ? B * S : B
-    const lengths = rows.map((_, b) => this.cache.length(from + b) + S)
+    const { config } = this.served.mapped
+    const [B, S] = [rows.length, rows[0]!.length]
+    const past = rows.map((_, b) => cache.length(from + b))
+    const C = cache.capacity
+    const { feeds: stacked, adapting, opened } = await this.#adapted(adapters, S)
     const feeds: Record<string, HostTensor> = {
-      ...this.#adapter,
+      ...stacked,
       tokens: int64([B, S], rows.flat()),
       positions: int64(
         [B, S],
-        lengths.flatMap((n) => Array.from({ length: S }, (_, i) => n - S + i)),
+        past.flatMap((n) => Array.from({ length: S }, (_, i) => n + i)),
       ),
-      last_index: int32(
-        [B],
-        lengths.map((n) => n - 1),
-      ),
-      total: int32([], [Math.max(...lengths)]),
-      index: int64(
-        [places],
-        Array.from({ length: places }, (_, i) => (everywhere ? i : i * S + S - 1)),
-      ),
+      index: int64([places.length], places),
+      capacity: int64([1], [C]),
     }
-    const into: Record<string, HostTensor> = {}
-    for (let layer = 0; layer < this.#layers; layer++) {
-      const { key, value } = this.cache.view(layer, from, B)
+    for (const window of new Set(config.sliding_windows ?? [null]))
+      feeds[maskName(window ?? undefined)] = maskOf(past, { S, C, window: window ?? undefined })
+    for (let layer = 0; layer < config.num_hidden_layers; layer++) {
+      const { key, value } = cache.view(layer, from, B)
       feeds[`past.${layer}.key`] = key
       feeds[`past.${layer}.value`] = value
-      into[`present.${layer}.key`] = key
-      into[`present.${layer}.value`] = value
     }
-    const { logits } = await this.#session.run(feeds, into)
-    for (const [b, length] of lengths.entries()) this.cache.setLength(from + b, length)
-    const all = logits!.data as Float32Array
-    const V = this.#vocabulary
-    return Array.from({ length: places }, (_, i) => all.subarray(i * V, (i + 1) * V))
+    const results = await opened.session.run(feeds)
+    cache.append(
+      from,
+      [B, S],
+      Array.from({ length: config.num_hidden_layers }, (_, layer) => ({
+        key: results[`fresh.${layer}.key`]!.data as Float32Array,
+        value: results[`fresh.${layer}.value`]!.data as Float32Array,
+      })),
+    )
+    const all = results.logits!.data as Float32Array
+    const V = config.vocab_size
+    adapting satisfies Adapting
+    return places.map((_, i) => all.subarray(i * V, (i + 1) * V))
+  }
+
+  /** Forgets the adapters that were laid side by side. */
+  rest(): void {
+    this.#stack?.clear()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const opening of this.#sessions.values()) {
+      const opened = await opening.catch(() => undefined)
+      await opened?.session[Symbol.asyncDispose]()
+    }
+    this.#sessions.clear()
+  }
+
+  /** The session for these adapters, and what it is fed of them, each row S times. */
+  async #adapted(adapters: readonly (ResidentAdapter | undefined)[], S: number) {
+    if (adapters.every((adapter) => !adapter))
+      return { feeds: {}, adapting: 'none' as const, opened: await this.#session('none') }
+    const gained = adapters.some((adapter) => adapter?.gains)
+    const adapting: Adapting = gained ? 'dora' : 'lora'
+    const opened = await this.#session(adapting)
+    this.#stack ??= new LoraStack(opened.blocks)
+    const each = adapters.flatMap((adapter) => new Array<typeof adapter>(S).fill(adapter))
+    return { feeds: this.#stack.feed(each).feeds, adapting, opened }
+  }
+
+  #session(adapting: Adapting): Promise<Opened> {
+    const known = this.#sessions.get(adapting)
+    if (known) return known
+    const opening = (async () => {
+      const { onnx, blocks } = buildDecode(this.served, adapting)
+      const prepack = this.served.int4 !== undefined
+      return { session: await createSession(onnx, { threads: this.#threads, prepack }), blocks }
+    })()
+    this.#sessions.set(adapting, opening)
+    opening.catch(() => this.#sessions.delete(adapting))
+    return opening
+  }
+}
+
+/** 0 where a token may look, −∞ where not: its sequence's past, then itself and what came before it in this run. */
+function maskOf(
+  past: readonly number[],
+  {
+    S,
+    C,
+    window = Number.POSITIVE_INFINITY,
+  }: { S: number; C: number; window?: number | undefined },
+): HostTensor {
+  const width = C + S
+  const mask = new Float32Array(past.length * S * width)
+  const never = Number.NEGATIVE_INFINITY
+  for (const [b, n] of past.entries())
+    for (let s = 0; s < S; s++) {
+      const row = (b * S + s) * width
+      mask.fill(never, row + n, row + C)
+      mask.fill(never, row + C + s + 1, row + width)
+      const first = n + s + 1 - window // the first token that is near enough
+      if (first > 0) mask.fill(never, row, row + Math.min(first, n))
+      if (first > n) mask.fill(never, row + C, row + C + first - n)
+    }
+  return float32([past.length, 1, 1, S, width], mask)
+}
+
+function layAdapter(
+  blocks: readonly StackedBlock[],
+  { config, modules }: LoraLayout,
+  flat: Float32Array,
+): ResidentAdapter {
+  const { rank } = config
+  const scale = scaleOf(config)
+  const byName = new Map(modules.map((module) => [module.name, module]))
+  let bytes = 0
+  const laid = blocks.map(({ members, widths, inner }) => {
+    const width = widths.reduce((a, b) => a + b, 0)
+    const a = new Float32Array(members.length * rank * inner)
+    const b = new Float32Array(members.length * rank * width)
+    const gain = new Float32Array(width).fill(1)
+    let left = 0
+    for (const [i, name] of members.entries()) {
+      const module = byName.get(name)
+      if (module) {
+        a.set(flat.subarray(module.a, module.a + rank * inner), i * rank * inner)
+        for (let r = 0; r < rank; r++)
+          for (let o = 0; o < module.out; o++)
+            b[(i * rank + r) * width + left + o] = scale * flat[module.b + o * rank + r]!
+        if (module.magnitude !== undefined)
+          gain.set(flat.subarray(module.magnitude, module.magnitude + module.out), left)
+      }
+      left += widths[i]!
+    }
+    bytes += 4 * (a.length + b.length + (config.use_dora ? width : 0))
+    return { a, b, gain }
+  })
+  return {
+    rank,
+    blocks: laid,
+    gains: config.use_dora ? laid.map(({ gain }) => gain) : undefined,
+    bytes,
   }
 }

@@ -1,13 +1,16 @@
 // Requests in, text out: keeps models resident, turns prompts into sequences, decodes them together.
 // One step at a time, each in its own turn on the device.
 
+import { totalmem } from 'node:os'
 import type { HandlerContext, TakeTurn } from '../runtime/thread.ts'
-import { add, type Batcher, createBatcher, nextStep, remove, type Step } from './batcher.ts'
+import { add, type Batcher, begin, createBatcher, nextStep, remove, type Step } from './batcher.ts'
 import { describeToken, type EchoedPrompt, echoOf } from './describe.ts'
+import type { KvCache } from './kv-cache.ts'
+import { PrefixCache } from './prefix-cache.ts'
 import { checkBias, newTokens, promptTokens } from './prompt.ts'
 import type { DecodeRequest, GenerateRequest, InferEvent, ListedToken } from './request.ts'
-import { Residents, type ResidentTarget } from './residents.ts'
-import { penalise, sample } from './sampler.ts'
+import { Residents, type ResidentsOptions, type ResidentTarget } from './residents.ts'
+import { only, penalise, sample } from './sampler.ts'
 import {
   accept,
   createSequence,
@@ -17,8 +20,12 @@ import {
   takeListed,
 } from './sequence.ts'
 
-/** Longer prompts are read in pieces, so that no turn on the device gets long. */
-const PREFILL_TOKENS = 512
+/** Longer prompts are read in pieces, so that no turn on the device gets long; shorter ones while others decode. */
+const PIECE_TOKENS = 128
+const PIECE_TOKENS_ALONE = 256
+
+/** What beginnings of prompts may take: a sixteenth of the machine. */
+const PREFIX_BYTES = totalmem() / 16
 
 /** Shorter pieces where the logits of every place are wanted: 128 rows of 49,152 are 25 MB. */
 const SCORED_TOKENS = 128
@@ -28,6 +35,10 @@ interface Running {
   readonly sequence: Sequence
   readonly target: ResidentTarget
   slot: number | undefined
+  /** While its prompt is read: a cache of its own, which becomes its slot at the end. */
+  reading: { readonly cache: KvCache; read: number } | undefined
+  /** What a grammar or the like allows next; its owner changes it. */
+  readonly constraint: Constraint | undefined
   /** What the choices of one request have in common. */
   readonly shared: SharedPrompt
   /** The prompt has no text, so that the first token begins one. */
@@ -40,6 +51,12 @@ interface Running {
   readonly emit: (event: InferEvent | { error: unknown }) => void
 }
 
+/** Which tokens may come next, as bits over the vocabulary; told of each token that came. */
+export interface Constraint {
+  mask(): Int32Array
+  accept(token: number): void
+}
+
 /** The prompt of several choices: computed for the first, copied for those that come while it is still there. */
 interface SharedPrompt {
   readonly choices: Running[]
@@ -47,8 +64,14 @@ interface SharedPrompt {
   logits: Float32Array | undefined
   /** How many alternatives each token is told with; absent: no log-probabilities. */
   readonly top: number | undefined
+  /** Prompt tokens that were not computed anew. */
+  cached: number
   /** Told before the first token; its log-probabilities come with the first choice's prefill. */
   echo: EchoedPrompt | undefined
+}
+
+export interface GeneratorOptions extends ResidentsOptions {
+  readonly prefixBytes?: number
 }
 
 /** The inference thread's life: `handle` answers requests, as many at once as come. */
@@ -59,8 +82,11 @@ export class Generator {
   #stepping = false
   readonly #left: Running[] = []
 
-  constructor(threads: number) {
-    this.#residents = new Residents(threads)
+  readonly #prefixes: PrefixCache
+
+  constructor({ prefixBytes = PREFIX_BYTES, ...options }: GeneratorOptions) {
+    this.#residents = new Residents(options)
+    this.#prefixes = new PrefixCache(prefixBytes)
   }
 
   async *handle(
@@ -74,6 +100,7 @@ export class Generator {
         yield { type: 'ready' }
         break
       case 'unload':
+        this.#prefixes.clear()
         await this.#residents.clear()
         yield { type: 'ready' }
         break
@@ -110,6 +137,7 @@ export class Generator {
       choices: [],
       logits: undefined,
       top,
+      cached: 0,
       echo: echo ? echoOf(request.prompt, prompt, target.tokenizer) : undefined,
     }
     const scored = shared.echo !== undefined && top !== undefined
@@ -124,6 +152,8 @@ export class Generator {
       }),
       target,
       slot: undefined,
+      reading: undefined,
+      constraint: undefined,
       shared,
       bare: prompt.every((id) => target.tokenizer.isSpecial(id)),
       logprob: 0,
@@ -135,9 +165,9 @@ export class Generator {
     try {
       if (shared.echo && !scored) tellEcho(shared)
       for (const r of running) {
-        if (!r.sequence.finish_reason) add(this.#batcher, target.key, r, shared)
+        if (!r.sequence.finish_reason) add(this.#batcher, target.batch.key, r, shared)
         else if (!scored) emit(finishOf(r))
-        else if (r === running[0]) add(this.#batcher, target.key, r, shared) // it ends them all
+        else if (r === running[0]) add(this.#batcher, target.batch.key, r, shared) // it ends them all
       }
       void this.#pump()
       let open = running.length
@@ -175,7 +205,7 @@ export class Generator {
 
   async #step(step: Step<Running>): Promise<void> {
     try {
-      if (step.type === 'prefill') await this.#prefill(step.sequence)
+      if (step.type === 'prefill') await this.#prefill(step)
       else await this.#decode(step.sequences)
     } catch (error) {
       for (const r of step.type === 'prefill' ? [step.sequence] : step.sequences) {
@@ -185,56 +215,87 @@ export class Generator {
     }
   }
 
-  async #prefill(r: Running): Promise<void> {
-    const { decoder, slots } = r.target
-    const { shared } = r
+  /** Reads one piece more of a prompt; the last one begins the answer. */
+  async #prefill({ sequence: r, alone }: { sequence: Running; alone: boolean }): Promise<void> {
     const { prompt } = r.sequence
-    r.slot = decoder.cache.open(prompt.length + 1)
-    slots[r.slot] = r
-    const { choices, logits } = shared
-    const twin = choices.find((other) => other !== r && !other.gone && other.sequence.tokens.length)
-    if (twin?.slot !== undefined && logits) {
-      decoder.cache.copy(twin.slot, r.slot, prompt.length)
-      this.#accept(r, logits)
-      return
-    }
-    if (shared.echo && shared.top !== undefined) return this.#score(r)
-    for (let read = 0; read < prompt.length && !r.gone; read += PREFILL_TOKENS) {
-      const piece = prompt.slice(read, read + PREFILL_TOKENS)
-      using _turn = await this.#turn!()
-      const logits = await decoder.prefill(r.slot, piece)
-      if (read + piece.length === prompt.length) this.#begin(r, logits)
-    }
+    const { batch, adapter } = r.target
+    if (this.#copyTwin(r)) return
+    r.reading ??= this.#startReading(r)
+    const { cache } = r.reading
+    const scored = isScored(r.shared)
+    const most = scored ? SCORED_TOKENS : alone ? PIECE_TOKENS_ALONE : PIECE_TOKENS
+    const piece = prompt.slice(r.reading.read, r.reading.read + most)
+    using _turn = await this.#turn!()
+    const rows = await batch.decoder.read(cache, 0, piece, { adapter, everywhere: scored })
+    if (scored) this.#tellScores(r, rows)
+    r.reading.read += piece.length
+    if (r.gone || r.reading.read < prompt.length) return
+    this.#keepPrefix(r, cache, 0, prompt)
+    if (scored && r.sequence.finish_reason)
+      for (const choice of r.shared.choices) this.#finish(choice)
+    else this.#begin(r, cache, rows.at(-1)!.slice()) // the other rows need not stay
   }
 
-  /** Reads a prompt whose log-probabilities are wanted, and tells them. */
-  async #score(r: Running): Promise<void> {
-    const { decoder, tokenizer } = r.target
-    const { shared } = r
-    const { prompt } = r.sequence
-    for (let read = 0; read < prompt.length && !r.gone; read += SCORED_TOKENS) {
-      const piece = prompt.slice(read, read + SCORED_TOKENS)
-      using _turn = await this.#turn!()
-      const rows = await decoder.score(r.slot!, piece)
-      shared.echo?.score(read + 1, rows, { top: shared.top ?? 0, tokenizer })
-      if (read + piece.length < prompt.length) continue
-      if (shared.echo) tellEcho(shared)
-      if (r.sequence.finish_reason) for (const choice of shared.choices) this.#finish(choice)
-      else this.#begin(r, rows.at(-1)!.slice()) // the other rows need not stay
-    }
+  /** Another choice's prompt is ours; whether there was one. */
+  #copyTwin(r: Running): boolean {
+    const { choices, logits } = r.shared
+    const twin = choices.find((other) => other !== r && !other.gone && other.sequence.tokens.length)
+    if (twin?.slot === undefined || !logits) return false
+    const { cache } = r.target.batch
+    this.#enter(r)
+    cache.copy(cache, twin.slot, r.slot!, r.sequence.prompt.length)
+    this.#accept(r, logits)
+    return true
+  }
+
+  #startReading({ target, sequence, shared }: Running): NonNullable<Running['reading']> {
+    const { prompt } = sequence
+    const cache = target.batch.decoder.newCache()
+    cache.open(prompt.length + 1)
+    // A prompt whose probabilities are told has to be computed wherever it is.
+    const known = isScored(shared) ? [] : this.#prefixes.find(target.key, prompt, prompt.length - 1)
+    for (const piece of known) cache.put(0, piece)
+    shared.cached = cache.length(0)
+    return { cache, read: cache.length(0) }
+  }
+
+  #tellScores({ shared, reading, sequence, target }: Running, rows: readonly Float32Array[]): void {
+    const { tokenizer } = target
+    const { read } = reading!
+    shared.echo?.score(read + 1, rows, { top: shared.top ?? 0, tokenizer })
+    if (shared.echo && read + rows.length === sequence.prompt.length) tellEcho(shared)
+  }
+
+  /** From here on it lies among those that are decoded. */
+  #enter(r: Running): void {
+    const { cache, slots } = r.target.batch
+    r.slot = cache.open(r.sequence.prompt.length + 1)
+    slots[r.slot] = r
+    begin(this.#batcher, r)
   }
 
   /** The prompt was read. */
-  #begin(r: Running, logits: Float32Array): void {
+  #begin(r: Running, cache: KvCache, logits: Float32Array): void {
+    this.#enter(r)
+    r.target.batch.cache.copy(cache, 0, r.slot!)
+    r.reading = undefined
     if (r.shared.choices.length > 1) r.shared.logits = logits
     this.#accept(r, logits)
   }
 
+  #keepPrefix(r: Running, cache: KvCache, slot: number, tokens: readonly number[]): void {
+    this.#prefixes.keep(r.target.key, tokens, (from, count) => cache.piece(slot, from, count))
+  }
+
   async #decode(sequences: readonly Running[]): Promise<void> {
-    const { decoder, slots } = sequences[0]!.target
-    const rows = slots.slice(0, decoder.cache.count) as Running[]
+    const { decoder, cache, slots } = sequences[0]!.target.batch
+    const rows = slots.slice(0, cache.count) as Running[]
     using _turn = await this.#turn!()
-    const logits = await decoder.decode(rows.map((r) => r.sequence.tokens.at(-1)!))
+    const logits = await decoder.decode(
+      cache,
+      rows.map((r) => r.sequence.tokens.at(-1)!),
+      rows.map((r) => r.target.adapter),
+    )
     for (const [i, r] of rows.entries()) if (!r.gone) this.#accept(r, logits[i]!)
   }
 
@@ -242,12 +303,10 @@ export class Generator {
     const { sequence, shared } = r
     const { tokenizer } = r.target
     const { index, sampling } = sequence
-    const { token } = sample(
-      penalise(logits, sampling, sequence),
-      sampling,
-      index,
-      position(sequence),
-    )
+    const shaped = penalise(logits, sampling, sequence)
+    const allowed = r.constraint ? only(shaped, r.constraint.mask()) : shaped
+    const { token } = sample(allowed, sampling, index, position(sequence))
+    r.constraint?.accept(token)
     const first = r.bare && sequence.tokens.every((id) => tokenizer.isSpecial(id))
     const described =
       shared.top === undefined
@@ -279,18 +338,25 @@ export class Generator {
   }
 
   #free(r: Running): void {
+    r.reading = undefined
     if (r.slot === undefined) return
-    const { slots, decoder } = r.target
-    const moved = decoder.cache.close(r.slot)
+    const { slots, cache } = r.target.batch
+    const { prompt, tokens } = r.sequence
+    // A conversation goes on from here: its next prompt begins with this answer.
+    this.#keepPrefix(r, cache, r.slot, [...prompt, ...tokens].slice(0, cache.length(r.slot)))
+    const moved = cache.close(r.slot)
     if (moved !== undefined) {
       const other = slots[moved] as Running
       other.slot = r.slot
       slots[r.slot] = other
     }
-    slots.length = decoder.cache.count
+    slots.length = cache.count
     r.slot = undefined
   }
 }
+
+/** The prompt's own log-probabilities are wanted. */
+const isScored = ({ echo, top }: SharedPrompt): boolean => echo !== undefined && top !== undefined
 
 /** Gives every choice the prompt, once; before any of them has a token. */
 function tellEcho(shared: SharedPrompt): void {
@@ -312,6 +378,7 @@ function finishOf({ sequence, shared, logprob, end_token }: Running): InferEvent
     index,
     finish_reason: finish_reason!,
     completion_tokens: tokens.length,
+    ...(index === 0 && { cached_tokens: shared.cached }),
     ...(shared.top !== undefined && tokens.length > 0 && { mean_logprob: logprob / tokens.length }),
     ...(end_token && { end_token }),
   }

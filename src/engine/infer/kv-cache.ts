@@ -10,12 +10,20 @@ export interface KvCacheShape {
   readonly headDim: number
 }
 
-/** Slots are allocated in powers of two from here: attention costs time by what is allocated. */
-const SMALLEST = 128
+/** Slots grow by so many tokens, or by a quarter: attention costs time by what is allocated. */
+const STEP = 64
+
+/** Keys and values of some tokens in a row, of each layer: keys [G, K, T], values [G, T, K], end to end. */
+export interface KvPiece {
+  readonly tokens: number
+  readonly keys: Float32Array
+  readonly values: Float32Array
+}
 
 /** A cache of `slots` × `capacity` tokens that grows as it must. Slots in use are 0 … count−1. */
 export class KvCache {
   readonly #shape: KvCacheShape
+  /** Keys [slots, G, K, C], so that a query meets them row by row; values [slots, G, C, K]. */
   #keys: Float32Array[] = []
   #values: Float32Array[] = []
   #slots = 0
@@ -29,6 +37,16 @@ export class KvCache {
   /** Slots in use. */
   get count(): number {
     return this.#lengths.length
+  }
+
+  /** Tokens that each slot has room for. */
+  get capacity(): number {
+    return this.#capacity
+  }
+
+  /** What is allocated. */
+  get bytes(): number {
+    return 8 * this.#shape.layers * this.#slots * this.#slotSize
   }
 
   /** Tokens kept in a slot. */
@@ -47,21 +65,87 @@ export class KvCache {
     this.#grow(this.count, tokens)
   }
 
-  /** Tells that a slot now keeps `tokens`. */
-  setLength(slot: number, tokens: number): void {
+  /** Forgets what a slot keeps beyond `tokens`. */
+  truncate(slot: number, tokens: number): void {
+    if (tokens > this.length(slot))
+      throw new Error(`a slot of ${this.length(slot)} tokens cannot be cut to ${tokens}`)
     this.#lengths[slot] = tokens
   }
 
-  /** Makes the first `tokens` of one slot those of another, which then keeps just these. */
-  copy(from: number, to: number, tokens: number): void {
-    const { heads, headDim } = this.#shape
-    const [size, head] = [this.#slotSize, this.#capacity * headDim]
-    for (const buffer of [...this.#keys, ...this.#values])
-      for (let h = 0; h < heads; h++) {
-        const start = from * size + h * head
-        buffer.copyWithin(to * size + h * head, start, start + tokens * headDim)
+  /** Appends new tokens to slots from … from+B−1: keys and values of a layer are [B, S, G·K]. */
+  append(
+    from: number,
+    [B, S]: readonly [number, number],
+    fresh: readonly { key: Float32Array; value: Float32Array }[],
+  ): void {
+    const { heads: G, headDim: K } = this.#shape
+    const C = this.#capacity
+    const size = this.#slotSize
+    for (const [layer, { key, value }] of fresh.entries()) {
+      const keys = this.#keys[layer]!
+      const values = this.#values[layer]!
+      for (let b = 0; b < B; b++) {
+        const slot = (from + b) * size
+        const length = this.#lengths[from + b]!
+        for (let s = 0; s < S; s++)
+          for (let g = 0; g < G; g++) {
+            const source = ((b * S + s) * G + g) * K
+            const place = length + s
+            let to = slot + g * K * C + place
+            for (let k = 0; k < K; k++, to += C) keys[to] = key[source + k]!
+            to = slot + (g * C + place) * K
+            for (let k = 0; k < K; k++) values[to + k] = value[source + k]!
+          }
       }
-    this.#lengths[to] = tokens
+    }
+    for (let b = 0; b < B; b++) this.#lengths[from + b]! += S
+  }
+
+  /** Appends the first `tokens` of a slot of another cache to one of this; it may be this cache. */
+  copy(source: KvCache, from: number, to: number, tokens = source.length(from)): void {
+    this.put(to, source.piece(from, 0, tokens))
+  }
+
+  /** Tokens from … from+count−1 of a slot, as memory of their own. */
+  piece(slot: number, from: number, tokens: number): KvPiece {
+    const { layers, heads: G, headDim: K } = this.#shape
+    const C = this.#capacity
+    const size = this.#slotSize
+    const keys = new Float32Array(layers * G * K * tokens)
+    const values = new Float32Array(layers * G * K * tokens)
+    for (let layer = 0; layer < layers; layer++) {
+      const start = slot * size
+      for (let row = 0; row < G * K; row++) {
+        const at = start + row * C + from
+        keys.set(this.#keys[layer]!.subarray(at, at + tokens), (layer * G * K + row) * tokens)
+      }
+      for (let g = 0; g < G; g++) {
+        const at = start + (g * C + from) * K
+        values.set(this.#values[layer]!.subarray(at, at + tokens * K), (layer * G + g) * tokens * K)
+      }
+    }
+    return { tokens, keys, values }
+  }
+
+  /** Appends a piece to a slot. */
+  put(slot: number, { tokens, keys, values }: KvPiece): void {
+    const { layers, heads: G, headDim: K } = this.#shape
+    const length = this.#lengths[slot]!
+    this.reserve(length + tokens)
+    const C = this.#capacity
+    const size = this.#slotSize
+    for (let layer = 0; layer < layers; layer++) {
+      const start = slot * size
+      for (let row = 0; row < G * K; row++) {
+        const at = (layer * G * K + row) * tokens
+        this.#keys[layer]!.set(keys.subarray(at, at + tokens), start + row * C + length)
+      }
+      for (let g = 0; g < G; g++) {
+        const at = (layer * G + g) * tokens * K
+        this.#values[layer]!.set(values.subarray(at, at + tokens * K), start + (g * C + length) * K)
+      }
+    }
+    this.#lengths[slot] = length + tokens
   }
 
   /** Closes a slot; the last one moves into its place. Returns the number that moved, if one did. */
@@ -77,14 +161,16 @@ export class KvCache {
     return last
   }
 
-  /** The keys and values of a layer in slots from … from+count−1, as tensors [count, G, C, K] over the cache's memory. */
-  view(layer: number, from: number, count: number): { key: HostTensor; value: HostTensor } {
-    const { heads, headDim } = this.#shape
+  /** The keys [B, G, 1, K, C] and values [B, G, 1, C, K] of a layer in B slots, over the cache's memory. */
+  view(layer: number, from: number, B: number): { key: HostTensor; value: HostTensor } {
+    const { heads: G, headDim: K } = this.#shape
+    const C = this.#capacity
     const size = this.#slotSize
-    const dims = [count, heads, this.#capacity, headDim]
-    const cut = (buffer: Float32Array) =>
-      float32(dims, buffer.subarray(from * size, (from + count) * size))
-    return { key: cut(this.#keys[layer]!), value: cut(this.#values[layer]!) }
+    const cut = (buffer: Float32Array) => buffer.subarray(from * size, (from + B) * size)
+    return {
+      key: float32([B, G, 1, K, C], cut(this.#keys[layer]!)),
+      value: float32([B, G, 1, C, K], cut(this.#values[layer]!)),
+    }
   }
 
   get #slotSize(): number {
@@ -101,32 +187,33 @@ export class KvCache {
 
   #grow(slots: number, tokens: number): void {
     if (slots <= this.#slots && tokens <= this.#capacity) return
-    const { layers, heads, headDim } = this.#shape
+    const { layers, heads: G, headDim: K } = this.#shape
     const before = this.#capacity
-    const wide = powerAtLeast(slots, Math.max(1, this.#slots))
-    const long = powerAtLeast(tokens, Math.max(SMALLEST, before))
-    const move = (old: Float32Array | undefined): Float32Array => {
-      const fresh = new Float32Array(wide * heads * long * headDim)
+    const wide = slots <= this.#slots ? this.#slots : powerAtLeast(slots)
+    const long =
+      tokens <= before ? before : Math.ceil(Math.max(tokens, before * 1.25) / STEP) * STEP
+    /** Rows of `old` tokens each become rows of `fresh`; unit: values a token has in one row. */
+    const move = (old: Float32Array | undefined, rows: number, unit: number): Float32Array => {
+      const fresh = new Float32Array(wide * rows * long * unit)
       if (!old) return fresh
       for (let slot = 0; slot < this.count; slot++)
-        for (let head = 0; head < heads; head++) {
-          const from = (slot * heads + head) * before * headDim
-          const kept = old.subarray(from, from + this.#lengths[slot]! * headDim)
-          fresh.set(kept, (slot * heads + head) * long * headDim)
+        for (let row = slot * rows; row < (slot + 1) * rows; row++) {
+          const from = row * before * unit
+          fresh.set(old.subarray(from, from + this.#lengths[slot]! * unit), row * long * unit)
         }
       return fresh
     }
     for (let layer = 0; layer < layers; layer++) {
-      this.#keys[layer] = move(this.#keys[layer])
-      this.#values[layer] = move(this.#values[layer])
+      this.#keys[layer] = move(this.#keys[layer], G * K, 1)
+      this.#values[layer] = move(this.#values[layer], G, K)
     }
     this.#slots = wide
     this.#capacity = long
   }
 }
 
-function powerAtLeast(n: number, start: number): number {
-  let power = start
+function powerAtLeast(n: number): number {
+  let power = 1
   while (power < n) power *= 2
   return power
 }

@@ -89,7 +89,12 @@ export type DecodeRequest = GenerateRequest | LoadRequest | UnloadRequest
 export interface InferThreadData {
   /** That its sessions compute with; absent: all of this machine. */
   threads?: number | undefined
+  /** Of the frozen base models; absent: auto. */
+  precision?: ServedPrecision | undefined
 }
+
+/** `auto`: four bits where the file has them already, else as it is. */
+export type ServedPrecision = 'auto' | 'fp32' | 'int8' | 'int4'
 
 export type InferThreadRequest = DecodeRequest | EncodeRequest
 
@@ -111,6 +116,8 @@ export type InferEvent =
       index: number
       finish_reason: 'stop' | 'length'
       completion_tokens: number
+      /** Of the prompt, whose keys and values were there already; the first choice alone tells it. */
+      cached_tokens?: number
       /** Of all completion tokens, where log-probabilities are told. */
       mean_logprob?: number
       /** The end token, where it ended the answer and log-probabilities are told. */

@@ -1,29 +1,35 @@
 // What is loaded: base models, their decoding sessions, and the adapters over them. Loads once, whoever asks.
 
+import { totalmem } from 'node:os'
 import { invalidRequest } from '../../errors.ts'
-import {
-  adapterFeeds,
-  flatFromAdapter,
-  type LoraLayout,
-  loraConfigOf,
-  loraLayout,
-} from '../models/adapters.ts'
+import { flatFromAdapter, loraConfigOf, loraLayout } from '../models/adapters.ts'
 import { gainsOf } from '../models/dora.ts'
-import type { Session } from '../runtime/session.ts'
+import { int4Of } from '../models/int4.ts'
+import { withInt8 } from '../models/int8.ts'
+import type { ServedWeights } from '../models/serving.ts'
 import { openTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts'
 import { readAdapter } from '../weights/adapter.ts'
 import { type Checkpoint, type MappedWeights, openCheckpoint } from '../weights/checkpoint.ts'
 import { mapWeights } from '../weights/mapped.ts'
 import { openWholeModel } from '../weights/whole-model.ts'
-import { createDecoderSession, Decoder } from './decoder.ts'
-import type { Target } from './request.ts'
+import { Decoder } from './decoder.ts'
+import type { KvCache } from './kv-cache.ts'
+import type { ResidentAdapter } from './lora-stack.ts'
+import type { ServedPrecision, Target } from './request.ts'
 
-interface ResidentModel {
+interface ResidentModel extends Batch {
   readonly checkpoint: Checkpoint
   readonly mapped: MappedWeights
   readonly tokenizer: Tokenizer
-  /** One for the bare model (key ''), one for each kind of adapter. */
-  readonly sessions: Map<string, Promise<Session>>
+}
+
+/** What is decoded together: sequences of one base model, whatever their adapters. */
+export interface Batch {
+  readonly key: string
+  readonly decoder: Decoder
+  readonly cache: KvCache
+  /** Who lies in each of the cache's slots. */
+  readonly slots: unknown[]
 }
 
 /** A base model with one adapter or none, ready to decode. */
@@ -31,9 +37,8 @@ export interface ResidentTarget {
   readonly key: string
   readonly checkpoint: Checkpoint
   readonly tokenizer: Tokenizer
-  readonly decoder: Decoder
-  /** Who lies in each of the cache's slots. */
-  readonly slots: unknown[]
+  readonly batch: Batch
+  readonly adapter: ResidentAdapter | undefined
   /** Gives back what no other target shares. */
   readonly close?: () => Promise<void>
 }
@@ -46,21 +51,36 @@ export interface Lease extends Disposable {
 interface Entry {
   readonly loading: Promise<ResidentTarget>
   users: number
+  /** Of its adapter, once it is loaded. */
+  bytes: number
 }
 
-/** Adapters of idle targets beyond this many are forgotten, the longest unused first. */
-const KEPT_TARGETS = 32
+export interface ResidentsOptions {
+  readonly threads: number
+  readonly precision?: ServedPrecision | undefined
+  /** What adapters may take together; idle ones beyond it are forgotten, the longest unused first. */
+  readonly adapterBytes?: number
+}
+
+/** A sixteenth of the machine. */
+const ADAPTER_BYTES = totalmem() / 16
 
 /** The inference thread's memory. */
 export class Residents {
-  readonly #threads: number
+  readonly #options: Required<ResidentsOptions> & { precision: ServedPrecision }
   readonly #models = new Map<string, Promise<ResidentModel>>()
   /** In the order of use, the longest unused first. */
   readonly #targets = new Map<string, Entry>()
   #loads = 0
 
-  constructor(threads: number) {
-    this.#threads = threads
+  constructor({ threads, precision, adapterBytes = ADAPTER_BYTES }: ResidentsOptions) {
+    this.#options = { threads, precision: precision ?? 'auto', adapterBytes }
+  }
+
+  /** Adapters that are loaded, and what they take. */
+  get usage(): { adapters: number; bytes: number } {
+    const loaded = [...this.#targets.values()].filter(({ bytes }) => bytes > 0)
+    return { adapters: loaded.length, bytes: loaded.reduce((sum, { bytes }) => sum + bytes, 0) }
   }
 
   /**
@@ -78,7 +98,8 @@ export class Residents {
     }
     try {
       const resident = await entry.loading
-      this.#forgetIdle(KEPT_TARGETS)
+      entry.bytes = resident.adapter?.bytes ?? 0
+      this.#forgetIdle(this.#options.adapterBytes)
       return { target: resident, [Symbol.dispose]: release }
     } catch (error) {
       release()
@@ -88,18 +109,21 @@ export class Residents {
 
   /** Gives back everything that no request uses. */
   async clear(): Promise<void> {
-    this.#forgetIdle(0)
+    this.#forgetIdle(-1)
     if (this.#targets.size > 0) return
     for (const [path, loading] of this.#models) {
       this.#models.delete(path)
-      const { sessions } = await loading
-      for (const session of sessions.values()) await (await session)[Symbol.asyncDispose]()
+      await (await loading).decoder[Symbol.asyncDispose]()
     }
   }
 
   #enter(name: string, target: Target): Entry {
     // The key is new with each load: sequences of a target that was forgotten do not mix with those of its successor.
-    const entry: Entry = { loading: this.#load(`${name}\n${++this.#loads}`, target), users: 0 }
+    const entry: Entry = {
+      loading: this.#load(`${name}\n${++this.#loads}`, target),
+      users: 0,
+      bytes: 0,
+    }
     entry.loading.catch(() => {
       if (this.#targets.get(name) === entry) this.#targets.delete(name)
     })
@@ -107,10 +131,12 @@ export class Residents {
   }
 
   #forgetIdle(keep: number): void {
-    for (const [name, { users, loading }] of this.#targets) {
-      if (this.#targets.size <= keep) return
+    let { bytes } = this.usage
+    for (const [name, { users, loading, bytes: own }] of this.#targets) {
+      if (bytes <= keep) return
       if (users > 0) continue
       this.#targets.delete(name)
+      bytes -= own
       loading.then((target) => target.close?.()).catch(() => {})
     }
   }
@@ -119,18 +145,20 @@ export class Residents {
     const model = await this.#model(target)
     const whole = target.adapter && (await openWholeModel(target.adapter, model.checkpoint))
     if (whole) return this.#loadWhole(key, model, await mapWeights(whole, target.cache))
-    const adapter = target.adapter === undefined ? undefined : await readAdapter(target.adapter)
-    const layout = adapter && loraLayout(model.mapped, loraConfigOf(adapter))
-    const session = await this.#session(model, layout)
-    const place = layout && { weights: model.mapped, layout, threads: this.#threads }
-    const vector = place && (await gainsOf(place, flatFromAdapter(place.layout, adapter)))
-    return {
-      key,
-      checkpoint: model.checkpoint,
-      tokenizer: model.tokenizer,
-      decoder: new Decoder(session, model.mapped, layout && vector && adapterFeeds(layout, vector)),
-      slots: [],
-    }
+    const { checkpoint, tokenizer, decoder } = model
+    const adapter =
+      target.adapter === undefined ? undefined : await this.#adapter(model, target.adapter)
+    if (!adapter) await decoder.open()
+    return { key, checkpoint, tokenizer, batch: model, adapter }
+  }
+
+  async #adapter({ mapped, decoder }: ResidentModel, path: string): Promise<ResidentAdapter> {
+    const adapter = await readAdapter(path)
+    const layout = loraLayout(mapped, loraConfigOf(adapter))
+    const { threads } = this.#options
+    // Gains are of the weights as they are, whatever they are served in.
+    const place = { weights: mapped, layout, threads }
+    return decoder.lay(layout, await gainsOf(place, flatFromAdapter(layout, adapter)))
   }
 
   /** A model of its own, but for what it shares with its base: the tokenizer and the template. */
@@ -139,9 +167,11 @@ export class Residents {
     { checkpoint, tokenizer }: ResidentModel,
     mapped: MappedWeights,
   ): Promise<ResidentTarget> {
-    const session = await createDecoderSession(mapped, undefined, this.#threads)
-    const close = async () => session[Symbol.asyncDispose]()
-    return { key, checkpoint, tokenizer, decoder: new Decoder(session, mapped), slots: [], close }
+    const decoder = new Decoder({ mapped }, this.#options.threads)
+    await decoder.open()
+    const close = async () => decoder[Symbol.asyncDispose]()
+    const batch = { key, decoder, cache: decoder.newCache(), slots: [] }
+    return { key, checkpoint, tokenizer, batch, adapter: undefined, close }
   }
 
   #model({ model: path, cache }: Target): Promise<ResidentModel> {
@@ -158,20 +188,43 @@ export class Residents {
         mapWeights(checkpoint, cache),
         openTokenizer(checkpoint),
       ])
-      return { checkpoint, mapped, tokenizer, sessions: new Map() }
+      const precision = precisionFor(checkpoint, this.#options.precision)
+      const served = await serve(precision, { mapped, tokenizer, cache })
+      const decoder = new Decoder(served, this.#options.threads)
+      const key = `${path}\n${++this.#loads}`
+      return { key, checkpoint, mapped, tokenizer, decoder, cache: decoder.newCache(), slots: [] }
     })()
     this.#models.set(path, loading)
     loading.catch(() => this.#models.delete(path))
     return loading
   }
+}
 
-  #session({ mapped, sessions }: ResidentModel, layout: LoraLayout | undefined): Promise<Session> {
-    const key = layout ? JSON.stringify(layout.config) : ''
-    const known = sessions.get(key)
-    if (known) return known
-    const opening = createDecoderSession(mapped, layout, this.#threads)
-    sessions.set(key, opening)
-    opening.catch(() => sessions.delete(key))
-    return opening
+const FOUR_BITS: ReadonlySet<string> = new Set(['Q4_0', 'Q4_1'])
+
+/** Blocks of four bits lose nothing where most of the file's matrices are such; else the weights stay as they are. */
+export function precisionFor(
+  { tensors }: Checkpoint,
+  wanted: ServedPrecision,
+): Exclude<ServedPrecision, 'auto'> {
+  if (wanted !== 'auto') return wanted
+  const matrices = [...tensors.values()].filter(({ dims }) => dims.length === 2)
+  const four = matrices.filter(({ dtype }) => FOUR_BITS.has(dtype))
+  return four.length > matrices.length / 2 ? 'int4' : 'fp32'
+}
+
+async function serve(
+  precision: Exclude<ServedPrecision, 'auto'>,
+  { mapped, tokenizer, cache }: { mapped: MappedWeights; tokenizer: Tokenizer; cache: string },
+): Promise<ServedWeights> {
+  switch (precision) {
+    case 'fp32':
+      return { mapped }
+    case 'int8':
+      return { mapped: await withInt8(mapped, cache, tokenizer) }
+    case 'int4':
+      return { mapped, int4: await int4Of(mapped, cache) }
+    default:
+      return precision satisfies never
   }
 }

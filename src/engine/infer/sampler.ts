@@ -33,6 +33,14 @@ export function penalise(logits: Float32Array, sampling: Sampling, before: Befor
   return x
 }
 
+/** The logits with all tokens impossible but those whose bit is set: bit i % 32 of word i / 32. */
+export function only(logits: Float32Array, allowed: Int32Array): Float32Array {
+  const x = logits.slice()
+  for (let i = 0; i < x.length; i++)
+    if (!((allowed[i >> 5]! >>> (i & 31)) & 1)) x[i] = Number.NEGATIVE_INFINITY
+  return x
+}
+
 /**
  * Chooses a token. Temperature 0 takes the highest logit, the lowest id among equals; otherwise the
  * draw depends on (seed, choice, position) and the logits alone.

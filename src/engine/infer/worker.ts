@@ -7,8 +7,8 @@ import { Generator } from './generate.ts'
 import type { InferThreadData, InferThreadEvent, InferThreadRequest } from './request.ts'
 import { isEncoder } from './resident-encoder.ts'
 
-const { threads = availableParallelism() } = (threadData() ?? {}) as InferThreadData
-const generator = new Generator(threads)
+const { threads = availableParallelism(), precision } = (threadData() ?? {}) as InferThreadData
+const generator = new Generator({ threads, precision })
 const encoders = new Encoders(threads)
 
 // Far ahead: a client that reads slowly must not hold up the others of its batch.

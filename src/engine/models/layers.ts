@@ -1,6 +1,6 @@
 // The parts that decoders are built of. Hidden states are matrices [N, D]: N tokens, whatever rows they form.
 
-import { constant, emit, emitOne, ints, scalar, staticDims, type Value } from '../graph/graph.ts'
+import { constant, scalar, staticDims, type Value } from '../graph/graph.ts'
 import * as op from '../graph/ops/ops.ts'
 import { int64 } from '../tensor.ts'
 import type { ModelConfig } from '../weights/checkpoint.ts'
@@ -15,6 +15,16 @@ export const linear = (x: Value, w: Weights): Value => linears(x, [w])[0]!
  * product where one for each would be too thin to be fast; so they do the second, where the results lie side by side.
  */
 export function linears(x: Value, ws: readonly Weights[]): Value[] {
+  const { adapt } = ws[0]!
+  if (adapt)
+    return ws[0]!.products(x, ws).flatMap((block) => {
+      const results = op.split(
+        adapt(x, block),
+        1,
+        block.members.map((w) => outputs(w)),
+      )
+      return block.members.map((w, i) => addBias(results[i]!, w))
+    })
   const loras = ws.flatMap(({ lora }) => lora ?? [])
   const read = loras[0]?.drop?.(x, ws.find(({ lora }) => lora)!.path) ?? x
   const inner = // read·Aᵀ of all, [N, Σr]
@@ -197,7 +207,7 @@ function packedMask(
 }
 
 /** Turns queries and keys [B, T, H·K] by their positions; leaves them where the family has none to turn by. */
-function rotation(
+export function rotation(
   config: ModelConfig,
   places: (frequencies: Float32Array) => { table: op.RotaryTable; rows: Value },
 ): (x: Value) => Value {
@@ -205,72 +215,4 @@ function rotation(
   if (!frequencies) return (x) => x
   const { table, rows } = places(frequencies)
   return (x) => op.rotary(x, rows, table)
-}
-
-export interface CachedRows {
-  /** The new tokens, [B, S] int64: N = B·S. */
-  readonly tokens: Value
-  /** Each new token's place in its sequence, [B, S] int64. */
-  readonly positions: Value
-  /** Past keys and values of a layer, [B, G, C, K] each, C slots allocated. */
-  past(layer: number): { key: Value; value: Value }
-  /** Tokens of each sequence after this run, less one: [B] int32. */
-  readonly lastIndex: Value
-  /** The longest sequence after this run: a scalar int32. */
-  readonly total: Value
-}
-
-/** The keys and values after this run, by layer; written in place where the caller gives the same memory. */
-export type Present = { key: Value; value: Value }[]
-
-/**
- * Causal attention with a KV cache: q, k, v are S new tokens of each of B sequences.
- * com.microsoft.GroupQueryAttention appends and attends; it would rotate too, but only heads of 16, 32, 48, …
- */
-export function cachedAttention(
-  config: ModelConfig,
-  cached: CachedRows,
-): { attend: Attend; present: Present } {
-  const K = config.head_dim
-  const H = config.num_attention_heads
-  const G = config.num_key_value_heads
-  const rotate = rotation(config, (f) => op.rotaryRows(cached.positions, f))
-  const batch = emitOne('Shape', [cached.tokens], { dtype: 'int64', dims: [2] })
-  const shape = (heads: number): Value =>
-    emitOne(
-      'Concat',
-      [batch, ints(heads * K)],
-      { dtype: 'int64', dims: [3] },
-      { attributes: { axis: 0 } },
-    )
-  const queryShape = shape(H)
-  const keyShape = shape(G)
-  const rows = (x: Value, to: Value, heads: number): Value =>
-    emitOne('Reshape', [x, to], { dtype: 'float32', dims: ['B', 'S', heads * K] })
-
-  const present: Present = []
-  const attend: Attend = (q, k, v, layer) => {
-    const past = cached.past(layer)
-    const window = config.sliding_windows?.[layer] ?? -1
-    const [y, key, value] = emit(
-      'GroupQueryAttention',
-      [
-        rotate(rows(q, queryShape, H)),
-        rotate(rows(k, keyShape, G)),
-        rows(v, keyShape, G),
-        past.key,
-        past.value,
-        cached.lastIndex,
-        cached.total,
-      ],
-      [{ dtype: 'float32', dims: ['B', 'S', H * K] }, past.key, past.value],
-      {
-        domain: 'com.microsoft',
-        attributes: { num_heads: H, kv_num_heads: G, local_window_size: window },
-      },
-    )
-    present[layer] = { key: key!, value: value! }
-    return op.reshape(y!, ['N', H * K])
-  }
-  return { attend, present }
 }

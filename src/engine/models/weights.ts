@@ -3,7 +3,7 @@
 import { external, type Value } from '../graph/graph.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
 import { type Kept, keepEverything } from './keep.ts'
-import { type Products, plainProducts, productsOf } from './products.ts'
+import { type Block, type Products, plainProducts, productsOf } from './products.ts'
 
 /**
  * A low-rank update of one projection, a [r, in], b [out, r] (arXiv 2106.09685): y = gain · (x·wᵀ + scale · (x·aᵀ)·bᵀ).
@@ -19,6 +19,9 @@ export interface Lora {
   readonly drop?: ((x: Value, site: string) => Value) | undefined
 }
 
+/** From what a block of projections reads, x [N, in], and gives, to what it gives with adapters on it. */
+export type Adapt = (x: Value, block: Block) => Value
+
 /** Where a part of the model finds its tensors; `at` steps into a part of it. */
 export interface Weights {
   /** `model.layers.0.self_attn.q_proj` */
@@ -31,6 +34,8 @@ export interface Weights {
   readonly lora: Lora | undefined
   /** The same tensors under another adapter, by the modules it adapts; for a second pass in one graph. */
   adapted(loras: ReadonlyMap<string, Lora>, kept?: Kept): Weights
+  /** Adapters of many kinds at once, instead of `lora`: for serving. */
+  readonly adapt: Adapt | undefined
   /** How products with frozen weights are computed. */
   readonly products: Products
   /** How parts of the model are computed, so that no more than wanted is kept of them. */
@@ -41,6 +46,7 @@ export interface WeightsOptions {
   /** By the module they adapt, `model.layers.0.self_attn.q_proj`. */
   readonly loras?: ReadonlyMap<string, Lora>
   readonly products?: Products
+  readonly adapt?: Adapt
   readonly kept?: Kept
   /** Tensors that are trained, by their full names: instead of the checkpoint's, or besides them. */
   readonly trained?: ReadonlyMap<string, Value>
@@ -52,6 +58,7 @@ export function weightsOf(
   {
     loras = new Map(),
     products = productsOf(mapped),
+    adapt,
     kept = keepEverything,
     trained = new Map(),
   }: WeightsOptions = {},
@@ -69,6 +76,7 @@ export function weightsOf(
   const scope = (path: string, loras: ReadonlyMap<string, Lora>, kept: Kept): Weights => ({
     path,
     kept,
+    adapt,
     products: trained.has(`${path}.weight`) ? plainProducts : products,
     at: (part) => scope(path === '' ? part : `${path}.${part}`, loras, kept),
     get: (name) => get(`${path}.${name}`),

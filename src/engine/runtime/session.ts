@@ -9,6 +9,8 @@ export interface SessionOptions {
   threads: number
   /** Absent: cpu. */
   device?: DeviceKind | undefined
+  /** Rearranges constant weights in memory of their own: products of quantised ones want it. */
+  prepack?: boolean
 }
 
 export type Feeds = Readonly<Record<string, HostTensor>>
@@ -34,7 +36,7 @@ const ortType = (dtype: Dtype): ort.Tensor.Type => {
  */
 export async function createSession(
   onnx: Uint8Array,
-  { threads, device = 'cpu' }: SessionOptions,
+  { threads, device = 'cpu', prepack = false }: SessionOptions,
 ): Promise<Session> {
   const session = await ort.InferenceSession.create(onnx, {
     executionProviders: [device],
@@ -46,7 +48,7 @@ export async function createSession(
     logSeverityLevel: 3,
     extra: {
       session: {
-        disable_prepacking: '1',
+        disable_prepacking: prepack ? '0' : '1',
         // Weights of one graph may lie in several folders, and must all lie below this one.
         model_external_initializers_file_folder_path: EXTERNAL_ROOT,
       },

@@ -8,7 +8,7 @@ import { DATA_ALIGNMENT, layoutSafetensors } from './safetensors.ts'
 export interface TensorSource {
   readonly name: string
   readonly dims: readonly number[]
-  readonly dtype: 'F32' | 'I8'
+  readonly dtype: 'F32' | 'I8' | 'U8'
   /** The tensor's values in pieces, in order; a piece is written before the next is asked for. */
   chunks(): AsyncIterable<ArrayBufferView> | Iterable<ArrayBufferView>
 }

@@ -10,6 +10,8 @@ type Events = AsyncGenerator<InferEvent, void, undefined>
 export interface Answers {
   prompt_tokens: number
   completion_tokens: number
+  /** Of the prompts, what had not to be computed. */
+  cached_tokens: number
   choices: Answer[]
 }
 
@@ -58,7 +60,7 @@ export async function generateAll(
 
 /** Reads all events and gives each choice its text. */
 export async function gather(events: AsyncIterable<InferEvent>): Promise<Answers> {
-  const answers: Answers = { prompt_tokens: 0, completion_tokens: 0, choices: [] }
+  const answers: Answers = { prompt_tokens: 0, completion_tokens: 0, cached_tokens: 0, choices: [] }
   const parts = new Map<number, Omit<Answer, 'finish_reason'>>()
   const part = (index: number) => {
     const known = parts.get(index)
@@ -89,8 +91,9 @@ export async function gather(events: AsyncIterable<InferEvent>): Promise<Answers
         break
       }
       case 'finish': {
-        const { type: _, index, completion_tokens, ...end } = event
+        const { type: _, index, completion_tokens, cached_tokens = 0, ...end } = event
         answers.completion_tokens += completion_tokens
+        answers.cached_tokens += cached_tokens
         answers.choices[index] = { ...part(index), ...end }
         break
       }

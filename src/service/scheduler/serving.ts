@@ -8,6 +8,7 @@ import type {
   InferThreadData,
   InferThreadEvent,
   InferThreadRequest,
+  ServedPrecision,
   Target,
 } from '../../engine/infer/request.ts'
 import { spawn, type TakeTurn, type Thread } from '../../engine/runtime/thread.ts'
@@ -24,6 +25,8 @@ export interface ServingOptions {
   takeTurn: TakeTurn
   /** That the device computes with; absent: all of this machine. */
   threads?: number
+  /** Of the frozen base models; absent: auto. */
+  precision?: ServedPrecision
   /** Folder for converted weights, shared by all threads and processes. */
   cache: string
   /** Path of the `adapter_model.safetensors` of a tuned model on this machine, its config beside it. */
@@ -177,6 +180,7 @@ export class Serving implements Answering, AsyncDisposable {
     if (!this.#thread || this.#thread.closed)
       this.#thread = spawn(this.#options.entry ?? WORKER, this.#options.takeTurn, {
         threads: this.#options.threads,
+        precision: this.#options.precision,
       } satisfies InferThreadData)
     return this.#thread
   }

@@ -127,6 +127,30 @@ describe.skipIf(stories.missing)('inference', () => {
     expect(streamed).toBe(expected)
   })
 
+  test('a prompt that begins as one before is told to be cached, whole and streamed', async () => {
+    const prompt = `${'The sun was warm and the cat was happy. '.repeat(8)}Then`
+    const ask = { model: 'stories260k', prompt, max_tokens: 4, temperature: 0 }
+    const cold = await client.completions.create(ask)
+    expect(cold.usage?.prompt_tokens_details?.cached_tokens).toBe(0)
+    const warm = await client.completions.create({ ...ask, prompt: `${prompt} he` })
+    const cached = warm.usage!.prompt_tokens_details!.cached_tokens!
+    expect(cached).toBeGreaterThanOrEqual(64)
+    expect(cached).toBeLessThan(warm.usage!.prompt_tokens)
+    const stream = await client.completions.create({
+      ...ask,
+      stream: true,
+      stream_options: { include_usage: true },
+    })
+    let told: number | undefined
+    let text = ''
+    for await (const { usage, choices } of stream) {
+      told ??= usage?.prompt_tokens_details?.cached_tokens
+      text += choices[0]?.text ?? ''
+    }
+    expect(told).toBeGreaterThanOrEqual(64)
+    expect(text).toBe(cold.choices[0]?.text)
+  })
+
   test('the same seed gives the same choices, whatever else is in the batch', async () => {
     const body = { model: chat, messages: messages('Once'), max_tokens: 24, n: 3, seed: 7 }
     const texts = async (change: object = {}) => {

@@ -335,7 +335,7 @@ export async function* presentChatChunks(
     ...(pad && { obfuscation: pad() }),
   })
 
-  const tokens = { prompt_tokens: 0, completion_tokens: 0 }
+  const tokens = { prompt_tokens: 0, completion_tokens: 0, cached_tokens: 0 }
   for await (const event of events) {
     switch (event.type) {
       case 'ready':
@@ -352,6 +352,7 @@ export async function* presentChatChunks(
         break
       case 'finish':
         tokens.completion_tokens += event.completion_tokens
+        tokens.cached_tokens += event.cached_tokens ?? 0
         yield chunk(event.index, {}, event)
         break
       default:

@@ -231,7 +231,7 @@ export async function* presentCompletionChunks(
 ): AsyncGenerator<Completion> {
   const object = 'text_completion' as const
   const usage = include_usage ? { usage: null } : {}
-  const tokens = { prompt_tokens: 0, completion_tokens: 0 }
+  const tokens = { prompt_tokens: 0, completion_tokens: 0, cached_tokens: 0 }
   const echoes = new Map<number, string>()
   const chunk = (
     index: number,
@@ -264,6 +264,7 @@ export async function* presentCompletionChunks(
       }
       case 'finish':
         tokens.completion_tokens += event.completion_tokens
+        tokens.cached_tokens += event.cached_tokens ?? 0
         yield chunk(event.index, '', {
           finish_reason: event.finish_reason,
           ...endTokens(event, echoes.get(event.index)),

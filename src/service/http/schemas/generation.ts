@@ -175,11 +175,14 @@ export const Usage = Type.Object(
 export const presentUsage = ({
   prompt_tokens,
   completion_tokens,
-}: Pick<Answers, 'prompt_tokens' | 'completion_tokens'>): Static<typeof Usage> => ({
+  cached_tokens,
+}: Pick<Answers, 'prompt_tokens' | 'completion_tokens' | 'cached_tokens'>): Static<
+  typeof Usage
+> => ({
   prompt_tokens,
   completion_tokens,
   total_tokens: prompt_tokens + completion_tokens,
-  prompt_tokens_details: { cached_tokens: 0 },
+  prompt_tokens_details: { cached_tokens },
   completion_tokens_details: { reasoning_tokens: 0 },
 })
 

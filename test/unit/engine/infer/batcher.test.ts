@@ -1,12 +1,20 @@
 import { expect, test } from 'vitest'
-import { add, createBatcher, nextStep, remove } from '../../../../src/engine/infer/batcher.ts'
+import {
+  add,
+  begin,
+  createBatcher,
+  nextStep,
+  remove,
+} from '../../../../src/engine/infer/batcher.ts'
 
-/** The next steps in short: `p1` admits 1, `d1,2` decodes 1 and 2. */
+/** The next steps in short: `p1` reads the prompt of 1, in one piece, `d1,2` decodes 1 and 2. */
 function steps(batcher: ReturnType<typeof createBatcher<number>>, count: number) {
   return Array.from({ length: count }, () => {
     const step = nextStep(batcher)
     if (!step) return 'none'
-    return step.type === 'prefill' ? `p${step.sequence}` : `d${step.sequences.join()}`
+    if (step.type === 'decode') return `d${step.sequences.join()}`
+    begin(batcher, step.sequence)
+    return `p${step.sequence}`
   })
 }
 
@@ -64,8 +72,23 @@ test('an aborted sequence is gone, whether it waits or decodes', () => {
 test('what a step names does not change under its reader', () => {
   const batcher = createBatcher<number>()
   add(batcher, 'm', 1, 'request')
-  nextStep(batcher)
+  steps(batcher, 1)
   const step = nextStep(batcher)
   remove(batcher, 1)
   expect(step).toEqual({ type: 'decode', target: 'm', sequences: [1] })
+})
+
+test('a long prompt is read in pieces, and those that decode go on between them', () => {
+  const batcher = createBatcher<number>()
+  add(batcher, 'm', 1, 'request')
+  expect(steps(batcher, 1)).toEqual(['p1'])
+  add(batcher, 'm', 2, 'long')
+  add(batcher, 'm', 3, 'late')
+  const types = Array.from({ length: 5 }, () => {
+    const step = nextStep(batcher)
+    return step?.type === 'prefill' ? `p${step.sequence}` : step?.type
+  })
+  expect(types).toEqual(['decode', 'p2', 'decode', 'p2', 'decode'])
+  expect(remove(batcher, 2)).toBe(true)
+  expect(steps(batcher, 2)).toEqual(['p3', 'd1,3'])
 })

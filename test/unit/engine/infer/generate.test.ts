@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import { beforeAll, expect, test } from 'vitest'
 import { Generator } from '../../../../src/engine/infer/generate.ts'
 import type { GenerateRequest, InferEvent, Target } from '../../../../src/engine/infer/request.ts'
+import { only } from '../../../../src/engine/infer/sampler.ts'
 import { suiteFolder } from '../../../support/temporary.ts'
 import { writeTinyModel } from '../../../support/tiny-model.ts'
 
@@ -14,7 +15,7 @@ beforeAll(async () => {
     model: await writeTinyModel(join(folder, 'tiny'), { chat: true }),
     cache: join(folder, 'cache'),
   }
-  generator = new Generator(1)
+  generator = new Generator({ threads: 1 })
 })
 
 const turn = async () => ({ [Symbol.dispose]() {} })
@@ -220,3 +221,31 @@ test('what cannot possibly fit is refused at once', async () => {
   )
   expect(performance.now() - before).toBeLessThan(5000)
 }, 120_000)
+
+test('a beginning that was read before is not read again, and changes nothing', async () => {
+  const prompt = { text: 'a prompt whose first words come again and again and again: ' }
+  const cached = (events: InferEvent[]) =>
+    events.flatMap((e) => (e.type === 'finish' && e.index === 0 ? [e.cached_tokens] : []))
+  const sampling = { temperature: 0, top_p: 1, seed: 0 }
+  const fresh = { prompt, sampling, logprobs: 0, n: 2 }
+  const first = await answer(fresh)
+  expect(cached(first.events)).toEqual([0])
+  const again = await answer(fresh)
+  expect(cached(again.events)).toEqual([32])
+  expect(again.texts).toEqual(first.texts)
+  const means = [first, again].map(({ events }) =>
+    events.flatMap((e) => (e.type === 'finish' ? [e.mean_logprob!] : [])),
+  )
+  for (const [i, mean] of means[0]!.entries()) expect(means[1]![i]).toBeCloseTo(mean, 4)
+  // What follows an answer begins with it.
+  const longer = { text: prompt.text + first.texts[0] }
+  expect(cached((await answer({ prompt: longer, sampling })).events)[0]).toBeGreaterThanOrEqual(32)
+})
+
+test('a constraint leaves the tokens whose bits are set', () => {
+  const logits = Float32Array.from({ length: 70 }, (_, i) => i)
+  const allowed = new Int32Array(3)
+  for (const id of [3, 40, 65]) allowed[id >> 5]! |= 1 << (id & 31)
+  const left = only(logits, allowed)
+  expect([...left.entries()].filter(([, x]) => x > -1e30).map(([id]) => id)).toEqual([3, 40, 65])
+})

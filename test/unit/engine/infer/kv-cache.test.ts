@@ -3,29 +3,27 @@ import { KvCache } from '../../../../src/engine/infer/kv-cache.ts'
 
 const shape = { layers: 2, heads: 2, headDim: 4 }
 
-/** Writes `mark` as the key of every token that a slot keeps, in every head. */
+/** Appends tokens whose keys and values are `mark`, `mark` + 1, … everywhere. */
 function fill(cache: KvCache, slot: number, tokens: number, mark: number) {
-  const { key } = cache.view(1, slot, 1)
-  const capacity = key.dims[2]!
-  for (let head = 0; head < 2; head++)
-    for (let t = 0; t < tokens; t++)
-      (key.data as Float32Array).fill(
-        mark + t,
-        (head * capacity + t) * 4,
-        (head * capacity + t + 1) * 4,
-      )
-  cache.setLength(slot, tokens)
+  const data = Float32Array.from({ length: tokens * 8 }, (_, i) => mark + Math.floor(i / 8))
+  const layer = { key: data, value: data }
+  cache.append(slot, [1, tokens], [layer, layer])
 }
 
 function marks(cache: KvCache, slot: number): number[] {
-  const { key } = cache.view(1, slot, 1)
-  const capacity = key.dims[2]!
-  const of = (head: number) =>
-    Array.from({ length: cache.length(slot) }, (_, t) =>
-      Number(key.data[(head * capacity + t) * 4]),
+  const { key, value } = cache.view(1, slot, 1)
+  const C = cache.capacity
+  const rows = Array.from({ length: cache.length(slot) }, (_, t) => {
+    const all = [0, 1].flatMap((g) =>
+      [0, 1, 2, 3].flatMap((k) => [
+        Number(key.data[(g * 4 + k) * C + t]),
+        Number(value.data[(g * C + t) * 4 + k]),
+      ]),
     )
-  expect(of(0)).toEqual(of(1))
-  return of(0)
+    expect(new Set(all).size).toBe(1)
+    return all[0]!
+  })
+  return rows
 }
 
 test('growing keeps what every slot holds', () => {
@@ -34,7 +32,8 @@ test('growing keeps what every slot holds', () => {
   fill(cache, first, 3, 100)
   const second = cache.open(500)
   fill(cache, second, 2, 200)
-  expect(cache.view(0, 0, 2).key.dims).toEqual([2, 2, 512, 4])
+  expect(cache.view(0, 0, 2).key.dims).toEqual([2, 2, 1, 4, 512])
+  expect(cache.view(0, 0, 2).value.dims).toEqual([2, 2, 1, 512, 4])
   expect(marks(cache, first)).toEqual([100, 101, 102])
   expect(marks(cache, second)).toEqual([200, 201])
 })
@@ -49,21 +48,33 @@ test('closing a slot moves the last one into its place', () => {
   expect(cache.close(1)).toBeUndefined()
 })
 
-test('a copy keeps the first tokens of another slot and goes its own way', () => {
+test('pieces go from one cache into another, end to end', () => {
   const cache = new KvCache(shape)
-  for (const mark of [100, 200]) fill(cache, cache.open(10), 3, mark)
+  fill(cache, cache.open(10), 5, 100)
+  const other = new KvCache(shape)
+  other.open(1)
+  other.put(0, cache.piece(0, 0, 2))
+  other.put(0, cache.piece(0, 2, 3))
+  expect(marks(other, 0)).toEqual([100, 101, 102, 103, 104])
   const copy = cache.open(10)
-  cache.copy(0, copy, 2)
+  cache.copy(cache, 0, copy, 2)
   expect(marks(cache, copy)).toEqual([100, 101])
-  fill(cache, 0, 3, 500)
-  expect(marks(cache, copy)).toEqual([100, 101])
-  expect(marks(cache, 1)).toEqual([200, 201, 202])
+})
+
+test('what was appended in vain is forgotten', () => {
+  const cache = new KvCache(shape)
+  fill(cache, cache.open(10), 5, 100)
+  cache.truncate(0, 2)
+  fill(cache, 0, 1, 500)
+  expect(marks(cache, 0)).toEqual([100, 101, 500])
+  expect(() => cache.truncate(0, 9)).toThrow('a slot of 3 tokens cannot be cut to 9')
 })
 
 test('an empty cache gives its memory back', () => {
   const cache = new KvCache(shape)
   cache.open(4000)
   cache.close(0)
+  expect(cache.bytes).toBe(0)
   cache.open(10)
-  expect(cache.view(0, 0, 1).key.dims).toEqual([1, 2, 128, 4])
+  expect(cache.capacity).toBe(64)
 })

@@ -75,6 +75,7 @@ test('events are gathered into one text a choice, in order', async () => {
   expect(await gather(events())).toEqual({
     prompt_tokens: 7,
     completion_tokens: 6,
+    cached_tokens: 0,
     choices: [
       { text: 'aA', finish_reason: 'stop' },
       { text: 'b', finish_reason: 'length' },
@@ -107,6 +108,7 @@ test('the best of each prompt are those with the highest mean, the best first', 
   const answers = {
     prompt_tokens: 1,
     completion_tokens: 9,
+    cached_tokens: 0,
     choices: [choice('a', -2), choice('b', -1), choice('c', -3)].concat(
       choice('d', -1),
       choice('e'),

@@ -111,7 +111,7 @@ test('prompt and answer are one list of tokens, the end token too where the prom
   const of = (choice: Answer, logprobs = true) =>
     presentCompletion(
       { id: 'cmpl-1', created: 1, model: 'm', system_fingerprint: 'fp' },
-      { prompt_tokens: 2, completion_tokens: 2, choices: [choice] },
+      { prompt_tokens: 2, completion_tokens: 2, cached_tokens: 0, choices: [choice] },
       { logprobs },
     ).choices[0]
   const alone = of(answer)

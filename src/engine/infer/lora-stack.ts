@@ -1,0 +1,206 @@
+// Adapters of many ranks and targets over one base, side by side: each block of projections has one matrix A of all of
+// them and one B, and a row of the batch uses the columns of its own. Knows matrices; no sequences.
+
+import { input, type Value } from '../graph/graph.ts'
+import * as op from '../graph/ops/ops.ts'
+import type { Block } from '../models/products.ts'
+import type { Adapt } from '../models/weights.ts'
+import { float32, type HostTensor, int64 } from '../tensor.ts'
+
+/** A block of projections of one input, in the order of the model. */
+export interface StackedBlock {
+  /** Module paths: `model.layers.0.self_attn.q_proj`. */
+  readonly members: readonly string[]
+  /** Outputs of each. */
+  readonly widths: readonly number[]
+  readonly inner: number
+}
+
+/** One adapter, laid out for the blocks of its base. */
+export interface ResidentAdapter {
+  readonly rank: number
+  /** Of each block with m members: A [m·rank, in], and B [m·rank, Σ out] with the scale in it, each member's rows its own. */
+  readonly blocks: readonly { readonly a: Float32Array; readonly b: Float32Array }[]
+  /** DoRA's factor of each output of each block, [Σ out]. */
+  readonly gains: readonly Float32Array[] | undefined
+  readonly bytes: number
+}
+
+const sum = (xs: readonly number[]): number => xs.reduce((a, b) => a + b, 0)
+
+/** The part of the graph that adds what the stack adds: records the blocks as it goes. */
+export function stackedLoras(gained: boolean): { adapt: Adapt; blocks: StackedBlock[] } {
+  const blocks: StackedBlock[] = []
+  const masks = new Map<number, Value>()
+  const rows = gained ? input('lora.rows', 'int64', ['N']) : undefined
+  const adapt: Adapt = (x, { y, members }: Block) => {
+    const widths = members.map((w) => Number(w.get('weight').dims[0]))
+    const inner = Number(x.dims[1])
+    const at = blocks.push({ members: members.map(({ path }) => path), widths, inner }) - 1
+    const m = members.length
+    const mask = masks.get(m) ?? input(`lora.mask.${m}`, 'float32', ['N', `R${m}`])
+    masks.set(m, mask)
+    const a = input(`lora.${at}.a`, 'float32', [`R${m}`, inner])
+    const b = input(`lora.${at}.b`, 'float32', [`R${m}`, sum(widths)])
+    const own = op.mul(op.gemm(x, a, { transB: true }), mask)
+    const adapted = op.gemm(own, b, { c: y })
+    if (!rows) return adapted
+    return op.mul(adapted, op.gather(input(`lora.${at}.gain`, 'float32', ['E', sum(widths)]), rows))
+  }
+  return { adapt, blocks }
+}
+
+/** Which of the stack's columns each row uses, and the matrices. */
+export interface StackFeeds {
+  readonly feeds: Readonly<Record<string, HostTensor>>
+  readonly gained: boolean
+}
+
+interface Entry {
+  readonly adapter: ResidentAdapter
+  readonly from: number
+  readonly room: number
+}
+
+/**
+ * The adapters that are used at the moment, in memory that is kept from run to run: who comes is copied into the room of
+ * one that is not used any more, so that most steps copy nothing.
+ */
+export class LoraStack {
+  readonly #blocks: readonly StackedBlock[]
+  #entries: Entry[] = []
+  #columns = 0
+  #a: Float32Array[] = []
+  #b: Float32Array[] = []
+  #gains: HostTensor[] | undefined
+
+  constructor(blocks: readonly StackedBlock[]) {
+    this.#blocks = blocks
+  }
+
+  /** Feeds for rows that use these adapters, undefined: none. Each adapter's columns are its own. */
+  feed(rows: readonly (ResidentAdapter | undefined)[]): StackFeeds {
+    const used = new Set(rows.flatMap((adapter) => adapter ?? []))
+    const [only] = used
+    if (used.size === 1 && rows.every((adapter) => adapter === only))
+      return alone(this.#blocks, only!, rows.length)
+    this.#place(used)
+    const at = new Map(this.#entries.map((entry, i) => [entry.adapter, { ...entry, row: i + 1 }]))
+    const feeds: Record<string, HostTensor> = {}
+    const R = this.#columns
+    for (const m of new Set(this.#blocks.map(({ members }) => members.length))) {
+      const mask = new Float32Array(rows.length * m * R)
+      for (const [row, adapter] of rows.entries()) {
+        if (!adapter) continue
+        const { from } = at.get(adapter)!
+        const start = (row * R + from) * m
+        mask.fill(1, start, start + m * adapter.rank)
+      }
+      feeds[`lora.mask.${m}`] = float32([rows.length, m * R], mask)
+    }
+    for (const [i, { members, widths, inner }] of this.#blocks.entries()) {
+      feeds[`lora.${i}.a`] = float32([members.length * R, inner], this.#a[i]!)
+      feeds[`lora.${i}.b`] = float32([members.length * R, sum(widths)], this.#b[i]!)
+    }
+    const gained = [...used].some(({ gains }) => gains)
+    if (gained) {
+      this.#gains ??= gainsOf(
+        this.#blocks,
+        this.#entries.map(({ adapter }) => adapter),
+      )
+      for (const [i, gain] of this.#gains.entries()) feeds[`lora.${i}.gain`] = gain
+      const own = rows.map((adapter) => (adapter ? at.get(adapter)!.row : 0))
+      feeds['lora.rows'] = int64([rows.length], own)
+    }
+    return { feeds, gained }
+  }
+
+  /** Forgets everything: its memory goes with it. */
+  clear(): void {
+    this.#entries = []
+    this.#columns = 0
+    this.#a = []
+    this.#b = []
+    this.#gains = undefined
+  }
+
+  #place(used: ReadonlySet<ResidentAdapter>): void {
+    const there = new Set(this.#entries.map(({ adapter }) => adapter))
+    const missing = [...used].filter((adapter) => !there.has(adapter))
+    const wanted = sum([...used].map(({ rank }) => rank))
+    if (missing.length === 0 && this.#columns <= 2 * wanted) return
+    const idle = this.#entries.filter(({ adapter }) => !used.has(adapter))
+    const placed: Entry[] = []
+    for (const adapter of missing) {
+      const place = idle.findIndex(({ room }) => room >= adapter.rank)
+      if (place < 0) break
+      const [{ from, room }] = idle.splice(place, 1) as [Entry]
+      placed.push({ adapter, from, room })
+    }
+    if (placed.length < missing.length || this.#columns > 2 * wanted) {
+      this.#rebuild([...used])
+      return
+    }
+    const gone = new Set(placed.map(({ from }) => from))
+    this.#entries = [...this.#entries.filter(({ from }) => !gone.has(from)), ...placed]
+    this.#gains = undefined
+    for (const entry of placed) this.#copy(entry)
+  }
+
+  #rebuild(adapters: readonly ResidentAdapter[]): void {
+    this.clear()
+    for (const adapter of adapters) {
+      this.#entries.push({ adapter, from: this.#columns, room: adapter.rank })
+      this.#columns += adapter.rank
+    }
+    for (const { members, widths, inner } of this.#blocks) {
+      const columns = members.length * this.#columns
+      this.#a.push(new Float32Array(columns * inner))
+      this.#b.push(new Float32Array(columns * sum(widths)))
+    }
+    for (const entry of this.#entries) this.#copy(entry)
+  }
+
+  /** What another adapter left in the room beyond this one's rank is never looked at: no mask covers it. */
+  #copy({ adapter, from }: Entry): void {
+    for (const [i, { members, widths, inner }] of this.#blocks.entries()) {
+      const start = members.length * from
+      this.#a[i]!.set(adapter.blocks[i]!.a, start * inner)
+      this.#b[i]!.set(adapter.blocks[i]!.b, start * sum(widths))
+    }
+  }
+}
+
+/** Rows of one adapter read its own matrices: nothing is copied. */
+function alone(
+  blocks: readonly StackedBlock[],
+  adapter: ResidentAdapter,
+  rows: number,
+): StackFeeds {
+  const feeds: Record<string, HostTensor> = {}
+  for (const m of new Set(blocks.map(({ members }) => members.length))) {
+    const columns = m * adapter.rank
+    feeds[`lora.mask.${m}`] = float32([rows, columns], new Float32Array(rows * columns).fill(1))
+  }
+  for (const [i, { members, widths, inner }] of blocks.entries()) {
+    const { a, b } = adapter.blocks[i]!
+    feeds[`lora.${i}.a`] = float32([members.length * adapter.rank, inner], a)
+    feeds[`lora.${i}.b`] = float32([members.length * adapter.rank, sum(widths)], b)
+  }
+  if (!adapter.gains) return { feeds, gained: false }
+  for (const [i, gain] of gainsOf(blocks, [adapter]).entries()) feeds[`lora.${i}.gain`] = gain
+  feeds['lora.rows'] = int64([rows], new Int32Array(rows).fill(1))
+  return { feeds, gained: true }
+}
+
+/** Of each block a row of ones, for rows without an adapter, and a row for each adapter. */
+const gainsOf = (
+  blocks: readonly StackedBlock[],
+  adapters: readonly ResidentAdapter[],
+): HostTensor[] =>
+  blocks.map(({ widths }, i) => {
+    const width = sum(widths)
+    const rows = new Float32Array((adapters.length + 1) * width).fill(1)
+    for (const [k, { gains }] of adapters.entries()) if (gains) rows.set(gains[i]!, (k + 1) * width)
+    return float32([adapters.length + 1, width], rows)
+  })
