@@ -136,19 +136,21 @@ describe.skipIf(stories.missing)('inference', () => {
     const cached = warm.usage!.prompt_tokens_details!.cached_tokens!
     expect(cached).toBeGreaterThanOrEqual(64)
     expect(cached).toBeLessThan(warm.usage!.prompt_tokens)
-    const stream = await client.completions.create({
-      ...ask,
-      stream: true,
-      stream_options: { include_usage: true },
-    })
+    const messages = [{ role: 'user' as const, content: prompt }]
+    const chat = { model: 'stories-chat', messages, max_tokens: 4, temperature: 0 }
+    const whole = await client.chat.completions.create(chat)
     let told: number | undefined
     let text = ''
-    for await (const { usage, choices } of stream) {
+    for await (const { usage, choices } of await client.chat.completions.create({
+      ...chat,
+      stream: true,
+      stream_options: { include_usage: true },
+    })) {
       told ??= usage?.prompt_tokens_details?.cached_tokens
-      text += choices[0]?.text ?? ''
+      text += choices[0]?.delta.content ?? ''
     }
     expect(told).toBeGreaterThanOrEqual(64)
-    expect(text).toBe(cold.choices[0]?.text)
+    expect(text).toBe(whole.choices[0]?.message.content)
   })
 
   test('the same seed gives the same choices, whatever else is in the batch', async () => {
