@@ -1,6 +1,6 @@
-// The order in which the runtime computes, where it matters for memory and the graph alone does not say it.
+// What the runtime is told about memory that the graph alone does not say: what waits for what, what is not copied.
 
-import { emitOne, type Value } from './graph.ts'
+import { emitOne, ints, staticDims, type Value } from './graph.ts'
 import { add } from './ops/elementwise.ts'
 import { sumAll } from './ops/reduce.ts'
 import { reshape, slice } from './ops/shape.ts'
@@ -20,4 +20,11 @@ function oneNumber(x: Value): Value {
   if (x.dims.some((d) => typeof d === 'string')) return sumAll(x)
   const corner = x.dims.reduce<Value>((part, _, axis) => slice(part, axis, 0, 1), x)
   return reshape(corner, [1])
+}
+
+/** A weight of which no packed copy is made: to the runtime it is no constant. Its memory is the weight's own. */
+export function unpacked(weight: Value, always: Value): Value {
+  const dims = ints(...staticDims(weight.dims))
+  const shape = emitOne('Where', [always, dims, dims], dims)
+  return emitOne('Reshape', [weight, shape], weight)
 }

@@ -72,8 +72,7 @@ function groupAttention(
       op.transpose(op.reshape(x, [B, T, H, K]), perm)
     const queries = heads(op.scale(q, 1 / Math.sqrt(K)), [0, 2, 1, 3]) // [B, H, T, K]
     const scores = op.matmul(queries, heads(k, [0, 2, 3, 1]))
-    const p = op.softmax(op.add(scores, mask))
-    const mixed = op.matmul(p, heads(v, [0, 2, 1, 3])) // [B, H, T, K]
+    const mixed = op.mixBySoftmax(op.add(scores, mask), heads(v, [0, 2, 1, 3])) // [B, H, T, K]
     return op.reshape(op.transpose(mixed, [0, 2, 1, 3]), [B * T, H * K])
   }
 }

@@ -74,20 +74,17 @@ function addLoras(
   members: readonly Weights[],
   widths: readonly number[],
 ): Value {
-  const [alone] = members
-  if (members.length === 1) {
-    const { b, scale } = alone!.lora!
-    return op.gemm(inner, b, { transB: true, alpha: scale, c: y })
-  }
+  const loras = members.flatMap(({ lora }) => lora ?? [])
+  const { scale } = loras[0]! // they are of one adapter
+  if (members.length === 1) return op.gemm(inner, loras[0]!.b, { transB: true, alpha: scale, c: y })
   const all = widths.reduce((sum, width) => sum + width, 0)
   let before = 0
   const rows = members.flatMap(({ lora }, i) => {
     const left = before
     before += widths[i]!
-    if (!lora) return []
-    return op.pad(op.scale(op.transpose(lora.b, [1, 0]), lora.scale), 1, left, all - before)
+    return lora ? [op.pad(op.transpose(lora.b, [1, 0]), 1, left, all - before)] : []
   })
-  return op.gemm(inner, op.concat(rows, 0), { c: y })
+  return op.gemm(inner, op.concat(rows, 0), { alpha: scale, c: y })
 }
 
 /** SwiGLU (arXiv 2002.05202): down(silu(gate(x)) · up(x)). */
@@ -159,8 +156,11 @@ export function packedAttention(config: ModelConfig, packed: PackedRows): Attend
       const some = op.reshape(op.slice(queries, 3, from, to), [B, G, R * Q, K])
       const scores = op.matmul(some, op.slice(keys, 3, first, to))
       const masked = op.add(op.reshape(scores, [B, G, R, Q, C]), mask)
-      const p = op.reshape(op.softmax(masked), [B, G, R * Q, C])
-      return op.reshape(op.matmul(p, op.slice(values, 2, first, to)), [B, G, R, Q, K])
+      const mixed = op.mixBySoftmax(
+        op.reshape(masked, [B, G, R * Q, C]),
+        op.slice(values, 2, first, to),
+      )
+      return op.reshape(mixed, [B, G, R, Q, K])
     })
     const mixed = op.concat(parts, 3)
     return op.reshape(op.transpose(mixed, [0, 3, 1, 2, 4]), [B * T, G * R * K])

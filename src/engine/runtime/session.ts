@@ -9,8 +9,11 @@ export interface SessionOptions {
   threads: number
   /** Absent: cpu. */
   device?: DeviceKind | undefined
-  /** Rearranges constant weights in memory of their own: products of quantised ones want it. */
-  prepack?: boolean
+  /**
+   * Whether constant weights are laid out anew for their products, which copies them. Absent: they stay in their mapped
+   * file, which others share.
+   */
+  prepack?: boolean | undefined
 }
 
 export type Feeds = Readonly<Record<string, HostTensor>>
@@ -31,8 +34,8 @@ const ortType = (dtype: Dtype): ort.Tensor.Type => {
 }
 
 /**
- * Creates a session from ONNX bytes. Weights stay in their mapped file: prepacking, which would copy them, is off
- * (load 1090 → 66 MB of memory for a model of 540 MB), and so is the memory pattern (a third less at the peak).
+ * Creates a session from ONNX bytes. Weights stay in their mapped file where nobody asks for prepacking, which would
+ * copy them (load 1090 → 66 MB of memory for a model of 540 MB); the memory pattern is off (a third less at the peak).
  */
 export async function createSession(
   onnx: Uint8Array,

@@ -30,5 +30,5 @@ export function encoderGraphs(
     dropout && ((x, site) => (typeof x.dims[0] === 'number' ? dropout.drop(x, site) : x))
   const plain = outputs(encoderPass(mapped, layout, shape))
   const { train } = drop ? outputs(encoderPass(mapped, layout, shape, drop)) : plain
-  return { train, evaluate: plain.evaluate, dropout }
+  return { train, evaluate: plain.evaluate, dropout, prepack: mapped.int8 !== undefined }
 }

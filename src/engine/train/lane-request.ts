@@ -21,6 +21,8 @@ export interface OpenLaneRequest {
   /** The graphs, as ONNX. */
   readonly train: Uint8Array
   readonly evaluate: Uint8Array
+  /** Of `train`. */
+  readonly prepack: boolean
   readonly compute: Compute
   readonly parameters: SharedVector
   readonly gradient: SharedVector

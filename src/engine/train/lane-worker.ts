@@ -9,7 +9,7 @@ import type { Feeds, Outputs } from './methods/method.ts'
 let lane: Awaited<ReturnType<typeof open>> | undefined
 
 /** Sessions read and write memory of their own: the runtime takes no shared one. */
-async function open({ train, evaluate, compute, parameters, gradient }: OpenLaneRequest) {
+async function open({ train, evaluate, prepack, compute, ...shared }: OpenLaneRequest) {
   const vector = ({ memory, places }: SharedVector) => {
     const flat = new Float32Array(memory.byteLength / Float32Array.BYTES_PER_ELEMENT)
     const tensors: Feeds = Object.fromEntries(
@@ -20,9 +20,9 @@ async function open({ train, evaluate, compute, parameters, gradient }: OpenLane
     )
     return { shared: new Float32Array(memory), flat, tensors }
   }
-  const trained = vector(parameters)
-  const gradients = vector(gradient)
-  const trainSession = await createSession(train, compute)
+  const trained = vector(shared.parameters)
+  const gradients = vector(shared.gradient)
+  const trainSession = await createSession(train, { ...compute, prepack })
   let evaluateSession: Session | undefined
 
   return {

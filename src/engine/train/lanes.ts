@@ -54,7 +54,8 @@ const gradientsIn = ({ objective }: LaneOptions, flat: Float32Array): Feeds =>
 async function openHere(options: LaneOptions): Promise<Lanes> {
   const { device, threads, turn, sum, parameters } = options
   const graphs = encoded(options)
-  const trainSession = await createSession(graphs.train, { device, threads })
+  const { prepack } = options.objective.graphs
+  const trainSession = await createSession(graphs.train, { device, threads, prepack })
   let evaluateSession: Session | undefined
   const trained = parametersIn(options, parameters)
   const sumPlaces = gradientsIn(options, sum)
@@ -114,6 +115,7 @@ async function openThreads(options: LaneOptions): Promise<Lanes> {
         type: 'open',
         train: graphs.train,
         evaluate,
+        prepack: options.objective.graphs.prepack,
         compute: { device, threads },
         parameters: { memory: shared, places: placesOf(parametersIn(options, parameters)) },
         gradient: { memory: gradient, places: placesOf(gradientsIn(options, sum)) },

@@ -8,7 +8,7 @@ import * as op from '../graph/ops/ops.ts'
 import { bindAdapter, flatten, type LoraLayout } from '../models/adapters.ts'
 import { createDropout, type Dropout } from '../models/dropout.ts'
 import { architectureOf } from '../models/index.ts'
-import { kept } from '../models/keep.ts'
+import { alwaysTrue, kept } from '../models/keep.ts'
 import { packedAttention } from '../models/layers.ts'
 import { type Lora, weightsOf } from '../models/weights.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
@@ -56,6 +56,7 @@ export function buildPreferenceStep(
       op.pick(hidden, index),
       architecture.head(model, config).get('weight'),
       targets,
+      alwaysTrue(positions),
     )
   }
   const frozen = reference
@@ -83,5 +84,6 @@ export function buildPreferenceStep(
     train: { ...outputs, gradient },
     evaluate: dropout ? compare().outputs : outputs,
     dropout,
+    prepack: mapped.int8 !== undefined,
   }
 }

@@ -29,6 +29,11 @@ export interface StepGraphs {
   readonly evaluate: Graph
   /** What drops in `train`, and feeds it; evaluation never drops. */
   readonly dropout?: Dropout | undefined
+  /**
+   * Whether frozen weights are laid out anew for the products of `train`: in int8 a tenth of the time, and no more memory,
+   * for the mapped ones are not needed then. In float32 the copies would be as large as the model.
+   */
+  readonly prepack: boolean
 }
 
 /**
@@ -78,5 +83,6 @@ export function buildStep(mapped: MappedWeights, layout: LoraLayout, shape: Step
     train: { ...outputs, gradient },
     evaluate: forward(false).outputs,
     dropout,
+    prepack: mapped.int8 !== undefined,
   }
 }

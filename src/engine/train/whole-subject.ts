@@ -107,6 +107,7 @@ export function buildWholeStep(
   }
   return {
     train: { ...evaluate, ...bound.gradients(loss) },
-    evaluate: evaluate,
+    evaluate,
+    prepack: false,
   }
 }

@@ -10,7 +10,7 @@ import {
   type Value,
   withGradient,
 } from '../graph.ts'
-import { mul, neg } from './elementwise.ts'
+import { mul } from './elementwise.ts'
 
 /** One frozen matrix, kept twice: each copy has its scales along the axis that its product keeps. */
 export interface Int8Weight {
@@ -36,12 +36,13 @@ export function int8Linear(x: Value, w: Int8Weight): Value {
 /** x [N, K] · w [K, M] with x as uint8 around 128, one scale a row. */
 function product(x: Value, w: Value, scale: Value): Value {
   const [n, m] = [x.dims[0]!, w.dims[1]!]
-  // max|x| without a pass that writes |x|.
+  // max|x| / 127 without a pass that writes |x|.
   const extreme = (op: 'ReduceMax' | 'ReduceMin') =>
     emitOne(op, [x, ints(1)], { dtype: 'float32', dims: [n, 1] }, { attributes: { keepdims: 1 } })
-  const highest = extreme('ReduceMax')
-  const largest = emitOne('Max', [highest, neg(extreme('ReduceMin'))], highest)
-  const rowScale = emitOne('Add', [mul(largest, scalar(1 / 127)), scalar(1e-20)], largest)
+  const steps = (op: 'ReduceMax' | 'ReduceMin', sign: number) =>
+    mul(extreme(op), scalar(sign / 127))
+  const above = steps('ReduceMax', 1)
+  const rowScale = emitOne('Max', [above, steps('ReduceMin', -1), scalar(1e-20)], above)
   const row: Dims = [n]
   const flat = emitOne('Reshape', [rowScale, ints(-1)], { dtype: 'float32', dims: row })
   const quantised = emitOne(

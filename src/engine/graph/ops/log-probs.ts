@@ -1,6 +1,7 @@
 // The language-model head as log-probabilities of given tokens: for losses that weigh them by one another.
 
 import { emitOne, ints, type Value, withGradient } from '../graph.ts'
+import { unpacked } from '../order.ts'
 import { equal, mul, sub, toFloat } from './elementwise.ts'
 import { gemm, linear } from './products.ts'
 import { gather } from './shape.ts'
@@ -14,10 +15,11 @@ export interface LogProbs {
 
 /**
  * ln softmax(h·weightᵀ) at `targets` [S] (int64), h [S, D], weight [V, D]. The gradient flows to `h` alone: the head
- * is frozen.
+ * is frozen. `always` [1] is true, and the runtime must not know it beforehand.
  */
-export function headLogProbs(h: Value, weight: Value, targets: Value): LogProbs {
+export function headLogProbs(h: Value, head: Value, targets: Value, always: Value): LogProbs {
   const s = h.dims[0]!
+  const weight = unpacked(head, always)
   const logits = linear(h, weight) // [S, V]
   const all = emitOne('LogSoftmax', [logits], logits, { attributes: { axis: -1 } })
   const column = emitOne('Unsqueeze', [targets, ints(1)], { dtype: 'int64', dims: [s, 1] })

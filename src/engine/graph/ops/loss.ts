@@ -1,7 +1,7 @@
 // The language-model head with its loss, as one operator: its gradient needs no scatter over the vocabulary.
 
 import { emitOne, ints, scalar, type Value, withGradient } from '../graph.ts'
-import { after } from '../order.ts'
+import { after, unpacked } from '../order.ts'
 import { add, equal, greater, log, mul, sub, toFloat } from './elementwise.ts'
 import { gemm } from './products.ts'
 import { sumAll } from './reduce.ts'
@@ -28,7 +28,7 @@ export interface HeadChunks {
   readonly rows: number
   /** As many chunks as the most rows of any run need. */
   readonly count: number
-  /** True, [1], and unknown to the runtime: with it a chunk waits for the one before. */
+  /** True, [1], and unknown to the runtime: with it a chunk waits for the one before, and the head is not copied. */
   readonly always: Value
   /** Whether a chunk's gradient is computed with its loss: without that its logits would have to be held. */
   readonly learning: boolean
@@ -43,10 +43,10 @@ export function headLoss(
   head: Head,
   targets: Value,
   weights: Value,
-  chunks?: HeadChunks,
+  chunks: HeadChunks,
 ): HeadLoss {
-  if (!chunks || chunks.count === 1) {
-    const { loss, correct, losses, dh } = chunkLoss(h, head, targets, weights)
+  if (chunks.count === 1) {
+    const { loss, correct, losses, dh } = chunkLoss(h, head, targets, weights, chunks.always)
     return { loss: withGradient('HeadLoss', loss, [h], (dy) => [mul(dh(), dy)]), correct, losses }
   }
   const losses: Value[] = []
@@ -57,7 +57,7 @@ export function headLoss(
     const rowsOf = (x: Value) => someRows(x, i, chunks.rows)
     const before = chunks.learning ? dhs : losses
     const own = after(rowsOf(h), before.slice(-1), chunks.always)
-    const part = chunkLoss(own, head, rowsOf(targets), rowsOf(weights))
+    const part = chunkLoss(own, head, rowsOf(targets), rowsOf(weights), chunks.always)
     losses.push(part.loss)
     hits.push(part.correct)
     columns.push(part.losses)
@@ -83,32 +83,39 @@ function someRows(x: Value, i: number, count: number): Value {
   })
 }
 
-function chunkLoss(h: Value, { weight, logits: logitsOf }: Head, targets: Value, weights: Value) {
+function chunkLoss(
+  h: Value,
+  { weight, logits: logitsOf }: Head,
+  targets: Value,
+  weights: Value,
+  always: Value,
+) {
   const s = h.dims[0]!
   const logits = logitsOf(h) // [S, V]
   const p = emitOne('Softmax', [logits], logits, { attributes: { axis: -1 } })
-  const best = emitOne(
-    'ArgMax',
-    [logits],
-    { dtype: 'int64', dims: [s, 1] },
-    { attributes: { axis: 1, keepdims: 1 } },
-  )
+  const highest = (x: Value) =>
+    emitOne(
+      'ReduceMax',
+      [x, ints(-1)],
+      { dtype: 'float32', dims: [s, 1] },
+      { attributes: { keepdims: 1 } },
+    )
   const column = emitOne('Unsqueeze', [targets, ints(1)], { dtype: 'int64', dims: [s, 1] })
   const rowWeights = emitOne('Unsqueeze', [weights, ints(1)], { dtype: 'float32', dims: [s, 1] })
-  const at = (x: Value, index: Value) =>
-    emitOne(
-      'GatherElements',
-      [x, index],
-      { dtype: 'float32', dims: [s, 1] },
-      { attributes: { axis: 1 } },
-    )
+  const target = emitOne(
+    'GatherElements',
+    [logits, column],
+    { dtype: 'float32', dims: [s, 1] },
+    { attributes: { axis: 1 } },
+  )
   // −ln p_t = (max − ln p_max) − l_t: p_max is at least 1/V, where p_t may be too small for a float.
-  const total = sub(at(logits, best), log(at(p, best)))
-  const losses = sub(total, at(logits, column))
+  const most = highest(logits)
+  const total = sub(most, log(highest(p)))
+  const losses = sub(total, target)
   const loss = sumAll(mul(losses, rowWeights))
-  const hit = mul(toFloat(equal(best, column)), toFloat(greater(rowWeights, scalar(0))))
+  const hit = mul(toFloat(equal(target, most)), toFloat(greater(rowWeights, scalar(0))))
 
   /** ∂(−ln p_t)/∂h = (p − onehot(t))·W = p·W − W[t] */
-  const dh = () => mul(sub(gemm(p, weight), gather(weight, targets)), rowWeights)
+  const dh = () => mul(sub(gemm(p, unpacked(weight, always)), gather(weight, targets)), rowWeights)
   return { loss, correct: sumAll(hit), losses, dh }
 }

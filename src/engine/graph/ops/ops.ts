@@ -1,6 +1,7 @@
 // One door to the operators: `import * as op from '../graph/ops/ops.ts'`.
 
 export * from './activations.ts'
+export * from './attention.ts'
 export * from './class-loss.ts'
 export * from './divergence.ts'
 export * from './dora.ts'

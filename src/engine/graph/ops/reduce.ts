@@ -65,15 +65,19 @@ export function rmsNorm(x: Value, weight: Value, eps: number): Value {
   const y = emitOne('SimplifiedLayerNormalization', [x, weight], x, {
     attributes: { axis: -1, epsilon: { float: eps }, stash_type: 1 },
   })
-  // n = x/rms, g = dy·w   ⇒   dx = (g − n·mean(g·n)) / rms,   dw = Σ dy·n
+  // s = 1/rms   ⇒   dx = s·(dy·w − x·s·mean(dy·y)),   dw = Σ dy·x·s
   return withGradient('RMSNorm', y, [x, weight], (dy) => {
-    const meanSquare = reduceMean(mul(x, x), [-1])
-    const rms = emitOne('Sqrt', [add(meanSquare, scalar(eps))], meanSquare)
-    const n = emitOne('Div', [x, rms], x)
-    const g = mul(dy, weight)
-    const dx = emitOne('Div', [sub(g, mul(n, reduceMean(mul(g, n), [-1]))), rms], x)
+    const rows = { dtype: x.dtype, dims: kept(x.dims, [x.dims.length - 1]) }
+    const width = size([x.dims.at(-1)!])
+    const squares = emitOne('ReduceSumSquare', [x, ints(-1)], rows, { attributes: { keepdims: 1 } })
+    const meanSquare = add(mul(squares, scalar(1 / width)), scalar(eps))
+    const s = emitOne('Reciprocal', [emitOne('Sqrt', [meanSquare], rows)], rows)
+    const along = mul(reduceMean(mul(dy, y), [-1]), s)
+    const dx = mul(sub(mul(dy, weight), mul(x, along)), s)
     const lead = ints(...x.dims.slice(0, -1).map((_, i) => i))
-    const dw = emitOne('ReduceSum', [mul(dy, n), lead], weight, { attributes: { keepdims: 0 } })
+    const dw = emitOne('ReduceSum', [mul(dy, mul(x, s)), lead], weight, {
+      attributes: { keepdims: 0 },
+    })
     return [dx, dw]
   })
 }

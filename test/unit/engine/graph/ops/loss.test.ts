@@ -12,15 +12,17 @@ const plain: op.Head = { weight: head, logits: (h) => op.linear(h, head) }
 const targets = constant(int64([4], [0, 4, 2, 4]))
 const shares = Float32Array.of(0.5, 0.25, 0, 1)
 const weights = constant(float32([4], shares))
+const sure = constant({ dtype: 'bool', dims: [1], data: Uint8Array.of(1) })
+const once: op.HeadChunks = { rows: 4, count: 1, always: sure, learning: true }
 
 test('headLoss: gradient meets finite differences', () =>
-  expectGradient((h) => op.headLoss(h, plain, targets, weights).loss, [[4, 3]]))
+  expectGradient((h) => op.headLoss(h, plain, targets, weights, once).loss, [[4, 3]]))
 
 test('headLogProbs: gradient meets finite differences, and its sum is headLoss', async () => {
-  await expectGradient((h) => op.headLogProbs(h, head, targets).logProbs, [[4, 3]])
+  await expectGradient((h) => op.headLogProbs(h, head, targets, sure).logProbs, [[4, 3]])
   const h = input('h', 'float32', [4, 3])
-  const { logProbs, hits } = op.headLogProbs(h, head, targets)
-  const { loss, correct } = op.headLoss(h, plain, targets, weights)
+  const { logProbs, hits } = op.headLogProbs(h, head, targets, sure)
+  const { loss, correct } = op.headLoss(h, plain, targets, weights, once)
   await using session = await createSession(encodeOnnx({ logProbs, hits, loss, correct }), {
     threads: 1,
   })
@@ -37,7 +39,7 @@ test('headLoss: chunk by chunk it is the same, an empty last chunk too', async (
   const h = input('h', 'float32', ['S', 3])
   const [t, w] = [input('t', 'int64', ['S']), input('w', 'float32', ['S'])]
   const outputs: Record<string, Value> = {}
-  const whole = op.headLoss(h, plain, t, w)
+  const whole = op.headLoss(h, plain, t, w, { ...once, always: yes })
   for (const learning of [true, false]) {
     const chunks = { rows: 2, count: 3, always: yes, learning }
     const { loss, correct } = op.headLoss(h, plain, t, w, chunks)
@@ -69,7 +71,7 @@ test('headLoss: chunk by chunk it is the same, an empty last chunk too', async (
 test('headLoss: a row of weight 0 counts neither in the loss nor as correct', async () => {
   const h = input('h', 'float32', [4, 3])
   await using session = await createSession(
-    encodeOnnx({ ...op.headLoss(h, plain, targets, weights) }),
+    encodeOnnx({ ...op.headLoss(h, plain, targets, weights, once) }),
     {
       threads: 1,
     },

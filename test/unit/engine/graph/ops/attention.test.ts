@@ -1,0 +1,9 @@
+import { test } from 'vitest'
+import * as op from '../../../../../src/engine/graph/ops/ops.ts'
+import { expectGradient } from '../../../../support/gradient.ts'
+
+test('mixBySoftmax: gradient meets finite differences', () =>
+  expectGradient(op.mixBySoftmax, [
+    [2, 3, 4, 5],
+    [2, 3, 5, 2],
+  ]))
