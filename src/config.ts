@@ -60,6 +60,8 @@ export interface Config {
   /** Of frozen weights; `int4` is for serving alone. */
   readonly precision: Precision
   readonly devices: Devices
+  /** Of a device's time, 0 … 1, what training gets while answers want all of it. */
+  readonly trainingShare: number
   readonly role: Role
   /** Where other processes reach this one, if it is a worker; undefined: at `host` and `port`. */
   readonly workerUrl: string | undefined
@@ -97,6 +99,7 @@ export const readConfig = (env: Environment): Config => {
     }),
     precision: oneOf('LUTHIER_PRECISION', precisions, 'auto'),
     devices: Object.freeze(readDevices(read, mistakes)),
+    trainingShare: readShare(read('LUTHIER_TRAINING_SHARE'), mistakes),
     role: oneOf('LUTHIER_ROLE', roles, 'all'),
     workerUrl: read('LUTHIER_WORKER_URL'),
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
@@ -186,6 +189,14 @@ const readCount = (name: string, fallback: number, read: Read, mistakes: string[
   if (/^\d+$/.test(text) && Number.isSafeInteger(count) && count > 0) return count
   mistakes.push(`${name}: '${text}' is no whole number above 0`)
   return fallback
+}
+
+/** Per cent, `25`, or `25%`. */
+const readShare = (text: string | undefined, mistakes: string[]): number => {
+  const percent = Number(text?.replace(/\s*%$/, '') ?? 25)
+  if (percent >= 1 && percent <= 99) return percent / 100
+  mistakes.push(`LUTHIER_TRAINING_SHARE: '${text}' is no per cent from 1 to 99`)
+  return 0.25
 }
 
 const readApiKey = (text: string | undefined, mistakes: string[]): string | undefined => {

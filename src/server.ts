@@ -103,7 +103,7 @@ export const startServer = async (
     // Who computes: this process, or workers that it asks.
     const cache = join(config.home, 'cache')
     await mkdir(cache, { recursive: true, mode: 0o700 })
-    const pool = new DevicePool(count)
+    const pool = new DevicePool(count, config.trainingShare)
     const { device, threads } = config.devices
     if (config.role !== 'api' && capabilitiesOf(device).tested) {
       const error = await checkDevice(device)

@@ -15,6 +15,7 @@ test('an empty environment is enough', () => {
     hub: { endpoint: 'https://huggingface.co', connect_timeout_ms: 5000 },
     limits: { requests_per_minute: 30_000, tokens_per_minute: 10_000_000 },
     precision: 'auto',
+    trainingShare: 0.25,
     devices: { device: 'cpu', count: 1, threads: availableParallelism() },
     role: 'all',
     logLevel: 'info',

@@ -13,8 +13,9 @@ export class DevicePool {
   readonly #devices: readonly Device[]
   readonly #held = new Set<Device>()
 
-  constructor(count: number) {
-    this.#devices = Array.from({ length: count }, () => new Device())
+  /** `share` is what training gets of a device's time while answers want all of it. */
+  constructor(count: number, share = 0.25) {
+    this.#devices = Array.from({ length: count }, () => new Device({ share, linger: 10 }))
   }
 
   get count(): number {

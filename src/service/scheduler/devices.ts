@@ -7,10 +7,11 @@ export type Claimant = 'serving' | 'training'
 
 export interface Policy {
   /**
-   * How long serving may go on, turn after turn, while training waits: so many milliseconds, or as long as
-   * training's last turn took if that is more, so that a slow step does not starve those who wait for answers.
+   * The part of the device's time, 0 … 1, that training gets while both want all of it: serving goes on, turn after turn,
+   * for (1 − share) / share times as long as training's last turn took, then training has one turn. So a slow step costs
+   * serving no more of its part than a quick one.
    */
-  quantum: number
+  share: number
   /**
    * How long the device is kept for serving after its turn. Between two decoded tokens serving asks
    * anew; without this a training step would slip in between, and it is much longer than a token.
@@ -58,7 +59,7 @@ export const release = (state: DeviceState, now: number): DeviceState => ({
   training_took: state.holder === 'training' ? now - state.training_began : state.training_took,
 })
 
-/** Whose turn it is. Serving goes first, until its quantum is over while training waits. */
+/** Whose turn it is. Serving goes first, until training, which waits, has its share to come. */
 export function decide(state: DeviceState, now: number, policy: Policy): Decision {
   if (state.holder) return { type: 'idle' }
   const serving = state.waiting.serving[0]
@@ -69,7 +70,7 @@ export function decide(state: DeviceState, now: number, policy: Policy): Decisio
       : { type: 'grant', claimant: 'serving', ticket: serving }
 
   const burst_ends = burstGoesOn(state, now, policy)
-    ? (state.burst_since ?? now) + Math.max(policy.quantum, state.training_took)
+    ? (state.burst_since ?? now) + (state.training_took * (1 - policy.share)) / policy.share
     : undefined
   if (burst_ends !== undefined && now >= burst_ends)
     return { type: 'grant', claimant: 'training', ticket: training }
@@ -106,7 +107,7 @@ export function grant(
   return { ...state, holder: claimant, waiting, burst_since }
 }
 
-// A pause longer than the linger ends the series: the next one has a whole quantum again.
+// A pause longer than the linger ends the series: the next one has its whole time again.
 const burstGoesOn = ({ burst_since, serving_ended }: DeviceState, now: number, policy: Policy) =>
   burst_since !== undefined && serving_ended !== undefined && now - serving_ended < policy.linger
 
@@ -119,7 +120,7 @@ export class Device {
   #last = 0
   #timer: NodeJS.Timeout | undefined
 
-  constructor(policy: Policy = { quantum: 1000, linger: 10 }) {
+  constructor(policy: Policy = { share: 0.25, linger: 10 }) {
     this.#policy = policy
   }
 
