@@ -157,6 +157,26 @@ export async function findCheckpointByName(
   return rows[0]
 }
 
+/** The newest that still has an adapter, of the job that makes, or made, the tuned model of this name. */
+export async function findNewestCheckpoint(
+  db: Db,
+  project_id: string,
+  model_name: string,
+): Promise<NamedCheckpoint | undefined> {
+  const { rows } = await db.query<NamedCheckpoint>(
+    `select c.*, j.model, j.root, o.slug as owned_by
+       from fine_tuning_checkpoints c
+       join fine_tuning_jobs j on j.id = c.job_id
+       join organizations o on o.id = j.organization_id
+      where c.project_id = $1 and j.project_id = $1 and j.model_name = $2
+        and adapter_sha256 is not null
+      order by step_number desc
+      limit 1`,
+    [project_id, model_name],
+  )
+  return rows[0]
+}
+
 /** Ends names: of one checkpoint, or of all that a job has. The rows stay, as the job's history. */
 export async function endCheckpointNames(
   tx: Db,

@@ -16,5 +16,11 @@ export const baseOfTunedName = (name: string): string =>
 export const checkpointName = (tuned_model: string, step: number): string =>
   `${tuned_model}:ckpt-step-${step}`
 
+/** The tuned model whose newest checkpoint is meant by `…:live`, also while it is still trained. */
+export const tunedModelOfLive = (name: string): string | undefined =>
+  name.endsWith(LIVE) ? name.slice(0, -LIVE.length) : undefined
+
+const LIVE = ':live'
+
 // A colon would move the name's parts, a slash or a space would not survive a path.
 const nameable = (suffix: string) => suffix.replace(/[^\p{L}\p{N}._-]+/gu, '-')

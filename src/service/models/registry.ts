@@ -6,6 +6,7 @@ import type { Logger } from '../../log.ts'
 import {
   endCheckpointNames,
   findCheckpointByName,
+  findNewestCheckpoint,
   type NamedCheckpoint,
 } from '../db/fine-tuning-checkpoints.ts'
 import { deleteModel, findModel, listModels, type TunedModel } from '../db/models.ts'
@@ -13,6 +14,7 @@ import { transaction } from '../db/pool.ts'
 import { releaseObject, type Stores } from '../storage/objects.ts'
 import { type BaseModel, scanBaseModels } from './base-models.ts'
 import type { ModelEntry, Models, ResolvedModel, StoredAdapter } from './model.ts'
+import { tunedModelOfLive } from './names.ts'
 
 export interface ModelsOptions {
   stores: Stores
@@ -144,13 +146,17 @@ class Registry implements ModelRegistry {
         adapter: adapterOf(model),
         entry: entryOfModel(model),
       }
-    const checkpoint = await findCheckpointByName(this.#stores.db, project_id, name)
+    const live = tunedModelOfLive(name)
+    const { db } = this.#stores
+    const checkpoint = live
+      ? await findNewestCheckpoint(db, project_id, live)
+      : await findCheckpointByName(db, project_id, name)
     if (!checkpoint) return undefined
     return {
       root: checkpoint.root,
       job_id: checkpoint.job_id,
       adapter: adapterOf(checkpoint),
-      entry: entryOfCheckpoint(checkpoint),
+      entry: { ...entryOfCheckpoint(checkpoint), id: name },
     }
   }
 }

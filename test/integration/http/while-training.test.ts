@@ -65,6 +65,16 @@ describe.skipIf(stories.missing)('while a job trains', () => {
     for (let i = 0; i < 5; i++) expect((await ask()).choices).toEqual(quiet.choices)
     expect((await client.fineTuning.jobs.retrieve(id)).status).toBe('running')
     while ((await steps(id)) <= before + 1) await sleep(100)
+    // The newest checkpoint answers before the job has ended.
+    let made = (await client.fineTuning.jobs.checkpoints.list(id)).data
+    for (; made.length === 0; made = (await client.fineTuning.jobs.checkpoints.list(id)).data)
+      await sleep(100)
+    const [tuned] = made[0]!.fine_tuned_model_checkpoint.split(':ckpt-step-')
+    for (const model of [`${tuned}:live`, made[0]!.fine_tuned_model_checkpoint])
+      expect(
+        (await client.completions.create({ model, prompt: 'Once', max_tokens: 4 })).model,
+      ).toBe(model)
+    expect((await client.fineTuning.jobs.retrieve(id)).status).toBe('running')
     await client.fineTuning.jobs.cancel(id)
   })
 

@@ -240,7 +240,10 @@ test('a tuned model and its checkpoints answer to their names until the model is
     root: 'tiny',
     job_id: id,
   })
+  expect((await service.get(`${url}:live`)).body).toMatchObject({ id: `${name}:live`, job_id: id })
   const project_id = service.caller.project_id
+  const newest = await service.models.resolve(project_id, `${name}:live`)
+  expect(newest.adapter).toEqual((await service.models.resolve(project_id, name)).adapter)
   const resolved = await service.models.resolve(project_id, name)
   expect(resolved).toMatchObject({ id: name, root: 'tiny', job_id: id, project_id })
   const adapter = objectKey(project_id, resolved.adapter?.sha256 ?? '')
@@ -248,6 +251,7 @@ test('a tuned model and its checkpoints answer to their names until the model is
   expect((await service.models.resolve(project_id, `${name}:ckpt-step-4`)).adapter).toBeDefined()
   const stranger = await service.stranger()
   expect(await stranger.get(url)).toMatchObject({ status: 404 })
+  expect(await stranger.get(`${url}:live`)).toMatchObject({ status: 404 })
   expect(await stranger.delete(url)).toMatchObject({ status: 404 })
   const reader = await service.withScope('read')
   expect(await reader.delete(url)).toMatchObject({ status: 403 })
@@ -256,7 +260,7 @@ test('a tuned model and its checkpoints answer to their names until the model is
     status: 200,
     body: { id: name, object: 'model', deleted: true },
   })
-  for (const gone of [url, `${url}:ckpt-step-4`, `${url}:ckpt-step-6`])
+  for (const gone of [url, `${url}:live`, `${url}:ckpt-step-4`, `${url}:ckpt-step-6`])
     expect(await service.get(gone)).toMatchObject({
       status: 404,
       body: { error: { code: 'model_not_found', param: 'model' } },
