@@ -43,6 +43,14 @@ export const modelNotFound = (model: string) =>
     code: 'model_not_found',
   })
 
+/** 429 with `Retry-After` in seconds: there is no place now, and soon there will be. */
+export const overloaded = (message: string, retryAfter = 1) =>
+  new ApiError(429, message, {
+    type: 'rate_limit_error',
+    code: 'rate_limit_exceeded',
+    headers: { 'retry-after': String(retryAfter) },
+  })
+
 /** 503 with `Retry-After` in seconds. */
 export const unavailable = (message: string, retryAfter = 1) =>
   new ApiError(503, message, { headers: { 'retry-after': String(retryAfter) } })

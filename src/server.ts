@@ -120,6 +120,7 @@ export const startServer = async (
             takeTurn: pool.serving.turns('serving'),
             threads,
             precision: config.precision,
+            timed: (what, seconds) => metrics.timed(what, seconds),
             cache: join(cache, 'weights'),
             adapterFile,
             log,

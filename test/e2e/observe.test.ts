@@ -67,6 +67,10 @@ test.skipIf(stories.missing)('the page counts what was trained, answered and ask
   )
   expect(values.get('luthier_inference_tokens_total{kind="prompt"}')).toBe(usage?.prompt_tokens)
   expect(values.get('luthier_inference_choices')).toBe(0)
+  expect(values.get('vllm:generation_tokens_total')).toBe(usage?.completion_tokens)
+  expect(values.get('vllm:time_to_first_token_seconds_count')).toBe(1)
+  expect(values.get('vllm:e2e_request_latency_seconds_count')).toBe(1)
+  expect(values.get('vllm:inter_token_latency_seconds_count')).toBeGreaterThan(0)
   const count = 'luthier_http_request_duration_seconds_count'
   const labels = 'method="POST",route="/v1/completions",status="200"'
   expect(values.get(`${count}{${labels}}`)).toBe(1)

@@ -12,6 +12,8 @@ export interface Metrics {
   answered(request: { method: string; route: string; status: number; seconds: number }): void
   /** A step of training was kept. */
   stepped(step: { tokens: number; seconds: number }): void
+  /** A request's first token, its further ones, and its end. */
+  timed(what: 'first_token' | 'between_tokens' | 'request', seconds: number): void
   /** No job trains here any more. */
   rested(): void
 }
@@ -42,6 +44,25 @@ export const createMetrics = ({ db, serving, device }: Counted): Metrics => {
     buckets: [0.005, 0.02, 0.1, 0.5, 2, 10, 60],
     registers,
   })
+  const vllm = (name: string, help: string, buckets: number[]) =>
+    new Histogram({ name: `vllm:${name}`, help, buckets, registers })
+  const timings = {
+    first_token: vllm(
+      'time_to_first_token_seconds',
+      'From a request to the first text of its answer.',
+      [0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
+    ),
+    between_tokens: vllm(
+      'inter_token_latency_seconds',
+      'Between two pieces of one answer.',
+      [0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5],
+    ),
+    request: vllm(
+      'e2e_request_latency_seconds',
+      'From a request to the end of its answer.',
+      [0.1, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120],
+    ),
+  }
   const steps = new Counter({
     name: 'luthier_training_steps_total',
     help: 'Optimizer steps kept by this process.',
@@ -87,6 +108,15 @@ export const createMetrics = ({ db, serving, device }: Counted): Metrics => {
       set({ kind: 'completion' }, serving.usage.completion_tokens)
     },
   )
+  asked(registers, 'vllm:prompt_tokens_total', 'Tokens of prompts read.', [], async (set) =>
+    set({}, serving.usage.prompt_tokens),
+  )
+  asked(registers, 'vllm:generation_tokens_total', 'Tokens of answers.', [], async (set) =>
+    set({}, serving.usage.completion_tokens),
+  )
+  asked(registers, 'vllm:num_requests_running', 'Choices under way or waiting.', [], async (set) =>
+    set({}, serving.taken),
+  )
   for (const [name, help, value] of [
     ['turns_total', 'Turns on the device.', 'turns'],
     ['seconds_total', 'Time the device was held.', 'ms'],
@@ -100,6 +130,7 @@ export const createMetrics = ({ db, serving, device }: Counted): Metrics => {
   return {
     page: async () => ({ content_type: register.contentType, text: await register.metrics() }),
     answered: ({ seconds, ...labels }) => requests.observe(labels, seconds),
+    timed: (what, seconds) => timings[what].observe(seconds),
     stepped: ({ tokens, seconds }) => {
       steps.inc()
       trained.inc(tokens)

@@ -130,7 +130,8 @@ export class RelayedServing implements Answering, AsyncDisposable {
         if (signal.aborted) throw error
         if (error instanceof WorkerAway)
           this.#options.log.warn({ worker: worker.id, err: error }, 'a worker cannot be reached')
-        else if (error instanceof ApiError && error.status === 503) refusal = error
+        else if (error instanceof ApiError && (error.status === 503 || error.status === 429))
+          refusal = error
         else throw error
         continue
       }

@@ -12,7 +12,7 @@ import type {
   Target,
 } from '../../engine/infer/request.ts'
 import { spawn, type TakeTurn, type Thread } from '../../engine/runtime/thread.ts'
-import { ApiError, unavailable } from '../../errors.ts'
+import { ApiError, overloaded, unavailable } from '../../errors.ts'
 import type { ResolvedModel } from '../models/model.ts'
 
 /** What to generate; which weights answer comes from the model. */
@@ -34,9 +34,15 @@ export interface ServingOptions {
   log: { error(fields: object, message: string): void }
   /** Choices under way or waiting at most; what comes beyond is sent away with `Retry-After`. */
   capacity?: number
+  /** Of one project's, so that others find a place. */
+  projectCapacity?: number
+  /** Is told how long a request waited for its first token, and how long each further one took, in seconds. */
+  timed?: (what: Timed, seconds: number) => void
   /** The thread's entry file. */
   entry?: URL
 }
+
+export type Timed = 'first_token' | 'between_tokens' | 'request'
 
 /** The most choices that one request may ask for. */
 export const MAX_CHOICES = 128
@@ -56,9 +62,6 @@ export interface Answering {
   encode(model: ResolvedModel, encoding: Encoding, signal: AbortSignal): Promise<Encodings>
 }
 
-const overloaded = () =>
-  unavailable('The server is overloaded with other requests. Please retry shortly.')
-
 /** Owns the inference thread; it starts with the first request and again after it died. */
 export class Serving implements Answering, AsyncDisposable {
   readonly #options: ServingOptions
@@ -68,11 +71,14 @@ export class Serving implements Answering, AsyncDisposable {
   /** The longest unused first. */
   readonly #resident = new Set<string>()
   #taken = 0
+  readonly #takenBy = new Map<string, number>()
+  readonly #projectCapacity: number
   #disposed = false
 
   constructor(options: ServingOptions) {
     this.#options = options
-    this.#capacity = options.capacity ?? 2 * MAX_CHOICES
+    this.#capacity = options.capacity ?? 3 * MAX_CHOICES
+    this.#projectCapacity = options.projectCapacity ?? 2 * MAX_CHOICES
   }
 
   /** Choices that are under way or waiting. */
@@ -90,45 +96,41 @@ export class Serving implements Answering, AsyncDisposable {
     return [...this.#resident]
   }
 
-  /** Answers one prompt. Aborting `signal` frees its place; throws 503 when there is none. */
+  /** Answers one prompt. Aborting `signal` frees its place; throws 429 when there is none. */
   async *generate(
     model: ResolvedModel,
     generation: Generation,
     signal: AbortSignal,
   ): AsyncGenerator<InferEvent, void, undefined> {
-    if (this.#taken + generation.n > this.#capacity) throw overloaded()
-    this.#taken += generation.n
+    using _place = this.#take(model.project_id, generation.n)
+    const clock = new Clock(this.#options.timed)
     try {
       const target = await this.#target(model)
       for await (const event of this.#run({ type: 'generate', target, ...generation }, signal)) {
         if (event.type === 'encoded') continue
+        clock.heard(event)
         if (event.type === 'prompt') this.#noteResident(model)
         if (event.type === 'prompt') this.#usage.prompt_tokens += event.prompt_tokens
         if (event.type === 'finish') this.#usage.completion_tokens += event.completion_tokens
         yield event
       }
     } finally {
-      this.#taken -= generation.n
+      clock.ended()
     }
   }
 
-  /** Vectors or labels of texts; throws 503 when there is no place. */
+  /** Vectors or labels of texts; throws 429 when there is no place. */
   async encode(model: ResolvedModel, encoding: Encoding, signal: AbortSignal): Promise<Encodings> {
-    if (this.#taken + 1 > this.#capacity) throw overloaded()
-    this.#taken++
-    try {
-      const target = await this.#target(model)
-      for await (const event of this.#run({ type: 'encode', target, ...encoding }, signal)) {
-        if (event.type !== 'encoded') continue
-        this.#noteResident(model)
-        this.#usage.prompt_tokens += event.prompt_tokens
-        const { type: _, ...encodings } = event
-        return encodings
-      }
-      throw new Error('Encoding ended without a result.')
-    } finally {
-      this.#taken--
+    using _place = this.#take(model.project_id, 1)
+    const target = await this.#target(model)
+    for await (const event of this.#run({ type: 'encode', target, ...encoding }, signal)) {
+      if (event.type !== 'encoded') continue
+      this.#noteResident(model)
+      this.#usage.prompt_tokens += event.prompt_tokens
+      const { type: _, ...encodings } = event
+      return encodings
     }
+    throw new Error('Encoding ended without a result.')
   }
 
   /** Makes a model resident, so that its first request does not wait. */
@@ -147,6 +149,24 @@ export class Serving implements Answering, AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#disposed = true
     await this.#thread?.[Symbol.asyncDispose]()
+  }
+
+  #take(project_id: string, n: number): Disposable {
+    const own = this.#takenBy.get(project_id) ?? 0
+    if (this.#taken + n > this.#capacity)
+      throw overloaded('The server is overloaded with other requests. Please retry shortly.')
+    if (own + n > this.#projectCapacity)
+      throw overloaded('Your project has too many requests under way. Please retry shortly.')
+    this.#taken += n
+    this.#takenBy.set(project_id, own + n)
+    return {
+      [Symbol.dispose]: () => {
+        this.#taken -= n
+        const left = this.#takenBy.get(project_id)! - n
+        if (left > 0) this.#takenBy.set(project_id, left)
+        else this.#takenBy.delete(project_id)
+      },
+    }
   }
 
   async *#run(request: InferThreadRequest, signal?: AbortSignal) {
@@ -188,5 +208,29 @@ export class Serving implements Answering, AsyncDisposable {
   async #target(model: ResolvedModel): Promise<Target> {
     const target = { model: model.base_path, cache: this.#options.cache }
     return model.adapter ? { ...target, adapter: await this.#options.adapterFile(model) } : target
+  }
+}
+
+/** Times one request by its events. */
+class Clock {
+  readonly #timed: (what: Timed, seconds: number) => void
+  readonly #began = performance.now()
+  readonly #last = new Map<number, number>()
+
+  constructor(timed: ServingOptions['timed'] = () => {}) {
+    this.#timed = timed
+  }
+
+  heard(event: InferThreadEvent): void {
+    if (event.type !== 'delta') return
+    const now = performance.now()
+    const before = this.#last.get(event.index)
+    if (before !== undefined) this.#timed('between_tokens', (now - before) / 1000)
+    else if (this.#last.size === 0) this.#timed('first_token', (now - this.#began) / 1000)
+    this.#last.set(event.index, now)
+  }
+
+  ended(): void {
+    this.#timed('request', (performance.now() - this.#began) / 1000)
   }
 }

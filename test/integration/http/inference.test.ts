@@ -532,11 +532,11 @@ describe.skipIf(stories.missing)('inference', () => {
     },
   )
 
-  test('more choices than the server holds are sent away with 503', async () => {
+  test('more choices than the server holds are sent away with 429', async () => {
     const body = { model, prompt: '', max_tokens: 20, n: 128 }
     const answers = await Promise.allSettled([1, 2, 3].map(() => client.completions.create(body)))
     const refused = answers.filter((answer) => answer.status === 'rejected')
-    expect(refused.map(({ reason }) => reason.status)).toEqual([503])
+    expect(refused.map(({ reason }) => reason.status)).toEqual([429])
     expect(refused[0]?.reason.headers.get('retry-after')).toBe('1')
   })
 

@@ -2,7 +2,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, expect, test } from 'vitest'
 import type { InferEvent } from '../../../../src/engine/infer/request.ts'
 import type { ResolvedModel } from '../../../../src/service/models/model.ts'
-import { type Generation, Serving } from '../../../../src/service/scheduler/serving.ts'
+import {
+  type Generation,
+  Serving,
+  type ServingOptions,
+} from '../../../../src/service/scheduler/serving.ts'
 
 const base: ResolvedModel = { id: 'm', base_path: '/models/m', root: 'm', project_id: 'proj' }
 const tuned: ResolvedModel = { ...base, adapter: { sha256: 'aa', config_sha256: 'bb' } }
@@ -10,7 +14,7 @@ const tuned: ResolvedModel = { ...base, adapter: { sha256: 'aa', config_sha256: 
 const errors: string[] = []
 let serving: Serving
 
-function start(capacity?: number) {
+function start(capacity?: number, more: Partial<ServingOptions> = {}) {
   serving = new Serving({
     takeTurn: async () => ({ [Symbol.dispose]() {} }),
     cache: '/cache',
@@ -18,6 +22,7 @@ function start(capacity?: number) {
     log: { error: (_, message) => errors.push(message) },
     entry: new URL('./fragile-worker.ts', import.meta.url),
     ...(capacity === undefined ? {} : { capacity }),
+    ...more,
   })
 }
 
@@ -85,7 +90,7 @@ test('what does not fit is sent away, and an abort frees the place', async () =>
   const waiting = ask('wait', { n: 2, signal: abort.signal })
   await until(() => serving.taken === 2)
   await expect(ask('hi', { n: 2 })).rejects.toMatchObject({
-    status: 503,
+    status: 429,
     headers: { 'retry-after': '1' },
   })
   expect(await ask('hi')).toContain('/models/m')
@@ -93,6 +98,20 @@ test('what does not fit is sent away, and an abort frees the place', async () =>
   await waiting.catch(() => {})
   expect(serving.taken).toBe(0)
   expect(await ask('hi', { n: 2 })).toContain('/models/m')
+})
+
+test('one project does not take every place, and requests are timed', async () => {
+  const timed: string[] = []
+  start(3, { projectCapacity: 2, timed: (what) => timed.push(what) })
+  const abort = new AbortController()
+  const waiting = ask('wait', { n: 2, signal: abort.signal })
+  await until(() => serving.taken === 2)
+  await expect(ask('hi')).rejects.toMatchObject({ status: 429, code: 'rate_limit_exceeded' })
+  expect(await ask('hi', { model: { ...base, project_id: 'other' } })).toContain('/models/m')
+  expect(timed).toContain('request')
+  abort.abort()
+  await waiting.catch(() => {})
+  expect(await ask('hi')).toContain('/models/m')
 })
 
 test('after it was closed nothing new is taken', async () => {
