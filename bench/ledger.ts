@@ -8,13 +8,14 @@
 // With `--all` every weight is trained, at that learning rate. An encoder trains by `classification`, a decoder by `supervised` on prompt and completion. Prints the recall in the
 // top tenth for each ordering, and keeps the losses in OUT/ledger-<method>-<seed>.json.
 
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { uniform } from '../src/engine/random.ts'
 import { inspect } from '../src/engine/train/inspect.ts'
 import { train } from '../src/engine/train/loop.ts'
 import { Ledger, ORDERS } from '../src/service/jobs/ledger.ts'
+import { drawIntents, readQuestions, writeRows } from './banking77.ts'
 
 const { values } = parseArgs({
   options: {
@@ -35,20 +36,10 @@ if (!model || !data || !out) throw new Error('usage: ledger.ts --model MODEL --d
 const method = values.method === 'supervised' ? 'supervised' : 'classification'
 await mkdir(out, { recursive: true })
 
-const all = (await readFile(data, 'utf8'))
-  .split('\n')
-  .slice(1)
-  .flatMap((line) => {
-    const match = /^(?:"((?:[^"]|"")*)"|([^",]*)),(.+)$/.exec(line.trim())
-    return match ? [{ text: (match[1] ?? match[2]!).replaceAll('""', '"'), label: match[3]! }] : []
-  })
+const all = await readQuestions(data)
 
 for (const seed of values.seeds.split(',').map(Number)) {
-  const intents = [...new Set(all.map(({ label }) => label))]
-    .map((label, i) => ({ label, at: uniform(seed, 1, i) }))
-    .sort((a, b) => a.at - b.at)
-    .slice(0, Number(values.intents))
-    .map(({ label }) => label)
+  const intents = drawIntents(all, Number(values.intents), seed)
   const rows = intents.flatMap((label) =>
     all.filter((row) => row.label === label).slice(0, Number(values['per-intent'])),
   )
@@ -60,14 +51,7 @@ for (const seed of values.seeds.split(',').map(Number)) {
     return { text, label: others[Math.floor(uniform(seed, 3, i) * others.length)]! }
   })
   const path = resolve(out, `rows-${method}-${seed}.jsonl`)
-  const jsonl = given.map(({ text, label }) =>
-    JSON.stringify(
-      method === 'classification'
-        ? { text, label }
-        : { prompt: `Question: ${text}\nIntent:`, completion: ` ${label.replaceAll('_', ' ')}` },
-    ),
-  )
-  await writeFile(path, jsonl.join('\n'))
+  await writeRows(path, given, method)
 
   const request = { model: resolve(model), training: { path }, method } as const
   const { plan } = await inspect({

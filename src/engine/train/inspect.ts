@@ -49,6 +49,7 @@ export async function inspect(request: InspectRequest): Promise<Inspection> {
       hyperparameters: request.hyperparameters,
       config: checkpoint.config,
       lengths: training.lengths,
+      trained_tokens: training.report.trained_tokens,
       longestValidation: validation?.lengths.reduce((a, b) => Math.max(a, b), 0) ?? 0,
       memory: process.availableMemory(),
       compute: request.compute ?? { device: 'cpu', threads: availableParallelism() },

@@ -31,6 +31,8 @@ export interface PlanInput {
   readonly config: ModelConfig
   /** Tokens of every training example, already cut to `sequenceLimit`. */
   readonly lengths: ArrayLike<number>
+  /** Tokens that are learned in one epoch. */
+  readonly trained_tokens?: number
   /** Tokens of the longest validation example. */
   readonly longestValidation: number
   /** Of each device. */
@@ -53,9 +55,12 @@ export function resolvePlan(input: PlanInput): Plan {
   const reasons: string[] = []
   const examples = lengths.length
 
-  const n_epochs = h.n_epochs === 'auto' ? autoEpochs(examples, reasons) : h.n_epochs
-  const wished = h.batch_size === 'auto' ? autoBatchSize(examples, reasons) : h.batch_size
+  const sized: string[] = []
+  const wished = h.batch_size === 'auto' ? autoBatchSize(examples, sized) : h.batch_size
   const batch_size = Math.min(wished, examples)
+  const n_epochs =
+    h.n_epochs === 'auto' ? autoEpochs(examples, batch_size, config, reasons) : h.n_epochs
+  reasons.push(...sized)
   const multiplier = h.learning_rate_multiplier === 'auto' ? 1 : h.learning_rate_multiplier
   const base = input.method.baseLearningRate(config, h)
   if (h.learning_rate_multiplier === 'auto' && h.learning_rate === undefined)
@@ -73,7 +78,7 @@ export function resolvePlan(input: PlanInput): Plan {
         devices,
       })
     : chooseShape(lengths, batch_size, input.longestValidation, devices)
-  const lora = loraOptions(input)
+  const lora = loraOptions(input, reasons)
   const keep = choosableKeep(input, { ...shape, lora }, reasons)
   return {
     n_epochs,
@@ -104,8 +109,8 @@ export function resolvePlan(input: PlanInput): Plan {
   }
 }
 
-/** Two epochs without a gain: one is often no more than the noise of a small validation file. */
-const DEFAULT_PATIENCE = 2
+/** Over small files losses fall in waves: two epochs without a gain ended five of six trials too early (docs/overfitting.md). */
+const DEFAULT_PATIENCE = 5
 
 function patienceOf(
   { early_stopping }: Hyperparameters,
@@ -132,10 +137,7 @@ function choosableKeep(
   if (config.encoder || hyperparameters.adapter === 'none') return 'everything'
   const precision = hyperparameters.precision === 'int8' ? 'int8' : 'fp32'
   const devices = hyperparameters.data_parallel ?? 1
-  const parameters = [...requiredTensors(config)].reduce((sum, [name, [out = 0, inner = 0]]) => {
-    const targeted = lora.target_modules.some((target) => name.endsWith(`.${target}.weight`))
-    return targeted ? sum + lora.rank * (out + inner) : sum
-  }, 0)
+  const parameters = lora.rank * parametersOfRank(config, lora.target_modules)
   const needed = (keep: Keep, length: number) =>
     MEMORY_MARGIN * peakMemory({ config, parameters, rows, length, keep, precision, devices })
   const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`
@@ -185,17 +187,33 @@ function choosablePrecision(
   return 'fp32'
 }
 
-/** Three passes; more over a small file, so that it is seen 100 times in all; fewer over a very large one. */
-function autoEpochs(examples: number, reasons: string[]): number {
+/**
+ * Three passes; more over a small file, so that it is seen 100 times in all; fewer over a very large one. An encoder's
+ * head starts from nothing and needs updates rather than passes: with fewer than 120 its loss was still falling fast.
+ */
+function autoEpochs(
+  examples: number,
+  batchSize: number,
+  config: ModelConfig,
+  reasons: string[],
+): number {
   const epochs =
     examples * 3 < 100
       ? Math.min(25, Math.ceil(100 / examples))
       : examples * 3 > 25_000
         ? Math.max(1, Math.floor(25_000 / examples))
         : 3
-  reasons.push(`n_epochs ${epochs}: ${examples} examples, seen 100 to 25,000 times in all`)
-  return epochs
+  const updates = Math.ceil(examples / batchSize)
+  const least = config.encoder ? Math.min(25, Math.ceil(LEAST_HEAD_UPDATES / updates)) : 1
+  reasons.push(
+    least > epochs
+      ? `n_epochs ${least}: ${least * updates} updates, for a head that starts from nothing needs ${LEAST_HEAD_UPDATES}`
+      : `n_epochs ${epochs}: ${examples} examples, seen 100 to 25,000 times in all`,
+  )
+  return Math.max(epochs, least)
 }
+
+const LEAST_HEAD_UPDATES = 120
 
 /** About 30 updates a pass over a small file; larger batches only where there are examples enough for them. */
 function autoBatchSize(examples: number, reasons: string[]): number {
@@ -204,13 +222,41 @@ function autoBatchSize(examples: number, reasons: string[]): number {
   return size
 }
 
+/** What an adapter of rank 1 on these layers trains. */
+const parametersOfRank = (config: ModelConfig, targets: readonly string[]): number =>
+  [...requiredTensors(config)].reduce((sum, [name, [out = 0, inner = 0]]) => {
+    const targeted = targets.some((target) => name.endsWith(`.${target}.weight`))
+    return targeted ? sum + out + inner : sum
+  }, 0)
+
+/**
+ * A parameter for each thing that is learned, token or label: below that the adapter's room limits what it can hold
+ * ("LoRA Without Regret", section on capacity); above it more rank was no gain (docs/overfitting.md).
+ */
+function autoRank(
+  { config, hyperparameters, lengths, trained_tokens = 0 }: PlanInput,
+  targets: readonly string[],
+  reasons: string[],
+): number {
+  const each = parametersOfRank(config, targets)
+  const learned = config.encoder ? lengths.length : trained_tokens
+  let rank = 8
+  while (rank < 64 && rank * each < learned) rank *= 2
+  if (hyperparameters.adapter !== 'none')
+    reasons.push(
+      `rank ${rank}: ${rank * each} parameters for ${learned} ${config.encoder ? 'rows' : 'tokens'} to learn`,
+    )
+  return rank
+}
+
 /**
  * Adapters on all linear layers of a block, as "LoRA Without Regret" and PEFT's `all-linear` have it. With rsLoRA
  * ranks are compared at one alpha, so there it does not grow with the rank.
  */
-function loraOptions({ method, hyperparameters, config }: PlanInput): LoraOptions {
+function loraOptions(input: PlanInput, reasons: string[]): LoraOptions {
+  const { method, hyperparameters, config } = input
   const { lora = {} } = hyperparameters
-  const { rank = 8, target_modules = 'all-linear', use_rslora = false } = lora
+  const { target_modules = 'all-linear', use_rslora = false } = lora
   const { linear } = familyOf(config)
   const targets = target_modules === 'all-linear' ? linear : target_modules
   const unknown = targets.find((name) => !linear.includes(name))
@@ -222,6 +268,8 @@ function loraOptions({ method, hyperparameters, config }: PlanInput): LoraOption
         code: 'invalid_value',
       },
     )
+  const wished = lora.rank ?? 'auto'
+  const rank = wished === 'auto' ? autoRank(input, targets, reasons) : wished
   return {
     rank,
     alpha: lora.alpha ?? (use_rslora ? 16 : 2 * rank),

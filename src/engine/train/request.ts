@@ -26,7 +26,8 @@ export interface LoraOptions {
 }
 
 /** As sent: `all-linear` stands for every linear layer between embedding and head. */
-export type SentLoraOptions = Partial<Omit<LoraOptions, 'target_modules'>> & {
+export type SentLoraOptions = Partial<Omit<LoraOptions, 'target_modules' | 'rank'>> & {
+  rank?: Auto<number>
   target_modules?: 'all-linear' | string[]
 }
 

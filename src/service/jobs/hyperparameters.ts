@@ -35,10 +35,11 @@ export function hyperparametersOf(method: JobMethod): Hyperparameters {
 /** What a job shows: every `auto` becomes the plan's number once there is a plan; the rest stays as sent. */
 export const resolvedHyperparameters = (
   kept: Hyperparameters,
-  plan: Pick<
-    Plan,
-    'n_epochs' | 'batch_size' | 'learning_rate_multiplier' | 'precision' | 'beta'
-  > | null,
+  plan:
+    | (Pick<Plan, 'n_epochs' | 'batch_size' | 'learning_rate_multiplier' | 'precision' | 'beta'> & {
+        lora?: Pick<Plan['lora'], 'rank'>
+      })
+    | null,
 ): Hyperparameters =>
   plan
     ? {
@@ -46,6 +47,8 @@ export const resolvedHyperparameters = (
         n_epochs: plan.n_epochs,
         batch_size: plan.batch_size,
         learning_rate_multiplier: plan.learning_rate_multiplier,
+        ...(kept.lora?.rank === 'auto' &&
+          plan.lora && { lora: { ...kept.lora, rank: plan.lora.rank } }),
         ...(kept.precision === 'auto' && { precision: plan.precision }),
         ...(plan.beta !== undefined && { beta: plan.beta }),
       }

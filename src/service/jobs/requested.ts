@@ -162,7 +162,8 @@ const METADATA_KEY = 64
 
 /** An adapter goes on as it is; another shape would need the adapter merged into its base first. */
 function refuseOtherLora({ model, lora }: InitialAdapter, method: JobMethod): void {
-  const wished = hyperparametersOf(method).lora ?? {}
+  const sent = hyperparametersOf(method).lora ?? {}
+  const wished = { ...sent, rank: sent.rank === 'auto' ? undefined : sent.rank }
   const kept = { ...lora, use_rslora: lora.use_rslora ?? false, use_dora: lora.use_dora ?? false }
   for (const name of ['rank', 'alpha', 'target_modules', 'use_rslora', 'use_dora'] as const)
     if (spelled(wished[name] ?? kept[name]) !== spelled(kept[name]))

@@ -47,7 +47,7 @@ const tuningHyperparameters = {
   lora: Type.Optional(
     Type.Object(
       {
-        rank: Type.Optional(Type.Integer({ minimum: 1, maximum: 512 })),
+        rank: Type.Optional(auto(Type.Integer({ minimum: 1, maximum: 512 }))),
         alpha: Type.Optional(Type.Number({ exclusiveMinimum: 0 })),
         target_modules: Type.Optional(TargetModules),
         dropout: Type.Optional(Type.Number({ minimum: 0, exclusiveMaximum: 1 })),

@@ -40,6 +40,7 @@ test('auto resolves by the size of the file, and says why', () => {
     expect.stringContaining('n_epochs 3'),
     expect.stringContaining('batch_size 8'),
     expect.stringContaining('learning_rate_multiplier 1'),
+    expect.stringContaining('rank 8'),
     expect.stringContaining('precision fp32: the model is too small'),
   ])
 })
@@ -50,11 +51,49 @@ test('what the owner sent is kept, and a rate of their own overrides the multipl
     batch_size: 16,
     learning_rate_multiplier: 2,
     precision: 'int8',
+    lora: { rank: 4 },
   })
   expect(sent).toMatchObject({ n_epochs: 2, batch_size: 16, total_steps: 14, reasons: [] })
   expect(sent.precision).toBe('int8')
   expect(sent.learning_rate).toBeCloseTo(2 * plan(100).learning_rate, 12)
   expect(plan(100, { learning_rate: 1e-4 }).learning_rate).toBe(1e-4)
+})
+
+test('a head that starts from nothing gets updates enough, however few rows there are', () => {
+  const encoder = { ...config, model_type: 'bert', encoder: {} } as unknown as ModelConfig
+  const epochsOf = (examples: number) =>
+    resolvePlan({
+      method: { name: 'classification', baseLearningRate: () => 1e-3 },
+      hyperparameters: { ...auto, lora: { rank: 8, target_modules: [] } },
+      config: encoder,
+      lengths: Array(examples).fill(20),
+      longestValidation: 0,
+      compute: { device: 'cpu', threads: 2 },
+      memory: 8e9,
+    })
+  expect(epochsOf(40)).toMatchObject({ n_epochs: 12, batch_size: 4, total_steps: 120 })
+  expect(epochsOf(40).reasons[0]).toContain('needs 120')
+  expect(epochsOf(200).n_epochs).toBe(5)
+  expect(epochsOf(2000).n_epochs).toBe(3)
+})
+
+test('the rank grows where there is more to learn than an adapter has room for', () => {
+  const rankOf = (trained_tokens: number, rank?: 'auto' | number) =>
+    resolvePlan({
+      method: supervised,
+      hyperparameters: { ...auto, ...(rank && { lora: { rank } }) },
+      config: smollm2,
+      lengths: [40, 40, 40],
+      trained_tokens,
+      longestValidation: 0,
+      compute: { device: 'cpu', threads: 2 },
+      memory: 64e9,
+    }).lora
+  // 305,280 parameters a rank.
+  expect(rankOf(1e6)).toMatchObject({ rank: 8, alpha: 16 })
+  expect(rankOf(4e6, 'auto')).toMatchObject({ rank: 16, alpha: 32 })
+  expect(rankOf(1e9, 'auto').rank).toBe(64)
+  expect(rankOf(1e9, 4).rank).toBe(4)
 })
 
 test('adapters: all linear layers unless some are named, and only those that there are', () => {
