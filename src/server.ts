@@ -19,7 +19,9 @@ import { startEmbeddedPostgres } from './service/db/embedded-postgres.ts'
 import { removeEndedCursors } from './service/db/ended-cursors.ts'
 import { migrate } from './service/db/migrate.ts'
 import { openPool, type Pool } from './service/db/pool.ts'
+import { createEvals } from './service/evals/evals.ts'
 import { Grading } from './service/evals/grading.ts'
+import { createRuns } from './service/evals/runs.ts'
 import { createFiles } from './service/files/files.ts'
 import { createUploads } from './service/files/uploads.ts'
 import { buildApp, buildWorkerApp } from './service/http/app.ts'
@@ -30,6 +32,7 @@ import { createMetrics } from './service/metrics/metrics.ts'
 import { openModels } from './service/models/registry.ts'
 import { adapterFiles } from './service/scheduler/adapter-files.ts'
 import { DevicePool } from './service/scheduler/device-pool.ts'
+import { startEvaluating } from './service/scheduler/evaluating.ts'
 import { createGraders } from './service/scheduler/graders.ts'
 import { newWorkerToken, registerWorker } from './service/scheduler/registration.ts'
 import { RelayedServing } from './service/scheduler/relayed-serving.ts'
@@ -129,6 +132,7 @@ export const startServer = async (
     shutdown.add('stop computing', () => serving[Symbol.asyncDispose]())
     const grading = new Grading()
     shutdown.add('stop computing', () => grading[Symbol.asyncDispose]())
+    const evals = createEvals({ stores, grading, log })
     const metrics = createMetrics({ db, serving, device: pool })
     if (local) {
       const training = startTraining({
@@ -148,6 +152,9 @@ export const startServer = async (
       })
       shutdown.add('stop listening', async () => void training.stop())
       shutdown.add('checkpoint running work', () => training.stop())
+      const evaluating = startEvaluating({ stores, models, serving: local, log, device })
+      shutdown.add('stop listening', async () => void evaluating.stop())
+      shutdown.add('checkpoint running work', () => evaluating.stop())
     }
 
     const sweeper = startSweeper({
@@ -187,6 +194,7 @@ export const startServer = async (
             sweeps: { sweeps: createSweeps({ stores, models, log }) },
             examples: { examples: createExamples({ stores, jobs, files, log }) },
             inference: { models, serving, limits },
+            evals: { evals, runs: createRuns({ stores, evals, models, grading, log }) },
             graders: { graders: createGraders({ models, serving, grading }), limits },
             metrics,
             health,

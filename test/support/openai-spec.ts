@@ -25,7 +25,7 @@ const orNull = (schema: Schema): Schema => ({ anyOf: [schema, { type: 'null' }] 
  * Where the description contradicts the service that it describes, or its clients: the schema at `at` is changed as
  * `to` says. A row whose place is not there any more fails.
  */
-const CONTRADICTIONS: readonly { at: string; to: (schema: Schema) => Schema; why: string }[] = [
+const CONTRADICTIONS: { at: string; to: (schema: Schema) => Schema; why: string }[] = [
   {
     at: '/components/schemas/FineTuningJob/properties/status',
     to: ({ enum: known, ...rest }) => ({ ...rest, enum: [...(known as string[]), 'paused'] }),
@@ -57,6 +57,26 @@ const CONTRADICTIONS: readonly { at: string; to: (schema: Schema) => Schema; why
     why: 'Streamed and whole answers share the schema, and only the last chunk of a choice has a reason.',
   },
 ]
+
+for (const list of ['EvalList', 'EvalRunList', 'EvalRunOutputItemList'])
+  for (const end of ['first_id', 'last_id'])
+    CONTRADICTIONS.push({
+      at: `/components/schemas/${list}/properties/${end}`,
+      to: orNull,
+      why: 'An empty list has no such object; the field is required.',
+    })
+for (const at of [
+  '/components/schemas/EvalRun/properties/error',
+  '/components/schemas/EvalRunOutputItem/properties/sample/properties/error',
+])
+  CONTRADICTIONS.push({ at, to: orNull, why: 'The examples show null where nothing went wrong.' })
+
+for (const source of ['Completions', 'Responses'])
+  CONTRADICTIONS.push({
+    at: `/components/schemas/CreateEval${source}RunDataSource/properties/input_messages/oneOf/0/properties/template/items`,
+    to: ({ oneOf, ...rest }) => ({ ...rest, anyOf: oneOf }),
+    why: 'A message with a role and a text is both of the kinds of which it is to be exactly one.',
+  })
 
 type Schema = Record<string, unknown>
 type Operation = { responses?: Record<string, { content?: Record<string, { schema?: unknown }> }> }

@@ -12,7 +12,9 @@ import {
   type Scope,
 } from '../../src/service/auth/keys.ts'
 import type { Pool } from '../../src/service/db/pool.ts'
+import { createEvals } from '../../src/service/evals/evals.ts'
 import { Grading } from '../../src/service/evals/grading.ts'
+import { createRuns } from '../../src/service/evals/runs.ts'
 import { createFiles, type Files } from '../../src/service/files/files.ts'
 import { createUploads, type Uploads } from '../../src/service/files/uploads.ts'
 import { type AppDeps, buildApp } from '../../src/service/http/app.ts'
@@ -23,12 +25,14 @@ import { createMetrics } from '../../src/service/metrics/metrics.ts'
 import { type ModelRegistry, openModels } from '../../src/service/models/registry.ts'
 import { type AdapterFile, adapterFiles } from '../../src/service/scheduler/adapter-files.ts'
 import { DevicePool } from '../../src/service/scheduler/device-pool.ts'
+import { startEvaluating } from '../../src/service/scheduler/evaluating.ts'
 import { createGraders } from '../../src/service/scheduler/graders.ts'
 import { Serving } from '../../src/service/scheduler/serving.ts'
 import { createDiskQuota } from '../../src/service/storage/disk-quota.ts'
 import { type ObjectStore, objectKey } from '../../src/service/storage/object-store.ts'
 import type { Stores } from '../../src/service/storage/objects.ts'
 import { createSweeps } from '../../src/service/sweeps/sweeps.ts'
+import type { Worker } from '../../src/service/work/worker.ts'
 import { testLog } from './log.ts'
 import { openObjects, type TestObjects } from './objects.ts'
 import { checkInjected } from './openai-spec.ts'
@@ -46,6 +50,8 @@ export interface TestService extends AsyncDisposable {
   readonly adapterFile: AdapterFile
   /** Who the admin key is. */
   readonly caller: Caller
+  /** Starts claiming eval runs, as server.ts does. */
+  startEvaluating(): Worker
   /** For caches, gone at the end. */
   readonly folder: string
   /** Where its objects lie, and its rows, for a process that goes there itself. */
@@ -118,6 +124,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     log: testLog,
   })
   const grading = new Grading()
+  const evals = createEvals({ stores, grading, log: testLog })
   const rates = new RateLimits(limits)
   const health = { whyNotReady: async () => undefined }
   const app = await buildApp({
@@ -131,6 +138,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     sweeps: { sweeps: createSweeps({ stores, models, log: testLog }) },
     examples: { examples: createExamples({ stores, jobs, files, log: testLog }) },
     inference: { models, serving, limits: rates },
+    evals: { evals, runs: createRuns({ stores, evals, models, grading, log: testLog }) },
     graders: { graders: createGraders({ models, serving, grading }), limits: rates },
     metrics: createMetrics({ db, serving, device: pool }),
     ...deps,
@@ -149,6 +157,15 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     adapterFile,
     caller,
     folder,
+    startEvaluating: () =>
+      startEvaluating({
+        stores,
+        models,
+        serving,
+        log: testLog,
+        device: 'cpu',
+        poll_seconds: 0.2,
+      }),
     stored: objects.stored,
     place: objects.place,
     databaseUrl: database.url,

@@ -3,9 +3,9 @@
 import { invalidRequest } from '../../errors.ts'
 import { parseFormula } from './formula.ts'
 import { rangeOf } from './grade.ts'
-import { GradeError, type Grader, gradersOf, type TemplateMessage } from './grader.ts'
+import { GradeError, type Grader, gradersOf } from './grader.ts'
 import { checkScript } from './script.ts'
-import { checkTemplate, MAX_TEMPLATE } from './template.ts'
+import { checkMessages, checkTemplate, MAX_TEMPLATE } from './template.ts'
 
 /** `param` is the path of the grader in the request: `testing_criteria[0]`. */
 export async function checkGrader(grader: Grader, param: string): Promise<void> {
@@ -81,23 +81,6 @@ function readFormula(text: string, param: string) {
   } catch (error) {
     if (error instanceof GradeError) throw wrong(`Invalid '${param}': ${error.message}`, param)
     throw error
-  }
-}
-
-/** Throws where a message is no text, or a placeholder of it no path. */
-export function checkMessages(messages: readonly TemplateMessage[], param: string): void {
-  for (const [i, { content }] of messages.entries()) {
-    const where = `${param}[${i}].content`
-    for (const part of [content].flat()) {
-      const type = typeof part === 'string' ? 'input_text' : part.type
-      const text = typeof part === 'string' ? part : part.text
-      if (!['input_text', 'output_text', 'text'].includes(type) || text === undefined)
-        throw invalidRequest(
-          `Invalid '${where}': a part of type '${type}'. Models here read text only: 'input_text' or 'output_text'.`,
-          { param: where, code: 'unsupported_content' },
-        )
-      checkTemplate(text, where)
-    }
   }
 }
 

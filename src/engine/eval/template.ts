@@ -1,7 +1,7 @@
 // `{{ item.field }}` and `{{ sample.output_text }}`: what stands between the braces is a path, never code.
 
 import { invalidRequest } from '../../errors.ts'
-import { GradeError, type MessageContent, type Subject } from './grader.ts'
+import { GradeError, type MessageContent, type Subject, type TemplateMessage } from './grader.ts'
 
 /** The longest text that a template may become, in UTF-16 units. */
 export const MAX_RENDERED = 1_000_000
@@ -24,6 +24,23 @@ export function checkTemplate(template: string, param: string): void {
       throw fail(
         `Invalid '${param}': the placeholder \`${whole}\` names neither a field of \`item\` nor of \`sample\`.`,
       )
+}
+
+/** Throws where a message is no text, or a placeholder of it no path. */
+export function checkMessages(messages: readonly TemplateMessage[], param: string): void {
+  for (const [i, { content }] of messages.entries()) {
+    const where = `${param}[${i}].content`
+    for (const part of [content].flat()) {
+      const type = typeof part === 'string' ? 'input_text' : part.type
+      const text = typeof part === 'string' ? part : part.text
+      if (!['input_text', 'output_text', 'text'].includes(type) || text === undefined)
+        throw invalidRequest(
+          `Invalid '${where}': a part of type '${type}'. Models here read text only: 'input_text' or 'output_text'.`,
+          { param: where, code: 'unsupported_content' },
+        )
+      checkTemplate(text, where)
+    }
+  }
 }
 
 /** Puts what the subject has in the place of each placeholder: text as it is, everything else as JSON. */

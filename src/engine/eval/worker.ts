@@ -3,9 +3,11 @@
 
 import { serve } from '../runtime/thread.ts'
 import { checkGrader } from './check.ts'
+import { chooseExamples } from './examples.ts'
 import { grade, questions } from './grade.ts'
 import { GradeError, type GradeFault } from './grader.ts'
 import { mistakeOf, readItems } from './items.ts'
+import { promptOf } from './prompt.ts'
 import type { Graded, GradeThreadEvent, GradeThreadRequest } from './request.ts'
 
 /** Rows that are read ahead of those that are graded. */
@@ -35,6 +37,14 @@ serve<GradeThreadRequest, GradeThreadEvent>(
         yield { type: 'graded', graded }
         return
       }
+      case 'prompt': {
+        const one = await attempt(async () => promptOf(request.input, request.subject))
+        yield { type: 'prompt', prompt: 'value' in one ? one.value : one }
+        return
+      }
+      case 'examples':
+        yield { type: 'examples', examples: await chooseExamples(request.path, request) }
+        return
       case 'check':
         for (const { grader, param } of request.graders) await checkGrader(grader, param)
         yield { type: 'checked' }

@@ -1,9 +1,11 @@
 // The grading thread and its limits: what clients wrote is worked on there, one thing at a time, and a thread that
 // takes too long or too much memory is ended with whatever it was doing.
 
+import type { PromptExample } from '../../engine/eval/examples.ts'
 import type { Answered, Question } from '../../engine/eval/grade.ts'
 import type { GradeFault, Grader, Subject } from '../../engine/eval/grader.ts'
 import type { Item, ItemSchema } from '../../engine/eval/items.ts'
+import type { InputMessages, PromptMessage } from '../../engine/eval/prompt.ts'
 import type { Graded, GradeThreadEvent, GradeThreadRequest } from '../../engine/eval/request.ts'
 import { spawn, type Thread } from '../../engine/runtime/thread.ts'
 import { ApiError, invalidRequest } from '../../errors.ts'
@@ -64,6 +66,19 @@ export class Grading implements AsyncDisposable {
     return 'graded' in event ? event.graded : graders.map(() => event)
   }
 
+  /** The messages that a row is asked with, or why there are none. */
+  async prompt(input: InputMessages, subject: Subject): Promise<PromptMessage[] | Fault> {
+    const event = await this.#faulty({ type: 'prompt', input, subject }, 'prompt')
+    return 'prompt' in event ? event.prompt : event
+  }
+
+  /** Examples out of a training file, of as many different outputs as there is room for. */
+  async examples(path: string, limit: number, seed: number): Promise<PromptExample[]> {
+    const event = await this.#inLine(() => this.#first({ type: 'examples', path, limit, seed }))
+    if (event.type !== 'examples') throw new Error(`Grading answered ${event.type}.`)
+    return event.examples
+  }
+
   /** The first row that does not fit. */
   async badItem(items: unknown[], schema: ItemSchema): Promise<BadItem | undefined> {
     return await this.#inLine(async () => {
@@ -88,7 +103,7 @@ export class Grading implements AsyncDisposable {
     await this.#thread?.kill()
   }
 
-  async #faulty<Type extends 'questions' | 'graded'>(
+  async #faulty<Type extends 'questions' | 'graded' | 'prompt'>(
     request: GradeThreadRequest,
     type: Type,
   ): Promise<Extract<GradeThreadEvent, { type: Type }> | Fault> {

@@ -28,6 +28,7 @@ import { ErrorBody, errorBody, handleErrors, sendError } from './errors.ts'
 import { chatRoutes } from './routes/chat.ts'
 import { completionRoutes } from './routes/completions.ts'
 import { encoderRoutes } from './routes/encoders.ts'
+import { type EvalsDeps, evalRoutes } from './routes/evals.ts'
 import { type ExampleDeps, exampleRoutes } from './routes/examples.ts'
 import { filesRoutes } from './routes/files.ts'
 import { type FineTuningDeps, fineTuningRoutes } from './routes/fine-tuning.ts'
@@ -52,6 +53,7 @@ export interface AppDeps {
   readonly examples: ExampleDeps
   readonly sweeps: SweepDeps
   readonly graders: GraderDeps
+  readonly evals: EvalsDeps
   readonly models: ModelsDeps
   readonly metrics: Metrics
 }
@@ -77,6 +79,7 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
       await api.register(exampleRoutes, deps.examples)
       await api.register(sweepRoutes, deps.sweeps)
       await api.register(graderRoutes, deps.graders)
+      await api.register(evalRoutes, deps.evals)
       await api.register(modelRoutes, deps.models)
       await api.register(chatRoutes, deps.inference)
       await api.register(completionRoutes, deps.inference)

@@ -16,6 +16,7 @@ export const describeApp = async (): Promise<string> => {
     examples: { examples: absent('examples') },
     sweeps: { sweeps: absent('sweeps') },
     graders: { graders: absent('graders'), limits: absent('limits') },
+    evals: { evals: absent('evals'), runs: absent('runs') },
     models: { models: absent('models') },
     metrics: absent('metrics'),
   } satisfies AppDeps)

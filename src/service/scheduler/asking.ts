@@ -26,6 +26,14 @@ export class Usage {
     this.by_model.set(model, sum)
   }
 
+  /** Adds what another counted. */
+  join(other: Usage): void {
+    for (const [model, { invocation_count, ...tokens }] of other.by_model) {
+      this.add(model, tokens)
+      this.by_model.get(model)!.invocation_count += invocation_count - 1
+    }
+  }
+
   get tokens(): number {
     let sum = 0
     for (const { prompt_tokens, completion_tokens } of this.by_model.values())
@@ -140,7 +148,7 @@ export class Asking {
   }
 }
 
-const BUSY_SECONDS = 120
+const BUSY_SECONDS = 600
 
 /** Waits out a server that is full, or whose inference thread has just been lost. */
 export async function whenFree<T>(signal: AbortSignal, ask: () => Promise<T>): Promise<T> {

@@ -43,6 +43,9 @@ const owned = {
   upload: '',
   part: '',
   sweep: '',
+  eval: '',
+  run: '',
+  item: '',
 }
 
 /** A value of each parameter that stands in a path; a new one is added here. */
@@ -52,6 +55,9 @@ const parameters: Record<string, () => string> = {
   model: () => owned.model,
   upload_id: () => owned.upload,
   sweep_id: () => owned.sweep,
+  eval_id: () => owned.eval,
+  run_id: () => owned.run,
+  output_item_id: () => owned.item,
 }
 
 const form = (...fields: string[]) => ({
@@ -66,6 +72,13 @@ const check = {
   reference: 'x',
   operation: 'eq',
 }
+
+const anEval = {
+  data_source_config: { type: 'custom', item_schema: { type: 'object' } },
+  testing_criteria: [check],
+}
+const rows = { type: 'file_content', content: [{ item: { of: 'the owner' } }] }
+const aRun = { data_source: { type: 'jsonl', source: rows } }
 
 /** A body for each operation that takes one, naming the owner's rows where it can. */
 const bodies: Record<string, () => Pick<InjectOptions, 'payload' | 'headers'>> = {
@@ -82,6 +95,9 @@ const bodies: Record<string, () => Pick<InjectOptions, 'payload' | 'headers'>> =
   completeUpload: () => ({ payload: { part_ids: [owned.part] } }),
   createFineTuningJob: () => ({ payload: { model: 'tiny', training_file: owned.file } }),
   runGrader: () => ({ payload: { grader: check, item: {}, model_sample: 'x' } }),
+  createEval: () => ({ payload: anEval }),
+  updateEval: () => ({ payload: { name: 'other' } }),
+  createEvalRun: () => ({ payload: aRun }),
   validateGrader: () => ({ payload: { grader: check } }),
   createFineTuningSweep: () => ({
     payload: {
@@ -141,6 +157,14 @@ beforeAll(async () => {
     ...(bodies.createFineTuningSweep!().payload as object),
   })
   owned.sweep = sweep.id
+  owned.eval = (await service.post('/v1/evals', anEval)).body.id
+  owned.run = (await service.post(`/v1/evals/${owned.eval}/runs`, aRun)).body.id
+  owned.item = 'outputitem_owned'
+  await service.db.query(
+    `insert into eval_output_items (id, run_id, datasource_item_id, status, datasource_item, results, sample)
+     values ($1, $2, 0, 'pass', '{}', '[]', '{}')`,
+    [owned.item, owned.run],
+  )
   const adapter = { sha256: 'a'.repeat(64), config_sha256: 'b'.repeat(64) }
   for (const sha256 of Object.values(adapter))
     await upsertObject(db, { project_id, sha256, bytes: 1 })
@@ -224,7 +248,7 @@ for (const [who, headersOf] of Object.entries(callers))
       expect(reply.json().error.code).toBe('invalid_api_key')
     } else if (
       sent.includes(encodeURIComponent(owned.file)) ||
-      /owned|ftjob-|ftsweep-|upload_/.test(sent)
+      /owned|ftjob-|ftsweep-|upload_|eval_|evalrun_/.test(sent)
     )
       expect([400, 404]).toContain(reply.statusCode)
     // What the caller sent may be said back; anything else of the owner may not.
@@ -236,7 +260,10 @@ for (const [who, headersOf] of Object.entries(callers))
 
 // Without this the tests above could pass because their requests are wrong. What deletes comes last.
 const byHarm = operations.toSorted(
-  (a, b) => Number(a.method === 'DELETE') - Number(b.method === 'DELETE'),
+  (a, b) =>
+    Number(a.method === 'DELETE') - Number(b.method === 'DELETE') ||
+    // A run before its eval.
+    (a.method === 'DELETE' ? b.path.length - a.path.length : 0),
 )
 test.each(byHarm)('the owner: $method $path is let in', async (operation) => {
   const { reply } = await ask(operation, bearer(service.key))
