@@ -100,6 +100,8 @@ class Run {
     this.#deps = deps
     this.#lease = lease
     this.#signal = signal
+    // Every row under way listens.
+    setMaxListeners(0, signal)
   }
 
   async toEnd(): Promise<Outcome> {

@@ -78,6 +78,18 @@ const anEval = {
   testing_criteria: [check],
 }
 const rows = { type: 'file_content', content: [{ item: { of: 'the owner' } }] }
+const aSample = {
+  input: [],
+  output: [],
+  finish_reason: 'stop',
+  model: '',
+  usage: { total_tokens: 0, completion_tokens: 0, prompt_tokens: 0, cached_tokens: 0 },
+  error: null,
+  temperature: 1,
+  max_completion_tokens: 1,
+  top_p: 1,
+  seed: 1,
+}
 const aRun = { data_source: { type: 'jsonl', source: rows } }
 
 /** A body for each operation that takes one, naming the owner's rows where it can. */
@@ -162,8 +174,8 @@ beforeAll(async () => {
   owned.item = 'outputitem_owned'
   await service.db.query(
     `insert into eval_output_items (id, run_id, datasource_item_id, status, datasource_item, results, sample)
-     values ($1, $2, 0, 'pass', '{}', '[]', '{}')`,
-    [owned.item, owned.run],
+     values ($1, $2, 0, 'pass', '{}', '[]', $3)`,
+    [owned.item, owned.run, JSON.stringify(aSample)],
   )
   const adapter = { sha256: 'a'.repeat(64), config_sha256: 'b'.repeat(64) }
   for (const sha256 of Object.values(adapter))
