@@ -1,6 +1,7 @@
 // One run of an eval, from its rows to its counts: asks the model, has the answers graded, keeps what is done. Taken
 // up again it goes on with the rows that are not.
 
+import { setMaxListeners } from 'node:events'
 import type { Grader, Sample, Subject } from '../../engine/eval/grader.ts'
 import { sampleOf } from '../../engine/eval/grader.ts'
 import type { Item } from '../../engine/eval/items.ts'

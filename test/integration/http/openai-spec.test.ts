@@ -13,7 +13,15 @@ import { writeTinyModel } from '../../support/tiny-model.ts'
 const spec = shared('spec/openai.yaml')
 
 /** Operations under /v1 that are ours alone. */
-const OURS = new Set(['post /v1/classifications'])
+const OURS = new Set([
+  'post /v1/classifications',
+  ...['get', 'post'].map((method) => `${method} /v1/fine_tuning/alpha/sweeps`),
+  'get /v1/fine_tuning/alpha/sweeps/{sweep_id}',
+  'get /v1/fine_tuning/alpha/sweeps/{sweep_id}/events',
+  'post /v1/fine_tuning/alpha/sweeps/{sweep_id}/cancel',
+  'get /v1/fine_tuning/jobs/{fine_tuning_job_id}/examples',
+  'post /v1/fine_tuning/jobs/{fine_tuning_job_id}/examples/derive',
+])
 
 describe.skipIf(spec.missing)('the API as OpenAI describes it', () => {
   const folder = suiteFolder()
