@@ -5,6 +5,7 @@ import { backupCommand, restoreCommand } from './backup.ts'
 import { chatCommand } from './chat.ts'
 import { devicesCommand } from './devices.ts'
 import { keysCommand } from './keys.ts'
+import { mergeCommand } from './merge.ts'
 import { modelsCommand } from './models.ts'
 import { projectsCommand } from './projects.ts'
 import { pullCommand } from './pull.ts'
@@ -17,6 +18,7 @@ const program = new Command('luthier')
   .addCommand(modelsCommand())
   .addCommand(devicesCommand())
   .addCommand(trainCommand())
+  .addCommand(mergeCommand())
   .addCommand(chatCommand())
   .addCommand(keysCommand())
   .addCommand(projectsCommand())

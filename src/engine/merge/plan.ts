@@ -1,0 +1,314 @@
+// A merge, settled before any work: every tensor of the result, what it is made of, and where its bytes will lie.
+
+import { createHash } from 'node:crypto'
+import { stat } from 'node:fs/promises'
+import { invalidRequest } from '../../errors.ts'
+import { elements } from '../tensor.ts'
+import { isFloatDtype } from '../weights/dequantise.ts'
+import { layoutSafetensors } from '../weights/safetensors.ts'
+import type { StoredTensor } from '../weights/stored-tensor.ts'
+import { keyOf, type MergeConfig, type MergeDtype, type Slice } from './config.ts'
+import { asReference, type OpenModel } from './models.ts'
+import { type ParameterValue, resolve } from './settings.ts'
+
+export interface PlannedInput {
+  readonly tensor: StoredTensor
+  readonly isBase: boolean
+  readonly parameters: Readonly<Record<string, ParameterValue | null>>
+  /** The adapter over it, and which of its modules. */
+  readonly lora?: { readonly file: string; readonly module: string; readonly turned: boolean }
+}
+
+export interface PlannedTensor {
+  readonly name: string
+  readonly dims: readonly number[]
+  readonly dtype: StoredTensor['dtype']
+  /** What inputs are rounded to. */
+  readonly round?: MergeDtype
+  readonly inputs: readonly PlannedInput[]
+  readonly parameters: Readonly<Record<string, ParameterValue | null>>
+  /** Taken as it is: integers, and what one model alone has. */
+  readonly copied: boolean
+  readonly shard: number
+  /** In the shard's file. */
+  readonly offset: number
+  readonly bytes: number
+}
+
+export interface Shard {
+  readonly name: string
+  readonly header: Uint8Array
+  readonly bytes: number
+}
+
+export interface MergePlan {
+  readonly method: string
+  readonly seed: number
+  readonly tensors: readonly PlannedTensor[]
+  readonly shards: readonly Shard[]
+  readonly config: Readonly<Record<string, unknown>>
+  /** Whose tokenizer the result gets. */
+  readonly reference: string
+  /** Of everything that decides over the bytes: a merge that goes on must be the same. */
+  readonly fingerprint: string
+}
+
+const SAFETENSORS: Readonly<Record<MergeDtype, 'F32' | 'F16' | 'BF16'>> = {
+  float32: 'F32',
+  float16: 'F16',
+  bfloat16: 'BF16',
+}
+const LAYER = /^(.*\b(?:layers|layer|h)\.)(\d+)(\..+)$/
+const HEAD = /^(classifier|score|pre_classifier)\./
+
+type Draft = Omit<PlannedTensor, 'shard' | 'offset' | 'bytes'>
+
+/** Settles a merge. Throws an ApiError that names the first tensor that does not fit, and both shapes. */
+export async function planMerge(
+  merge: MergeConfig,
+  models: ReadonlyMap<string, OpenModel>,
+): Promise<MergePlan> {
+  const first = merge.base_model ?? merge.slices[0]!.sources[0]!.model
+  const reference = asReference(models.get(keyOf(first))!)
+  const drafts = [...draftTensors(merge, models, reference)]
+  const layers = merge.slices.reduce((n, slice) => n + layersOf(slice, models), 0)
+  const { tensors, shards } = layOut(drafts, merge.max_shard_size)
+  const dtype = dtypeName(tensors)
+  const tied = tensors.some(({ name }) => name === 'lm_head.weight')
+  const config = {
+    ...reference.config,
+    ...('n_layer' in reference.config ? { n_layer: layers } : { num_hidden_layers: layers }),
+    ...(tied && reference.config.tie_word_embeddings === true && { tie_word_embeddings: false }),
+    dtype,
+    torch_dtype: dtype,
+  }
+  const plan = {
+    method: merge.method.name,
+    seed: merge.seed,
+    tensors,
+    shards,
+    config,
+    reference: reference.files.path,
+  }
+  return { ...plan, fingerprint: await fingerprint(plan, merge) }
+}
+
+function layersOf({ sources }: Slice, models: ReadonlyMap<string, OpenModel>): number {
+  const [source] = sources
+  if (source!.layers) return source!.layers[1] - source!.layers[0]
+  return models.get(keyOf(source!.model))!.checkpoint.config.num_hidden_layers
+}
+
+function* draftTensors(
+  merge: MergeConfig,
+  models: ReadonlyMap<string, OpenModel>,
+  reference: OpenModel,
+): Generator<Draft> {
+  const outside: string[] = []
+  const inside = new Map<string, string>()
+  const everywhere = new Set(
+    merge.slices.flatMap(({ sources }) =>
+      sources.flatMap(({ model }) => [...models.get(keyOf(model))!.tensors.keys()]),
+    ),
+  )
+  for (const name of everywhere) {
+    const layer = LAYER.exec(name)
+    if (layer) inside.set(layer[3]!, layer[1]!)
+    else outside.push(name)
+  }
+  for (const name of outside) {
+    const slice = isEmbedding(name) ? merge.slices[0]! : merge.slices.at(-1)!
+    yield draft({ merge, models, reference, slice }, { name, from: () => name, t: 0 })
+  }
+  let out = 0
+  for (const slice of merge.slices) {
+    const count = layersOf(slice, models)
+    for (let i = 0; i < count; i++, out++)
+      for (const [rest, prefix] of inside)
+        yield draft(
+          { merge, models, reference, slice },
+          {
+            name: `${prefix}${out}${rest}`,
+            from: (first) => `${prefix}${first + i}${rest}`,
+            t: count > 1 ? i / (count - 1) : 1,
+          },
+        )
+  }
+}
+
+const isEmbedding = (name: string) => /embed|\bwte\b|\bwpe\b/.test(name)
+
+interface Around {
+  merge: MergeConfig
+  models: ReadonlyMap<string, OpenModel>
+  reference: OpenModel
+  slice: Slice
+}
+
+interface Wanted {
+  name: string
+  /** The tensor's name in a model whose slice begins at this layer. */
+  from: (first: number) => string
+  t: number
+}
+
+function draft({ merge, models, reference, slice }: Around, { name, from, t }: Wanted): Draft {
+  const base = slice.base_model ?? merge.base_model
+  const kept = HEAD.test(name) && merge.head !== 'merge' ? headModel(merge) : undefined
+  const sources = kept
+    ? [{ model: kept, parameters: {} }]
+    : slice.sources
+  const shared = [slice.parameters, merge.parameters]
+  const found = sources.map((source) => {
+    const model = models.get(keyOf(source.model))!
+    const own = from('layers' in source && source.layers ? source.layers[0] : 0)
+    const tied = name === 'lm_head.weight' ? 'model.embed_tokens.weight' : own
+    const tensor = model.tensors.get(own) ?? model.tensors.get(tied)
+    if (!tensor)
+      throw invalidRequest(
+        `The models do not fit together: the tensor ${own} is missing in ${model.key}.`,
+        { param: 'models', code: 'models_do_not_fit' },
+      )
+    return { source, model, own, tensor }
+  })
+  const [one] = found
+  const dims = one!.tensor.dims
+  for (const { tensor, model, own } of found)
+    if (String(tensor.dims) !== String(dims))
+      throw invalidRequest(
+        `The models do not fit together: the tensor ${own} has the shape [${dims}] in ${one!.model.key} and [${tensor.dims}] in ${model.key}.`,
+        { param: 'models', code: 'models_do_not_fit' },
+      )
+  const copied = kept !== undefined || !isFloatDtype(one!.tensor.dtype)
+  const parametersOf = (of: 'merge' | 'input' | 'other', tensor: string, own: object = {}) =>
+    copied
+      ? {}
+      : Object.fromEntries(
+          Object.entries(merge.method.parameters)
+            .filter(([, spec]) => (of === 'merge') === (spec.of === 'merge'))
+            .filter(([, spec]) => of !== 'input' || spec.of !== 'other')
+            .map(([key, spec]) => [
+              key,
+              resolve(key, spec, {
+                sources: of === 'merge' ? shared : [own as Record<string, never>, ...shared],
+                tensor,
+                t,
+              }),
+            ]),
+        )
+  const stored = copied ? found.slice(0, 1) : found
+  return {
+    name: storedName(reference, name),
+    dims,
+    dtype: copied && !isFloatDtype(one!.tensor.dtype) ? one!.tensor.dtype : outDtype(merge, found),
+    ...(merge.dtype && { round: merge.dtype }),
+    copied,
+    parameters: parametersOf('merge', name),
+    inputs: stored.map(({ source, model, own, tensor }) => {
+      const isBase =
+        merge.method.base !== 'ignored' &&
+        base !== undefined &&
+        keyOf(base) === model.key
+      return {
+        tensor,
+        isBase,
+        parameters: parametersOf(isBase ? 'input' : 'other', own, source.parameters),
+        ...loraOf(model, own),
+      }
+    }),
+  }
+}
+
+const headModel = ({ head, base_model, slices }: MergeConfig) =>
+  typeof head === 'object' ? head : (base_model ?? slices[0]!.sources[0]!.model)
+
+/** As the reference's files call it. */
+function storedName({ tensors }: OpenModel, name: string): string {
+  const own = tensors.get(name)
+  if (own) return own.name
+  // A layer beyond the reference's: named as its first.
+  const layer = LAYER.exec(name)
+  const first = layer && tensors.get(`${layer[1]}0${layer[3]}`)
+  return first ? first.name.replace(/\b(layers|layer|h)\.0\./, `$1.${layer[2]}.`) : name
+}
+
+function loraOf({ adapter, files, config }: OpenModel, name: string): Pick<PlannedInput, 'lora'> {
+  if (!adapter || files.adapter === undefined) return {}
+  const bare = (module: string) => module.replace(/^(bert|roberta|distilbert)\./, '')
+  const wanted = bare(name.replace(/\.weight$/, ''))
+  const module = [...adapter.pairs.keys()].find((key) => bare(key) === wanted)
+  if (module !== undefined && name.endsWith('.weight'))
+    return { lora: { file: files.adapter, module, turned: config.model_type === 'gpt2' } }
+  const saved = [...(adapter.saved?.keys() ?? [])].find((key) => bare(key) === bare(name))
+  return saved === undefined
+    ? {}
+    : { lora: { file: files.adapter, module: saved, turned: false } }
+}
+
+const WIDTH: Readonly<Record<string, number>> = { F32: 4, BF16: 2, F16: 2 }
+
+/** `out_dtype`, else `dtype`, else what holds the inputs of all models. */
+function outDtype(merge: MergeConfig, found: readonly { tensor: StoredTensor }[]) {
+  const told = merge.out_dtype ?? merge.dtype
+  if (told) return SAFETENSORS[told]
+  const dtypes = new Set(found.map(({ tensor }) => tensor.dtype))
+  const [only] = dtypes
+  return dtypes.size === 1 && (only === 'BF16' || only === 'F16') ? only : 'F32'
+}
+
+function dtypeName(tensors: readonly PlannedTensor[]): MergeDtype {
+  const widest = tensors.filter(({ copied }) => !copied).map(({ dtype }) => dtype)
+  if (widest.includes('F32') || new Set(widest).size > 1) return 'float32'
+  return widest[0] === 'BF16' ? 'bfloat16' : widest[0] === 'F16' ? 'float16' : 'float32'
+}
+
+function layOut(drafts: readonly Draft[], limit: number) {
+  const sorted = [...drafts].sort((a, b) => (a.name < b.name ? -1 : 1))
+  const sizes = sorted.map(({ dims, dtype, inputs }) =>
+    WIDTH[dtype] ? WIDTH[dtype] * elements(dims) : inputs[0]!.tensor.bytes,
+  )
+  const groups: number[][] = [[]]
+  let filled = 0
+  for (const [i, size] of sizes.entries()) {
+    if (filled > 0 && filled + size > limit) {
+      groups.push([])
+      filled = 0
+    }
+    groups.at(-1)!.push(i)
+    filled += size
+  }
+  const number = (i: number) => String(i).padStart(5, '0')
+  const shards: Shard[] = []
+  const tensors: PlannedTensor[] = []
+  for (const [s, group] of groups.entries()) {
+    const { header, offsets, size } = layoutSafetensors(
+      group.map((i) => sorted[i]!),
+      { format: 'pt' },
+      1,
+    )
+    const name =
+      groups.length === 1
+        ? 'model.safetensors'
+        : `model-${number(s + 1)}-of-${number(groups.length)}.safetensors`
+    shards.push({ name, header, bytes: header.length + size })
+    for (const [k, i] of group.entries())
+      tensors.push({
+        ...sorted[i]!,
+        shard: s,
+        offset: header.length + offsets[k]!,
+        bytes: sizes[i]!,
+      })
+  }
+  return { tensors, shards }
+}
+
+async function fingerprint(plan: object, merge: MergeConfig): Promise<string> {
+  const hash = createHash('sha256').update(JSON.stringify(plan)).update(JSON.stringify(merge))
+  const inputs = (plan as MergePlan).tensors.flatMap(({ inputs }) => inputs)
+  const files = inputs.flatMap(({ tensor, lora }) => [tensor.file, ...(lora ? [lora.file] : [])])
+  for (const file of [...new Set(files)].sort()) {
+    const { size, mtimeMs } = await stat(file)
+    hash.update(`${file} ${size} ${mtimeMs}`)
+  }
+  return hash.digest('hex')
+}

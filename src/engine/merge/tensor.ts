@@ -1,0 +1,164 @@
+// One tensor of a merge: read from each model, merged, rounded, and written to its place.
+
+import { type FileHandle, open } from 'node:fs/promises'
+import { randomWords } from '../random.ts'
+import { elements } from '../tensor.ts'
+import { type Adapter, readAdapter } from '../weights/adapter.ts'
+import { isFloatDtype } from '../weights/dequantise.ts'
+import { isRearranged, readTensor, type StoredTensor } from '../weights/stored-tensor.ts'
+import type { MergeDtype } from './config.ts'
+import type { MergeInput, MergeMethod } from './method.ts'
+import { MERGE_METHODS } from './methods.ts'
+import type { PlannedInput, PlannedTensor } from './plan.ts'
+import { encode, round } from './rounding.ts'
+
+export interface MergeTensorRequest {
+  method: string
+  seed: number
+  tensor: PlannedTensor
+  /** The shard that it lies in. */
+  file: string
+}
+
+/** Elements that are merged at once where a method goes element by element. */
+const PIECE = 2 ** 22
+
+/** Merges one tensor and writes it. Throws what is wrong with it by its name. */
+export async function mergeTensor({ method, seed, tensor, file }: MergeTensorRequest): Promise<void> {
+  const merging = MERGE_METHODS.get(method)
+  if (!merging) throw new Error(`merge method ${method} is not known`)
+  const handle = await open(file, 'r+')
+  try {
+    if (!isFloatDtype(tensor.dtype)) return await copy(tensor, handle)
+    const total = elements(tensor.dims)
+    const step = inPieces(tensor, merging) ? PIECE : Math.max(total, 1)
+    for (let at = 0; at < total; at += step) {
+      const count = Math.min(step, total - at)
+      const merged = await mergePart({ merging, seed, tensor }, at, count)
+      const bytes = encode(merged, tensor.dtype as 'F32' | 'F16' | 'BF16')
+      await writeFully(handle, bytes, tensor.offset + at * (tensor.bytes / total))
+    }
+  } finally {
+    await handle.close()
+  }
+}
+
+const inPieces = (tensor: PlannedTensor, { elementwise }: MergeMethod) =>
+  (elementwise || tensor.copied) &&
+  tensor.inputs.every(
+    ({ tensor, lora }) =>
+      !lora && !isRearranged(tensor) && ['F32', 'F16', 'BF16'].includes(tensor.dtype),
+  )
+
+async function mergePart(
+  { merging, seed, tensor }: { merging: MergeMethod; seed: number; tensor: PlannedTensor },
+  at: number,
+  count: number,
+): Promise<Float32Array> {
+  const inputs: MergeInput[] = []
+  for (const input of tensor.inputs) {
+    const data = await readInput(input, tensor, { at, count })
+    inputs.push({ data, isBase: input.isBase, parameters: input.parameters })
+  }
+  if (tensor.copied) return inputs[0]!.data
+  const { name, dims, parameters } = tensor
+  const merged = merging.merge({
+    name,
+    dims,
+    inputs,
+    parameters,
+    random: drawing(seed, name),
+  })
+  finite(merged, () => `tensor ${name}: the merge gives a number that is not finite`)
+  return merged
+}
+
+async function readInput(
+  { tensor, lora }: PlannedInput,
+  { dims, round: dtype }: PlannedTensor,
+  { at, count }: { at: number; count: number },
+): Promise<Float32Array> {
+  const total = elements(dims)
+  const width = tensor.bytes / Math.max(total, 1)
+  const part: StoredTensor =
+    count === total
+      ? tensor
+      : { ...tensor, dims: [count], offset: tensor.offset + at * width, bytes: count * width }
+  let data = await readTensor(part)
+  if (lora) data = await withAdapter(data, { ...lora, dims })
+  finite(data, () => `tensor ${tensor.name}: its weights hold NaN or infinity`)
+  return dtype ? round(data, dtype as MergeDtype) : data
+}
+
+function finite(data: Float32Array, what: () => string): void {
+  let sum = 0
+  for (let i = 0; i < data.length; i++) sum += data[i]! * 0
+  if (sum !== 0) throw new Error(what())
+}
+
+const adapters = new Map<string, Promise<Adapter>>()
+
+/** W + scale · B·A, or the tensor that the adapter has instead. */
+async function withAdapter(
+  weights: Float32Array,
+  { file, module, turned, dims }: NonNullable<PlannedInput['lora']> & { dims: readonly number[] },
+): Promise<Float32Array> {
+  const reading = adapters.get(file) ?? readAdapter(file)
+  adapters.set(file, reading)
+  const adapter = await reading
+  const saved = adapter.saved?.get(module)
+  if (saved) return saved.data.slice()
+  const { a, b, in_features: I, out_features: O } = adapter.pairs.get(module)!
+  if (O * I !== weights.length)
+    throw new Error(`${module}: the adapter is [${O}, ${I}], the tensor [${dims}]`)
+  const { r, lora_alpha, use_rslora } = adapter.config
+  const scale = lora_alpha / (use_rslora ? Math.sqrt(r) : r)
+  const row = new Float64Array(I)
+  for (let o = 0; o < O; o++) {
+    row.fill(0)
+    for (let k = 0; k < r; k++) {
+      const factor = b[o * r + k]!
+      if (factor !== 0) for (let i = 0; i < I; i++) row[i] = row[i]! + factor * a[k * I + i]!
+    }
+    for (let i = 0; i < I; i++) {
+      const at = turned ? i * O + o : o * I + i
+      weights[at] = weights[at]! + scale * row[i]!
+    }
+  }
+  return weights
+}
+
+/** Numbers of (seed, tensor's name, input, position). */
+function drawing(seed: number, name: string) {
+  let hash = 0x811c9dc5
+  for (const byte of new TextEncoder().encode(name)) hash = Math.imul(hash ^ byte, 0x01000193)
+  const BLOCK = 65_536
+  return (input: number, at: number, out: Float64Array) => {
+    for (let done = 0; done < out.length; ) {
+      const block = Math.floor((at + done) / BLOCK)
+      const from = (at + done) % BLOCK
+      const words = randomWords(BLOCK, seed, [hash, input, block + 1])
+      for (let i = from; i < BLOCK && done < out.length; i++) out[done++] = (words[i]! >>> 0) / 2 ** 32
+    }
+  }
+}
+
+async function copy({ inputs, offset }: PlannedTensor, into: FileHandle): Promise<void> {
+  const { tensor } = inputs[0]!
+  const from = await open(tensor.file, 'r')
+  try {
+    const bytes = new Uint8Array(tensor.bytes)
+    await from.read(bytes, 0, bytes.length, tensor.offset)
+    await writeFully(into, bytes, offset)
+  } finally {
+    await from.close()
+  }
+}
+
+async function writeFully(handle: FileHandle, bytes: Uint8Array, position: number) {
+  let done = 0
+  while (done < bytes.length) {
+    const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, position + done)
+    done += bytesWritten
+  }
+}
