@@ -144,7 +144,9 @@ function slicesOf(root: Json, base: ModelName | undefined): Slice[] {
     })
     return [{ sources: withBase(sources, base), parameters: {} }]
   }
-  return list(slices, 'slices').map((item, i) => sliceOf(record(item, `slices[${i}]`), `slices[${i}]`))
+  return list(slices, 'slices').map((item, i) =>
+    sliceOf(record(item, `slices[${i}]`), `slices[${i}]`),
+  )
 }
 
 /** `models`, `slices`, or one of the two under the one module that a language model has. */
@@ -203,9 +205,17 @@ function checkSources({ method, base_model }: MergeConfig, slice: Slice, i: numb
   const counted = method.base === 'ignored' || !has ? names.length : names.length - 1
   const { min, max = Number.POSITIVE_INFINITY } = method.others
   if (counted < min || counted > max) {
-    const wanted = min === max ? `${min}` : max < Number.POSITIVE_INFINITY ? `${min} to ${max}` : `at least ${min}`
+    const wanted =
+      min === max
+        ? `${min}`
+        : max < Number.POSITIVE_INFINITY
+          ? `${min} to ${max}`
+          : `at least ${min}`
     const beside = method.base === 'ignored' ? '' : ' beside the base'
-    throw bad('models', `The method '${method.name}' takes ${wanted} models${beside}, found ${counted}`)
+    throw bad(
+      'models',
+      `The method '${method.name}' takes ${wanted} models${beside}, found ${counted}`,
+    )
   }
 }
 
@@ -226,7 +236,9 @@ export function modelName(value: unknown, param: string): ModelName {
     const path = (of: unknown) =>
       typeof of === 'object' && of !== null ? (of as { path?: unknown }).path : of
     const name = text(path(model), `${param}.model`)
-    return lora == null ? { model: name } : { model: name, adapter: text(path(lora), `${param}.lora`) }
+    return lora == null
+      ? { model: name }
+      : { model: name, adapter: text(path(lora), `${param}.lora`) }
   }
   const parts = text(value, param).split('+')
   if (parts.length > 2 || parts.some((part) => part.trim() === ''))
@@ -246,7 +258,10 @@ function tokenizerOf(root: Json): TokenizerSettings | undefined {
   const tokenizer = record(root.tokenizer, 'tokenizer')
   only(tokenizer, ['source', 'tokens', 'pad_to_multiple_of'], 'tokenizer.')
   const tokens = Object.entries(record(tokenizer.tokens ?? {}, 'tokenizer.tokens')).map(
-    ([token, value]) => [token, tokenSource(record(value, 'tokenizer.tokens'), `tokenizer.tokens.${token}`)],
+    ([token, value]) => [
+      token,
+      tokenSource(record(value, 'tokenizer.tokens'), `tokenizer.tokens.${token}`),
+    ],
   )
   const pad = tokenizer.pad_to_multiple_of
   return {
@@ -332,7 +347,8 @@ function whole(value: unknown, param: string): number {
 
 function only(value: Json, known: readonly string[], at: string): void {
   for (const key of Object.keys(value))
-    if (!known.includes(key)) throw bad(`${at}${key}`, 'There is no such field', 'unknown_parameter')
+    if (!known.includes(key))
+      throw bad(`${at}${key}`, 'There is no such field', 'unknown_parameter')
 }
 
 const bad = (param: string, why: string, code = 'invalid_value') =>

@@ -2,18 +2,12 @@
 // folder, so that a merge that was interrupted goes on and gives the same bytes.
 
 import { existsSync } from 'node:fs'
-import {
-  copyFile,
-  mkdir,
-  open,
-  readFile,
-  rm,
-  statfs,
-  truncate,
-  writeFile,
-} from 'node:fs/promises'
+import { copyFile, mkdir, open, readFile, rm, statfs, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { invalidRequest } from '../../errors.ts'
 import { spawn } from '../runtime/thread.ts'
+import { readFolderVocabulary } from '../tokenizer/folder-vocabulary.ts'
+import { readGgufVocabulary } from '../tokenizer/gguf-vocabulary.ts'
 import { keyOf, type MergeConfig, namedModels } from './config.ts'
 import { type ModelFiles, type OpenModel, openModel } from './models.ts'
 import { type MergePlan, planMerge } from './plan.ts'
@@ -53,16 +47,46 @@ export async function prepareMerge({
   config,
   models,
 }: Pick<MergeRequest, 'config' | 'models'>): Promise<MergePlan> {
-  if (config.tokenizer?.source === 'union' || Object.keys(config.tokenizer?.tokens ?? {}).length > 0)
-    throw new Error('Merging vocabularies of different tokenizers is not supported yet')
   const opened = new Map<string, OpenModel>()
   for (const name of namedModels(config)) {
     const files = models[keyOf(name)]
     if (!files) throw new Error(`${keyOf(name)}: nothing is known of its files`)
     opened.set(keyOf(name), await openModel(name, files))
   }
+  if (config.tokenizer) await refuseOtherTokens(config, opened)
   return planMerge(config, opened)
 }
+
+/** One vocabulary is every `tokenizer_source`'s answer; rows of several are not put in order yet. */
+async function refuseOtherTokens(
+  { tokenizer }: MergeConfig,
+  models: ReadonlyMap<string, OpenModel>,
+): Promise<void> {
+  if (
+    Object.keys(tokenizer?.tokens ?? {}).length > 0 ||
+    tokenizer?.pad_to_multiple_of !== undefined
+  )
+    throw unsupported('tokenizer', 'Embeddings of single tokens cannot be chosen yet')
+  const [first, ...others] = await Promise.all(
+    [...models.values()].map(async (model) => {
+      const { path, format } = model.checkpoint
+      const { json } = await (format === 'gguf' ? readGgufVocabulary : readFolderVocabulary)(path)
+      const tokens = { ...json.model.vocab }
+      for (const { content, id } of json.added_tokens) tokens[content] = id
+      const sorted = Object.entries(tokens).sort(([a], [b]) => (a < b ? -1 : 1))
+      return { key: model.key, tokens: JSON.stringify(sorted) }
+    }),
+  )
+  for (const { key, tokens } of others)
+    if (tokens !== first!.tokens)
+      throw unsupported(
+        'tokenizer_source',
+        `${first!.key} and ${key} have different vocabularies, which cannot be joined yet`,
+      )
+}
+
+const unsupported = (param: string, why: string) =>
+  invalidRequest(`Invalid '${param}': ${why}.`, { param, code: 'unsupported_value' })
 
 /** Merges into `out`. Aborting ends between two tensors; the same request later goes on from there. */
 export async function* merge(
@@ -171,7 +195,10 @@ async function finish(plan: MergePlan, out: string, config: MergeConfig): Promis
       plan.tensors.map(({ name, shard }) => [name, plan.shards[shard]!.name]),
     )
     const index = { metadata: { total_size }, weight_map }
-    await writeFile(join(out, 'model.safetensors.index.json'), `${JSON.stringify(index, null, 2)}\n`)
+    await writeFile(
+      join(out, 'model.safetensors.index.json'),
+      `${JSON.stringify(index, null, 2)}\n`,
+    )
     files.push('model.safetensors.index.json')
   }
   for (const name of TOKENIZER_FILES)
@@ -181,7 +208,8 @@ async function finish(plan: MergePlan, out: string, config: MergeConfig): Promis
     }
   const template = config.chat_template
   if (template !== undefined && template !== 'auto') {
-    if (!template.includes('{')) throw new Error(`chat_template: ${JSON.stringify(template)} is no template`)
+    if (!template.includes('{'))
+      throw new Error(`chat_template: ${JSON.stringify(template)} is no template`)
     await writeFile(join(out, 'chat_template.jinja'), template)
     if (!files.includes('chat_template.jinja')) files.push('chat_template.jinja')
   }

@@ -33,7 +33,8 @@ const linear: MergeMethod = {
 
 const passthrough: MergeMethod = {
   name: 'passthrough',
-  reference: 'https://github.com/arcee-ai/mergekit/blob/main/docs/merge_methods.md#passthrough-passthrough',
+  reference:
+    'https://github.com/arcee-ai/mergekit/blob/main/docs/merge_methods.md#passthrough-passthrough',
   base: 'ignored',
   others: { min: 1, max: 1 },
   parameters: { scale: { type: 'number', of: 'input', default: null } },
@@ -194,7 +195,8 @@ function keepMostVaried(deltas: readonly Float32Array[], part: number): void {
 
 const arceeFusion: MergeMethod = {
   name: 'arcee_fusion',
-  reference: 'https://www.arcee.ai/blog/meet-mergekit-v0-1-arcee-fusion-expanded-model-support-multi-gpu-acceleration',
+  reference:
+    'https://www.arcee.ai/blog/meet-mergekit-v0-1-arcee-fusion-expanded-model-support-multi-gpu-acceleration',
   base: 'required',
   others: { min: 1, max: 1 },
   parameters: {},
@@ -202,7 +204,8 @@ const arceeFusion: MergeMethod = {
     const { base, others } = baseAndOthers(group)
     const tuned = others[0]!.data
     const importance = importanceOf(tuned, base, group.dims.at(-1) ?? 1)
-    const at = (q: number) => rankOf(importance, Math.trunc(q * (importance.length - 1)), true).value
+    const at = (q: number) =>
+      rankOf(importance, Math.trunc(q * (importance.length - 1)), true).value
     const [low, median, high] = [at(0.25), at(0.5), at(0.75)]
     const threshold = f(median + f(1.5 * f(high - low)))
     for (let k = 0; k < base.length; k++)

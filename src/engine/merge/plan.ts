@@ -155,9 +155,7 @@ interface Wanted {
 function draft({ merge, models, reference, slice }: Around, { name, from, t }: Wanted): Draft {
   const base = slice.base_model ?? merge.base_model
   const kept = HEAD.test(name) && merge.head !== 'merge' ? headModel(merge) : undefined
-  const sources = kept
-    ? [{ model: kept, parameters: {} }]
-    : slice.sources
+  const sources = kept ? [{ model: kept, parameters: {} }] : slice.sources
   const shared = [slice.parameters, merge.parameters]
   const found = sources.map((source) => {
     const model = models.get(keyOf(source.model))!
@@ -206,9 +204,7 @@ function draft({ merge, models, reference, slice }: Around, { name, from, t }: W
     parameters: parametersOf('merge', name),
     inputs: stored.map(({ source, model, own, tensor }) => {
       const isBase =
-        merge.method.base !== 'ignored' &&
-        base !== undefined &&
-        keyOf(base) === model.key
+        merge.method.base !== 'ignored' && base !== undefined && keyOf(base) === model.key
       return {
         tensor,
         isBase,
@@ -240,9 +236,7 @@ function loraOf({ adapter, files, config }: OpenModel, name: string): Pick<Plann
   if (module !== undefined && name.endsWith('.weight'))
     return { lora: { file: files.adapter, module, turned: config.model_type === 'gpt2' } }
   const saved = [...(adapter.saved?.keys() ?? [])].find((key) => bare(key) === bare(name))
-  return saved === undefined
-    ? {}
-    : { lora: { file: files.adapter, module: saved, turned: false } }
+  return saved === undefined ? {} : { lora: { file: files.adapter, module: saved, turned: false } }
 }
 
 const WIDTH: Readonly<Record<string, number>> = { F32: 4, BF16: 2, F16: 2 }

@@ -8,8 +8,7 @@ export function encode(values: Float32Array, dtype: 'F32' | 'F16' | 'BF16'): Uin
   if (dtype === 'F32') return new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length)
   const out = new Uint16Array(values.length)
-  if (dtype === 'BF16')
-    for (let i = 0; i < bits.length; i++) out[i] = bfloatBits(bits[i]!)
+  if (dtype === 'BF16') for (let i = 0; i < bits.length; i++) out[i] = bfloatBits(bits[i]!)
   else for (let i = 0; i < bits.length; i++) out[i] = halfBits(bits[i]!)
   return new Uint8Array(out.buffer)
 }

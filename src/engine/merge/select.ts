@@ -33,8 +33,6 @@ export function rankOf(values: Float32Array, k: number, signed = false): Ranked 
   let lower = 0
   while (below + low[lower]! <= k) below += low[lower++]!
   const found = ((upper << 16) | lower) >>> 0
-  const value = signed
-    ? numberOfKey(found)
-    : new Float32Array(Uint32Array.of(found).buffer)[0]!
+  const value = signed ? numberOfKey(found) : new Float32Array(Uint32Array.of(found).buffer)[0]!
   return { value, below }
 }

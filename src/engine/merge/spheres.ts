@@ -32,7 +32,11 @@ function add(a: Float32Array, b: Float32Array): Float32Array {
 }
 
 /** a ← p·a + q·b */
-function mix(a: Float32Array, b: Float32Array, { p, q, line }: { p: number; q: number; line: Line }) {
+function mix(
+  a: Float32Array,
+  b: Float32Array,
+  { p, q, line }: { p: number; q: number; line: Line },
+) {
   for (let i = 0, k = line.at; i < line.count; i++, k += line.stride)
     a[k] = f(p * a[k]!) + f(q * b[k]!)
 }
@@ -136,7 +140,11 @@ export const multislerp: MergeMethod = {
     if (length < eps) {
       if (units.length > 2)
         throw new Error(`tensor ${name}: the weighted directions cancel out; choose other weights`)
-      const flat = weightedSum(units, weights.map((w, i) => w * (norms[i]! + eps)), n)
+      const flat = weightedSum(
+        units,
+        weights.map((w, i) => w * (norms[i]! + eps)),
+        n,
+      )
       const out = Float32Array.from(flat)
       return base ? add(out, base) : out
     }
@@ -178,7 +186,11 @@ export const karcher: MergeMethod = {
     const out = inputs[0]!.data
     if (units.length === 0) return out.fill(0)
     const share = 1 / units.length
-    let mean = weightedSum(units, units.map(() => share), n)
+    let mean = weightedSum(
+      units,
+      units.map(() => share),
+      n,
+    )
     const length = norm64(mean)
     if (length < tol) mean = Float64Array.from(units[0]!)
     else for (let k = 0; k < n; k++) mean[k] = mean[k]! / length

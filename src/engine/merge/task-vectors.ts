@@ -22,7 +22,14 @@ const number = (of: ParameterSpec['of'], value?: number): ParameterSpec =>
   value === undefined ? { type: 'number', of } : { type: 'number', of, default: value }
 const flag = (value: boolean): ParameterSpec => ({ type: 'boolean', of: 'merge', default: value })
 
-const taskVectors = ({ name, reference, thinning, vote, normalize, rescale }: Kind): MergeMethod => ({
+const taskVectors = ({
+  name,
+  reference,
+  thinning,
+  vote,
+  normalize,
+  rescale,
+}: Kind): MergeMethod => ({
   name,
   reference,
   base: 'required',

@@ -24,7 +24,12 @@ export interface MergeTensorRequest {
 const PIECE = 2 ** 22
 
 /** Merges one tensor and writes it. Throws what is wrong with it by its name. */
-export async function mergeTensor({ method, seed, tensor, file }: MergeTensorRequest): Promise<void> {
+export async function mergeTensor({
+  method,
+  seed,
+  tensor,
+  file,
+}: MergeTensorRequest): Promise<void> {
   const merging = MERGE_METHODS.get(method)
   if (!merging) throw new Error(`merge method ${method} is not known`)
   const handle = await open(file, 'r+')
@@ -138,7 +143,8 @@ function drawing(seed: number, name: string) {
       const block = Math.floor((at + done) / BLOCK)
       const from = (at + done) % BLOCK
       const words = randomWords(BLOCK, seed, [hash, input, block + 1])
-      for (let i = from; i < BLOCK && done < out.length; i++) out[done++] = (words[i]! >>> 0) / 2 ** 32
+      for (let i = from; i < BLOCK && done < out.length; i++)
+        out[done++] = (words[i]! >>> 0) / 2 ** 32
     }
   }
 }

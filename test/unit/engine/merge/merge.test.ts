@@ -1,0 +1,274 @@
+// Merging whole folders: what is refused before any work, what goes on after a stop, what comes out.
+
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { keyOf, namedModels, parseMergeConfig } from '../../../../src/engine/merge/config.ts'
+import { merge } from '../../../../src/engine/merge/merge.ts'
+import { readMergeText } from '../../../../src/engine/merge/yaml.ts'
+import { openCheckpoint } from '../../../../src/engine/weights/checkpoint.ts'
+import { writeSafetensors } from '../../../../src/engine/weights/safetensors.ts'
+import { readTensor } from '../../../../src/engine/weights/stored-tensor.ts'
+import { temporaryFolder } from '../../../support/temporary.ts'
+import { writeTinyEncoder } from '../../../support/tiny-encoder.ts'
+import { writeTinyModel } from '../../../support/tiny-model.ts'
+
+const DARE = `
+merge_method: dare_ties
+base_model: a
+models:
+  - model: b
+    parameters: { weight: 0.6, density: 0.5 }
+parameters: { lambda: 1.1 }
+out_dtype: bfloat16
+max_shard_size: 20K
+`
+
+/** `a`, and `b` with every weight halved. */
+async function twoModels(folder: string) {
+  await writeTinyModel(join(folder, 'a'), { chat: true })
+  await writeTinyModel(join(folder, 'b'))
+  const { tensors } = await openCheckpoint(join(folder, 'a'))
+  const halved = await Promise.all(
+    [...tensors.values()].map(async ({ name, dims, ...tensor }) => ({
+      name,
+      dims,
+      data: (await readTensor({ name, dims, ...tensor })).map((x) => x / 2),
+    })),
+  )
+  await writeFile(join(folder, 'b', 'model.safetensors'), writeSafetensors(halved))
+}
+
+function run(
+  text: string,
+  folder: string,
+  { out = 'out', signal = new AbortController().signal } = {},
+) {
+  const config = parseMergeConfig(readMergeText(text)[0])
+  const models = Object.fromEntries(
+    namedModels(config).map((name) => [keyOf(name), { path: join(folder, name.model) }]),
+  )
+  return merge({ config, models, out: join(folder, out), threads: 2 }, signal)
+}
+
+const toEnd = async (events: AsyncIterable<unknown>) => {
+  for await (const _ of events);
+}
+
+test('a merge that was stopped goes on and gives the same bytes, in shards that open as a model', async () => {
+  const folder = temporaryFolder()
+  await twoModels(folder)
+  await toEnd(run(DARE, folder, { out: 'straight' }))
+  const stop = new AbortController()
+  const stopped = run(DARE, folder, { out: 'resumed', signal: stop.signal })
+  await expect(async () => {
+    for await (const event of stopped)
+      if (event.type === 'tensor' && event.done === 5) stop.abort(new Error('stopped'))
+  }).rejects.toThrow('stopped')
+  await expect(openCheckpoint(join(folder, 'resumed'))).rejects.toThrow('config.json is missing')
+
+  const again = run(DARE, folder, { out: 'resumed' })
+  const first = await again.next()
+  expect(first.value).toMatchObject({ type: 'planned', done: expect.any(Number) })
+  expect((first.value as { done: number }).done).toBeGreaterThanOrEqual(5)
+  await toEnd(again)
+
+  const { tensors, chat_template } = await openCheckpoint(join(folder, 'resumed'))
+  const shards = [...new Set([...tensors.values()].map(({ file }) => file))]
+  expect(shards.length).toBeGreaterThan(1)
+  expect(chat_template).toContain('<assistant>')
+  for (const shard of shards)
+    expect(await readFile(shard)).toEqual(await readFile(shard.replace('resumed', 'straight')))
+})
+
+test('slices stack layers, and the config counts them', async () => {
+  const folder = temporaryFolder()
+  await twoModels(folder)
+  const text = `
+merge_method: passthrough
+slices:
+  - sources: [{ model: a, layer_range: [0, 2] }]
+  - sources: [{ model: b, layer_range: [1, 2] }]
+`
+  await toEnd(run(text, folder))
+  const { config, tensors } = await openCheckpoint(join(folder, 'out'))
+  expect(config.num_hidden_layers).toBe(3)
+  const b = await openCheckpoint(join(folder, 'b'))
+  const name = (i: number) => `model.layers.${i}.mlp.up_proj.weight`
+  expect(await readTensor(tensors.get(name(2))!)).toEqual(await readTensor(b.tensors.get(name(1))!))
+})
+
+test("a classifier's head is merged, or kept as told", async () => {
+  const folder = temporaryFolder()
+  await writeTinyEncoder(join(folder, 'a'))
+  await writeTinyEncoder(join(folder, 'b'))
+  const { tensors } = await openCheckpoint(join(folder, 'a'))
+  const doubled = await Promise.all(
+    [...tensors.values()].map(async (tensor) => ({
+      name: tensor.name,
+      dims: tensor.dims,
+      data: (await readTensor(tensor)).map((x) => 3 * x),
+    })),
+  )
+  await writeFile(join(folder, 'b', 'model.safetensors'), writeSafetensors(doubled))
+  const linear = (rest: string) =>
+    `{merge_method: linear, models: [{model: a}, {model: b}], parameters: {weight: 1}${rest}}`
+  const head = async (out: string) =>
+    readTensor((await openCheckpoint(join(folder, out))).tensors.get('classifier.weight')!)
+  await toEnd(run(linear(''), folder, { out: 'merged' }))
+  await toEnd(run(linear(', classification_head: b'), folder, { out: 'kept' }))
+  expect(Array.from(await head('merged'))).toEqual(
+    Array.from(await head('a'), (x) => Math.fround(2 * x)),
+  )
+  expect(await head('kept')).toEqual(await head('b'))
+})
+
+test('models that do not fit are refused by the first tensor and both shapes, before any work', async () => {
+  const folder = temporaryFolder()
+  await twoModels(folder)
+  await writeTinyModel(join(folder, 'b'), { config: { intermediate_size: 64 } })
+  const refused = run(DARE, folder)
+  await expect(refused.next()).rejects.toThrow(
+    /do not fit together: the tensor model\.layers\.0\.mlp\.\w+\.weight has the shape \[.*48.*\] in a and \[.*64.*\] in b|has the shape \[.*64.*\] in b and \[.*48.*\] in a/,
+  )
+  await expect(readFile(join(folder, 'out', '.merge.jsonl'))).rejects.toThrow('ENOENT')
+})
+
+test('weights that are no numbers are refused by their tensor', async () => {
+  const folder = temporaryFolder()
+  await twoModels(folder)
+  const file = join(folder, 'b', 'model.safetensors')
+  const bytes = await readFile(file)
+  const tensor = (await openCheckpoint(join(folder, 'b'))).tensors.get('model.norm.weight')!
+  bytes.writeFloatLE(Number.NaN, tensor.offset)
+  await writeFile(file, bytes)
+  await expect(toEnd(run(DARE, folder))).rejects.toThrow(
+    'tensor model.norm.weight: its weights hold NaN',
+  )
+})
+
+test('a shard index that points out of its folder is refused', async () => {
+  const folder = temporaryFolder()
+  await twoModels(folder)
+  await writeTinyModel(join(folder, 'c'), { shards: 2 })
+  const index = join(folder, 'c', 'model.safetensors.index.json')
+  const json = JSON.parse(await readFile(index, 'utf8'))
+  json.weight_map['model.norm.weight'] = '../b/model.safetensors'
+  await writeFile(index, JSON.stringify(json))
+  await expect(run(DARE.replace('model: b', 'model: c'), folder).next()).rejects.toThrow(
+    'no file name',
+  )
+})
+
+test.each([
+  [
+    'aliases upon aliases',
+    `a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n${Array.from({ length: 9 }, (_, i) => `a${i + 1}: &a${i + 1} [${Array(10).fill(`*a${i}`)}]`).join('\n')}`,
+    'alias',
+  ],
+  ['a text without end', 'x'.repeat(300_000), 'KiB'],
+  ['brackets in brackets', `${'['.repeat(40)}${']'.repeat(40)}`, 'levels deep'],
+  ['a mistake', 'merge_method: linear\nmodels: [}', 'line 2'],
+])('YAML is read with limits: %s', (_, text, why) => {
+  expect(() => readMergeText(text)).toThrow(why)
+})
+
+test.each([
+  ['an unknown method', '{merge_method: blend, models: [{model: a}]}', "'merge_method'"],
+  ['an unknown field', '{merge_method: linear, models: [{model: a}], wait: 1}', "'wait'"],
+  ['a missing base', '{merge_method: ties, models: [{model: a}, {model: b}]}', "'base_model'"],
+  [
+    'too many models',
+    '{merge_method: slerp, base_model: a, models: [{model: b}, {model: c}]}',
+    'takes 1 models',
+  ],
+  [
+    'no number',
+    '{merge_method: linear, models: [{model: a, parameters: {weight: {x: 1}}}]}',
+    "'models[0].parameters.weight'",
+  ],
+])('a text that says no merge is refused by its field: %s', (_, text, field) => {
+  expect(() => parseMergeConfig(readMergeText(text)[0])).toThrow(field)
+})
+
+// The structures of mergekit's own examples, written anew.
+test.each([
+  [
+    'gradients over slices',
+    `
+slices:
+  - sources:
+      - { model: org/one-7B, layer_range: [0, 32] }
+      - { model: org/two-7B, layer_range: [0, 32] }
+merge_method: slerp
+base_model: org/one-7B
+parameters:
+  t:
+    - { filter: self_attn, value: [0, 0.5, 0.3, 0.7, 1] }
+    - { filter: mlp, value: [1, 0.5, 0.7, 0.3, 0] }
+    - value: 0.5 # fallback
+dtype: float16
+`,
+  ],
+  [
+    'weights by model',
+    `
+models:
+  - model: org/one-13B
+    parameters: { density: [1, 0.7, 0.1], weight: 1.0 }
+  - model: org/two-13B
+    parameters:
+      density: 0.5
+      weight: [0, 0.3, 0.7, 1]
+  - model: org/three-13B+org/lora
+    parameters:
+      density: 0.33
+      weight:
+        - { filter: mlp, value: 0.5 }
+        - value: 0
+merge_method: ties
+base_model: org/base-13B
+parameters: { normalize: true, int8_mask: true }
+dtype: float16
+`,
+  ],
+  [
+    'stacked layers',
+    `
+slices:
+  - sources: [{ model: org/one, layer_range: [0, 24] }]
+  - sources: [{ model: org/two, layer_range: [20, 32], parameters: { scale: [{ filter: o_proj, value: 0.0 }, { value: 1e-1 }] } }]
+merge_method: passthrough
+tokenizer_source: union
+dtype: bfloat16
+`,
+  ],
+  [
+    'several in one text',
+    `
+name: first
+merge_method: task_arithmetic
+base_model: org/base
+models: [{ model: org/one, parameters: { weight: 1 } }]
+---
+name: second
+merge_method: linear
+models: [{ model: first, parameters: { weight: "5e-1" } }, { model: { model: { path: org/two } }, parameters: { weight: 0.5 } }]
+tokenizer: { source: org/two, tokens: { "<x>": { source: { kind: zero } } } }
+out_dtype: torch.bfloat16
+chat_template: auto
+`,
+  ],
+])('an example of mergekit is read: %s', (_, text) => {
+  for (const document of readMergeText(text)) parseMergeConfig(document)
+})
+
+test('vocabularies that differ are not merged row by row', async () => {
+  const folder = temporaryFolder()
+  await twoModels(folder)
+  const file = join(folder, 'b', 'tokenizer.json')
+  const text = `${DARE}tokenizer_source: union`
+  await run(text, folder).next()
+  await writeFile(file, (await readFile(file, 'utf8')).replaceAll('</s>', '<end>'))
+  await expect(run(text, folder, { out: 'other' }).next()).rejects.toThrow('different vocabularies')
+})
