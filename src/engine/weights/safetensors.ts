@@ -113,7 +113,7 @@ export function writeSafetensors(
  * they say otherwise, written in this order, and each tensor's offset in the data, which is a multiple of `alignment`.
  */
 export function layoutSafetensors(
-  tensors: readonly { name: string; dims: readonly number[]; dtype?: 'F32' | 'I8' | 'U8' }[],
+  tensors: readonly { name: string; dims: readonly number[]; dtype?: StoredDtype }[],
   metadata: Readonly<Record<string, string>>,
   alignment: number,
 ): { header: Uint8Array; offsets: number[]; size: number } {
