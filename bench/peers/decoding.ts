@@ -6,9 +6,8 @@
 // of threads, which is to be tried: on two cores one is faster than two for a single stream.
 
 import { type ChildProcess, spawn as spawnProcess } from 'node:child_process'
-import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { pathToFileURL } from 'node:url'
+import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import type { InferEvent, InferThreadRequest } from '../../src/engine/infer/request.ts'
 import { spawn } from '../../src/engine/runtime/thread.ts'
@@ -29,40 +28,7 @@ if (!model || !cache || !values.llama)
 const TOKENS = 96
 const LONG = 512
 
-const LLAMA = `
-import { getLlama } from ${JSON.stringify(pathToFileURL(join(values.llama, 'node_modules/node-llama-cpp/dist/index.js')).href)}
-const llama = await getLlama({ gpu: false, build: 'never', logLevel: 'error' })
-const model = await llama.loadModel({ modelPath: ${JSON.stringify(model)} })
-const context = await model.createContext({ sequences: 8, contextSize: 1024, threads: ${Number(values.threads)}, batchSize: 512 })
-const text = 'Write a long letter to a friend about a walk along the coast in autumn. '
-const prompt = model.tokenize(text.repeat(40))
-const sequences = Array.from({ length: 8 }, () => context.getSequence())
-process.stdout.write('ready\\n')
-async function write(sequence, salt, count) {
-  const tokens = [...prompt.slice(salt, salt + 64)]
-  let n = 0, start = 0
-  for await (const token of sequence.evaluate(tokens, { temperature: 0.8, yieldEogToken: true })) {
-    if (n++ === 0) start = performance.now()
-    if (n > count) break
-  }
-  return (performance.now() - start) / 1000
-}
-import { createInterface } from 'node:readline'
-for await (const line of createInterface({ input: process.stdin })) {
-  const [what, salt] = line.split(' ')
-  for (const s of sequences) await s.clearHistory()
-  const begun = performance.now()
-  let result
-  if (what === 'prompt') {
-    for await (const _ of sequences[0].evaluate(prompt.slice(0, ${LONG}))) break
-    result = ${LONG} / ((performance.now() - begun) / 1000)
-  } else {
-    const n = what === 'eight' ? 8 : 1
-    const seconds = await Promise.all(sequences.slice(0, n).map((s, i) => write(s, Number(salt) + i, ${TOKENS})))
-    result = (n * ${TOKENS}) / Math.max(...seconds)
-  }
-  process.stdout.write(result + '\\n')
-}`
+const ARGS = [values.llama, model, values.threads, String(TOKENS), String(LONG)]
 
 type What = 'one' | 'eight' | 'prompt'
 
@@ -71,9 +37,13 @@ class Llama {
   readonly #lines: AsyncIterator<string>
 
   constructor() {
-    this.#child = spawnProcess(process.execPath, ['--input-type=module', '-e', LLAMA], {
-      stdio: ['pipe', 'pipe', 'inherit'],
-    })
+    this.#child = spawnProcess(
+      process.execPath,
+      [fileURLToPath(new URL('./decoding_llama.mjs', import.meta.url)), ...ARGS],
+      {
+        stdio: ['pipe', 'pipe', 'inherit'],
+      },
+    )
     this.#lines = createInterface({ input: this.#child.stdout! })[Symbol.asyncIterator]()
   }
 
