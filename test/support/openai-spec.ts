@@ -32,6 +32,11 @@ const CONTRADICTIONS: { at: string; to: (schema: Schema) => Schema; why: string 
     why: 'The example of pausing a job shows the status `paused`; the list of them lacks it.',
   },
   {
+    at: '/components/schemas/OpenAIFile/properties/purpose',
+    to: ({ enum: known, ...rest }) => ({ ...rest, enum: [...(known as string[]), 'evals'] }),
+    why: 'A file may be created for `evals`; the list of what a file is for lacks it.',
+  },
+  {
     at: '/components/schemas/ListFilesResponse/properties/first_id',
     to: orNull,
     why: 'An empty list has no first file; the field is required.',

@@ -370,6 +370,71 @@ def a_tuned_model_is_found_with_colons_and_deleted(context):
     )
 
 
+def an_eval_is_run_and_read_row_by_row(context):
+    client = context.client
+    criteria = {
+        "type": "string_check",
+        "name": "names the cat",
+        "input": "{{sample.output_text}}",
+        "reference": "{{item.name}}",
+        "operation": "ilike",
+    }
+    made = client.evals.create(
+        name="cats",
+        data_source_config={
+            "type": "custom",
+            "item_schema": {"type": "object", "properties": {"name": {"type": "string"}}},
+            "include_sample_schema": True,
+        },
+        testing_criteria=[criteria],
+    )
+    assert client.evals.retrieve(made.id).name == "cats"
+    assert client.evals.update(made.id, name="dogs").name == "dogs"
+    names = ["Tom", "Kitty", "Felix"]
+    rows = jsonl([{"item": {"name": name}} for name in names])
+    file = client.files.create(file=("rows.jsonl", rows), purpose="evals")
+    run = client.evals.runs.create(
+        made.id,
+        data_source={
+            "type": "completions",
+            "model": context.model,
+            "input_messages": {
+                "type": "template",
+                "template": [{"role": "user", "content": "Tell me about {{item.name}}."}],
+            },
+            "sampling_params": {"temperature": 0, "max_completion_tokens": 8},
+            "source": {"type": "file_id", "id": file.id},
+        },
+    )
+    deadline = time.time() + 60
+    while run.status in ("queued", "in_progress") and time.time() < deadline:
+        time.sleep(0.1)
+        run = client.evals.runs.retrieve(run.id, eval_id=made.id)
+    assert run.status == "completed", run.error
+    assert run.result_counts.total == 3 and run.per_model_usage[0].model_name == context.model
+    items = list(client.evals.runs.output_items.list(run.id, eval_id=made.id, limit=2))
+    assert [item.datasource_item["name"] for item in items] == names
+    alone = client.evals.runs.output_items.retrieve(items[0].id, eval_id=made.id, run_id=run.id)
+    assert alone.sample.output[0].content == items[0].sample.output[0].content
+    assert [one.id for one in client.evals.runs.list(made.id)] == [run.id]
+    refused(
+        lambda: client.evals.runs.cancel(run.id, eval_id=made.id),
+        openai.BadRequestError,
+        code="invalid_run_state",
+    )
+    graded = client.fine_tuning.alpha.graders.run(
+        grader=criteria, item={"name": "Tom"}, model_sample="this is tom"
+    )
+    assert graded.reward == 1
+    python = {"type": "python", "name": "p", "source": "def grade(sample, item): return 1.0"}
+    refused(
+        lambda: client.fine_tuning.alpha.graders.validate(grader=python),
+        openai.BadRequestError,
+        code="unsupported_grader",
+    )
+    assert client.evals.delete(made.id).deleted
+
+
 SCENARIOS = {
     "1: a file becomes a job becomes a model that answers": a_file_becomes_a_job_becomes_a_model_that_answers,
     "2: events are walked once, newest first, none lost while new ones arrive": events_are_walked_once_newest_first_none_lost,
@@ -383,6 +448,7 @@ SCENARIOS = {
     "11: the result file has the five columns and a row for every step": the_result_file_has_a_row_for_every_step,
     "12: bad rows fail the job in the known words": bad_rows_fail_the_job_in_the_known_words,
     "13: a tuned model is found with a colon and with %3A, and after its deletion no more": a_tuned_model_is_found_with_colons_and_deleted,
+    "15: an eval is created, run over a file by a model, and read row by row": an_eval_is_run_and_read_row_by_row,
 }
 
 if __name__ == "__main__":

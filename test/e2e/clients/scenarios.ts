@@ -657,4 +657,108 @@ export const scenarios: Scenario[] = [
       assert.equal((await client.fineTuning.jobs.retrieve(job.id)).status, 'succeeded')
     },
   },
+  {
+    name: '15: an eval is created, run over a file by a model and by given samples, and read row by row',
+    async run(context) {
+      const client = connect(context)
+      const criteria = {
+        type: 'string_check',
+        name: 'names the cat',
+        input: '{{sample.output_text}}',
+        reference: '{{item.name}}',
+        operation: 'ilike',
+      } as const
+      const made = await client.evals.create({
+        name: 'cats',
+        metadata: { client: context.name },
+        data_source_config: {
+          type: 'custom',
+          item_schema: { type: 'object', properties: { name: { type: 'string' } } },
+          include_sample_schema: true,
+        },
+        testing_criteria: [criteria],
+      })
+      assert.equal((await client.evals.retrieve(made.id)).name, 'cats')
+      assert.equal((await client.evals.update(made.id, { name: 'dogs' })).name, 'dogs')
+      const rows = ['Tom', 'Kitty', 'Felix'].map((name) => ({ item: { name } }))
+      const file = await client.files.create({ file: await jsonl(context, rows), purpose: 'evals' })
+
+      const whole = async (id: string) => {
+        for (let i = 0; i < 600; i++) {
+          const run = await client.evals.runs.retrieve(id, { eval_id: made.id })
+          if (!['queued', 'in_progress'].includes(run.status)) return run
+          await sleep(100)
+        }
+        throw new Error(`The run ${id} has not ended within a minute.`)
+      }
+      const asked = await client.evals.runs.create(made.id, {
+        name: 'by the model',
+        data_source: {
+          type: 'completions',
+          model: context.model,
+          input_messages: {
+            type: 'template',
+            template: [{ role: 'user', content: 'Tell me about {{item.name}}.' }],
+          },
+          sampling_params: { temperature: 0, max_completion_tokens: 8 },
+          source: { type: 'file_id', id: file.id },
+        },
+      })
+      const told = await client.evals.runs.create(made.id, {
+        data_source: {
+          type: 'jsonl',
+          source: {
+            type: 'file_content',
+            content: rows.map(({ item }) => ({
+              item,
+              sample: { output_text: `tom or ${item.name}` },
+            })),
+          },
+        },
+      })
+      const run = await whole(asked.id)
+      assert.equal(run.status, 'completed', JSON.stringify(run.error))
+      assert.equal(run.result_counts.total, 3)
+      assert.equal(run.per_model_usage[0]?.model_name, context.model)
+      assert.equal((await whole(told.id)).result_counts.passed, 3)
+
+      const seen: number[] = []
+      for await (const item of client.evals.runs.outputItems.list(asked.id, {
+        eval_id: made.id,
+        limit: 2,
+      })) {
+        seen.push(item.datasource_item_id)
+        const alone = { eval_id: made.id, run_id: asked.id }
+        const same = await client.evals.runs.outputItems.retrieve(item.id, alone)
+        assert.deepEqual(same.results, item.results)
+        assert.equal(
+          item.sample.input[0]?.content,
+          `Tell me about ${rows[seen.length - 1]?.item.name}.`,
+        )
+      }
+      assert.deepEqual(seen, [0, 1, 2])
+      const runs: string[] = []
+      for await (const one of client.evals.runs.list(made.id, { limit: 1 })) runs.push(one.id)
+      assert.deepEqual(runs, [asked.id, told.id])
+      const state = { status: 400, code: 'invalid_run_state' }
+      await refused(context, client.evals.runs.cancel(asked.id, { eval_id: made.id }), state)
+      await client.evals.runs.delete(told.id, { eval_id: made.id })
+
+      const graded = await client.fineTuning.alpha.graders.run({
+        grader: criteria,
+        item: { name: 'Tom' },
+        model_sample: 'this is tom',
+      })
+      assert.equal(graded.reward, 1)
+      await refused(
+        context,
+        client.fineTuning.alpha.graders.validate({
+          grader: { type: 'python', name: 'p', source: 'def grade(sample, item): return 1.0' },
+        }),
+        { status: 400, code: 'unsupported_grader', param: 'grader' },
+      )
+      assert.equal((await client.evals.delete(made.id)).deleted, true)
+      await refused(context, client.evals.retrieve(made.id), { status: 404 })
+    },
+  },
 ]

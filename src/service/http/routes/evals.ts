@@ -187,23 +187,28 @@ export const evalRoutes: FastifyPluginAsyncTypebox<EvalsDeps> = async (app, { ev
     },
   )
 
-  app.post(
-    RUN,
-    {
-      schema: {
-        operationId: 'cancelEvalRun',
-        summary: 'Cancels a run that has not ended.',
-        tags,
-        params: RunParams,
-        response: { 200: Type.Ref('EvalRun#') },
+  // OpenAI describes the first, its clients send the second.
+  for (const [url, operationId] of [
+    [RUN, 'cancelEvalRun'],
+    [`${RUN}/cancel`, 'cancelEvalRunByName'],
+  ] as const)
+    app.post(
+      url,
+      {
+        schema: {
+          operationId,
+          summary: 'Cancels a run that has not ended.',
+          tags,
+          params: RunParams,
+          response: { 200: Type.Ref('EvalRun#') },
+        },
       },
-    },
-    async (request) => {
-      const { caller, params } = request
-      const run = await runs.cancel(caller.project_id, params.eval_id, params.run_id)
-      return presentRun(run, baseOf(request))
-    },
-  )
+      async (request) => {
+        const { caller, params } = request
+        const run = await runs.cancel(caller.project_id, params.eval_id, params.run_id)
+        return presentRun(run, baseOf(request))
+      },
+    )
 
   app.delete(
     RUN,
