@@ -125,7 +125,7 @@ export interface PackedRows {
 }
 
 /** Queries of a row that are taken together: what lies after the last of them, or before all windows, is not computed. */
-export const QUERIES = 256
+export const QUERIES = 128
 
 /**
  * Causal attention over rows in which several examples lie end to end: a token sees its own example only.
