@@ -166,7 +166,7 @@ export function quantise4(matrix: Float32Array, out: number, inner: number) {
     for (let b = 0; b < count; b++) {
       const block = o * count + b
       const values = matrix.subarray(block * BLOCK, (block + 1) * BLOCK)
-      const { d, m, kept } = fit(values, levels)
+      const { d, m, kept } = fitted(values, levels)
       exact &&= kept
       scale[block] = d
       offset[b * out + o] = m + 8 * d
@@ -213,7 +213,7 @@ const KEPT = 1e-3
  * Finds w ≈ d · level + m with levels 0 … 15 for one block: those that it was made of, where it was, else the grid
  * from its least to its largest value, moved to where the squares are least.
  */
-function fit(values: Float32Array, levels: Uint8Array): { d: number; m: number; kept: boolean } {
+function fitted(values: Float32Array, levels: Uint8Array): { d: number; m: number; kept: boolean } {
   let least = Number.POSITIVE_INFINITY
   let most = Number.NEGATIVE_INFINITY
   for (const w of values) {
