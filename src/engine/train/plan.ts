@@ -109,7 +109,7 @@ export function resolvePlan(input: PlanInput): Plan {
   }
 }
 
-/** Over small files losses fall in waves: two epochs without a gain ended five of six trials too early (docs/overfitting.md). */
+/** Over small files losses fall in waves: two epochs without a gain ended five of six runs too early (docs/overfitting.md). */
 const DEFAULT_PATIENCE = 5
 
 function patienceOf(

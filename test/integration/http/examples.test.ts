@@ -63,7 +63,7 @@ describe.skipIf(stories.missing || banking.missing)('the ledger', () => {
       folders: [],
       poll_seconds: 0.2,
     })
-    const hyperparameters = { n_epochs: 4, batch_size: 8, learning_rate: 5e-3, adapter: 'none' }
+    const hyperparameters = { n_epochs: 4, batch_size: 8, learning_rate: 2e-3, adapter: 'none' }
     const { body } = await service.post('/v1/fine_tuning/jobs', {
       model: 'stories260k',
       training_file,
