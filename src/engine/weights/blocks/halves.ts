@@ -29,3 +29,43 @@ export function readBfloats(bytes: Uint8Array, out: Float32Array): void {
   const bits = new Uint32Array(out.buffer, out.byteOffset, out.length)
   for (let i = 0; i < bits.length; i++) bits[i] = (bytes[2 * i]! << 16) | (bytes[2 * i + 1]! << 24)
 }
+
+const bitsOf = new Uint32Array(1)
+const floatOf = new Float32Array(bitsOf.buffer)
+
+/** The raw bits of the float16 that is nearest to a float32, ties to even. */
+export function floatToHalf(value: number): number {
+  floatOf[0] = value
+  const bits = bitsOf[0]!
+  const sign = (bits >>> 16) & 0x8000
+  const rest = bits & 0x7fffffff
+  if (rest > 0x7f800000) return sign | 0x7e00
+  if (rest >= 0x477ff000) return sign | 0x7c00 // 65520 and more
+  if (rest < 0x38800000) {
+    // Below 2⁻¹⁴: counted in steps of 2⁻²⁴, which a double holds exactly.
+    const steps = Math.abs(floatOf[0]!) * 2 ** 24
+    const whole = Math.floor(steps)
+    const over = steps - whole
+    return sign | (whole + (over > 0.5 || (over === 0.5 && whole % 2 === 1) ? 1 : 0))
+  }
+  return sign | ((rest - 0x38000000 + 0xfff + ((rest >>> 13) & 1)) >>> 13)
+}
+
+export function writeHalves(values: Float32Array, out: Uint8Array): void {
+  for (let i = 0; i < values.length; i++) {
+    const half = floatToHalf(values[i]!)
+    out[2 * i] = half & 255
+    out[2 * i + 1] = half >> 8
+  }
+}
+
+export function writeBfloats(values: Float32Array, out: Uint8Array): void {
+  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length)
+  for (let i = 0; i < bits.length; i++) {
+    const n = bits[i]!
+    const isNone = (n & 0x7fffffff) > 0x7f800000
+    const top = isNone ? (n >>> 16) | 64 : (n + 0x7fff + ((n >>> 16) & 1)) >>> 16
+    out[2 * i] = top & 255
+    out[2 * i + 1] = (top >>> 8) & 255
+  }
+}

@@ -1,0 +1,120 @@
+// float32 → llama.cpp's Q4_K: eight groups of 32 values, each with a scale and a minimum of 6 bits.
+// The scales are searched as its reference does: 21 guesses, each bettered by weighted least squares.
+
+import { floatToHalf, halfToFloat } from './halves.ts'
+import { putHalf } from './quantise-32.ts'
+
+const f = Math.fround
+
+export function writeQ4_K(values: Float32Array, out: Uint8Array): void {
+  const scales = new Float32Array(8)
+  const minima = new Float32Array(8)
+  for (let at = 0, from = 0; from < values.length; at += 144, from += 256) {
+    const groupOf = (g: number) => values.subarray(from + 32 * g, from + 32 * g + 32)
+    for (let g = 0; g < 8; g++) [scales[g], minima[g]] = searchScale(groupOf(g)) as [number, number]
+    const most = Math.max(...scales, 0)
+    const lowest = Math.max(...minima, 0)
+    out.fill(0, at, at + 144)
+    putHalf(out, at, f(most / 63))
+    putHalf(out, at + 2, f(lowest / 63))
+    const d = halfToFloat(floatToHalf(f(most / 63)))
+    const dmin = halfToFloat(floatToHalf(f(lowest / 63)))
+    for (let g = 0; g < 8; g++) {
+      const scale = six(scales[g]!, most)
+      const minimum = six(minima[g]!, lowest)
+      putScales(out, at + 4, g, scale, minimum)
+      const step = f(d * scale)
+      if (step === 0) continue
+      const offset = f(dmin * minimum)
+      const group = groupOf(g)
+      const nibbles = at + 16 + 32 * (g >> 1)
+      for (let i = 0; i < 32; i++)
+        out[nibbles + i]! |= level(f(f(group[i]! + offset) / step)) << (4 * (g & 1))
+    }
+  }
+}
+
+/** Of 63 parts of the largest. */
+const six = (value: number, most: number) =>
+  most > 0 ? Math.min(63, nearest(f(f(63 / most) * value))) : 0
+
+function putScales(out: Uint8Array, at: number, g: number, scale: number, minimum: number) {
+  if (g < 4) {
+    out[at + g] = scale
+    out[at + 4 + g] = minimum
+    return
+  }
+  out[at + 4 + g] = (scale & 15) | ((minimum & 15) << 4)
+  out[at + g - 4]! |= (scale >> 4) << 6
+  out[at + g]! |= (minimum >> 4) << 6
+}
+
+/** Scale and negated minimum of 32 values, in 15 steps; what is large counts more. */
+function searchScale(x: Float32Array): [number, number] {
+  let squares = 0
+  for (const v of x) squares = f(squares + f(v * v))
+  const mean = f(Math.sqrt(f(squares / 32)))
+  const w = x.map((v) => mean + Math.abs(v))
+  let least = x[0]!
+  let most = x[0]!
+  let sumW = 0
+  let sumX = 0
+  for (let i = 0; i < 32; i++) {
+    least = Math.min(least, x[i]!)
+    most = Math.max(most, x[i]!)
+    sumW = f(sumW + w[i]!)
+    sumX = f(sumX + f(w[i]! * x[i]!))
+  }
+  least = Math.min(least, 0)
+  if (most === least) return [0, -least]
+  const levels = new Uint8Array(32)
+  const spread = (from: number) => {
+    const inverse = f(from / f(most - least))
+    for (let i = 0; i < 32; i++) levels[i] = level(f(inverse * f(x[i]! - least0)))
+    return inverse
+  }
+  const least0 = least
+  const errorOf = (scale: number, minimum: number) => {
+    let error = 0
+    for (let i = 0; i < 32; i++) {
+      const off = f(f(f(scale * levels[i]!) + minimum) - x[i]!)
+      error = f(error + f(w[i]! * f(off * off)))
+    }
+    return error
+  }
+  let scale = f(1 / spread(15))
+  let minimum = least
+  let best = errorOf(scale, minimum)
+  for (let guess = 0; guess <= 20; guess++) {
+    spread(f(f(-1 + f(f(0.1) * guess)) + 15))
+    let sumL = 0
+    let sumL2 = 0
+    let sumXL = 0
+    for (let i = 0; i < 32; i++) {
+      const l = levels[i]!
+      sumL = f(sumL + f(w[i]! * l))
+      sumL2 = f(sumL2 + f(f(w[i]! * l) * l))
+      sumXL = f(sumXL + f(f(w[i]! * l) * x[i]!))
+    }
+    const D = f(f(sumW * sumL2) - f(sumL * sumL))
+    if (!(D > 0)) continue
+    let s = f(f(f(sumW * sumXL) - f(sumX * sumL)) / D)
+    let m = f(f(f(sumL2 * sumX) - f(sumL * sumXL)) / D)
+    if (m > 0) {
+      m = 0
+      s = f(sumXL / sumL2)
+    }
+    const error = errorOf(s, m)
+    if (error < best) [best, scale, minimum] = [error, s, m]
+  }
+  return [scale, -minimum]
+}
+
+/** Ties to even, as the reference's trick with the mantissa. */
+function nearest(x: number): number {
+  const whole = Math.floor(x)
+  const over = x - whole
+  return over > 0.5 || (over === 0.5 && whole % 2 !== 0) ? whole + 1 : whole
+}
+
+const level = (x: number) => Math.min(15, Math.max(0, nearest(x)))
