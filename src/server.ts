@@ -30,6 +30,8 @@ import { createExamples } from './service/jobs/examples.ts'
 import { createJobs } from './service/jobs/jobs.ts'
 import { createMetrics } from './service/metrics/metrics.ts'
 import { openModels } from './service/models/registry.ts'
+import { createModelWeights } from './service/models/weights.ts'
+import { createProvenance } from './service/provenance/provenance.ts'
 import { adapterFiles } from './service/scheduler/adapter-files.ts'
 import { DevicePool } from './service/scheduler/device-pool.ts'
 import { startEvaluating } from './service/scheduler/evaluating.ts'
@@ -58,6 +60,9 @@ export interface RunningServer extends AsyncDisposable {
   /** Drains and stops everything, phase by phase; the embedded Postgres last. */
   close(): Promise<void>
 }
+
+/** As package.json has it; statements on models say it. */
+export const VERSION = '0.1.0'
 
 const HOUR_MS = 60 * 60 * 1000
 const DAY_MS = 24 * HOUR_MS
@@ -116,6 +121,8 @@ export const startServer = async (
       folder: join(cache, 'adapters'),
       read: (project_id, sha256) => store.get(objectKey(project_id, sha256)),
     })
+    const provenance = createProvenance({ stores, models, version: VERSION })
+    const weights = createModelWeights({ models, adapterFile, provenance })
     const local =
       config.role === 'api'
         ? undefined
@@ -190,6 +197,7 @@ export const startServer = async (
             files,
             uploads,
             models: { models },
+            provenance: { weights, provenance },
             fineTuning: { jobs, db },
             sweeps: { sweeps: createSweeps({ stores, models, log }) },
             examples: { examples: createExamples({ stores, jobs, files, log }) },

@@ -23,6 +23,8 @@ import { createExamples } from '../../src/service/jobs/examples.ts'
 import { createJobs } from '../../src/service/jobs/jobs.ts'
 import { createMetrics } from '../../src/service/metrics/metrics.ts'
 import { type ModelRegistry, openModels } from '../../src/service/models/registry.ts'
+import { createModelWeights } from '../../src/service/models/weights.ts'
+import { createProvenance } from '../../src/service/provenance/provenance.ts'
 import { type AdapterFile, adapterFiles } from '../../src/service/scheduler/adapter-files.ts'
 import { DevicePool } from '../../src/service/scheduler/device-pool.ts'
 import { startEvaluating } from '../../src/service/scheduler/evaluating.ts'
@@ -123,6 +125,8 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     adapterFile,
     log: testLog,
   })
+  const provenance = createProvenance({ stores, models, version: 'test' })
+  const weights = createModelWeights({ models, adapterFile, provenance })
   const grading = new Grading()
   const evals = createEvals({ stores, grading, log: testLog })
   const rates = new RateLimits(limits)
@@ -134,6 +138,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     uploads,
     health,
     models: { models },
+    provenance: { weights, provenance },
     fineTuning: { jobs, db },
     sweeps: { sweeps: createSweeps({ stores, models, log: testLog }) },
     examples: { examples: createExamples({ stores, jobs, files, log: testLog }) },

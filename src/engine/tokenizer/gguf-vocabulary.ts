@@ -229,6 +229,31 @@ function preTokenizer(pre: unknown, where: string): PreTokenizer {
   }
 }
 
+const PRE_TOKENIZERS = ['smollm', 'gpt-2', 'llama-bpe', 'qwen2'] as const
+
+/** What llama.cpp calls a byte-level tokenizer.json's pre-tokenizer; throws where it is none that it knows by us. */
+export function preTokenizerName({ pre_tokenizer }: TokenizerJson): string {
+  const wanted = stepsOf(pre_tokenizer)
+  const found = PRE_TOKENIZERS.find(
+    (name) => stepsOf(preTokenizer(name, name).pre_tokenizer) === wanted,
+  )
+  if (found === undefined)
+    throw new Error(
+      `tokenizer.json: its pre-tokenizer has no name in a GGUF that is known: ${wanted}`,
+    )
+  return found
+}
+
+/** What a pre-tokenizer does, in turn, without the fields that change nothing. */
+function stepsOf(part: Component | null): string {
+  if (!part) return ''
+  if (part.pretokenizers) return part.pretokenizers.map(stepsOf).join(' ')
+  if (part.type === 'Split') return `Split ${JSON.stringify(part.pattern)}`
+  if (part.type === 'Digits') return `Digits ${part.individual_digits === true}`
+  if (part.type === 'ByteLevel') return `ByteLevel ${part.use_regex !== false}`
+  return part.type
+}
+
 const prependToken = (token: string, id: number) => ({
   type: 'TemplateProcessing',
   single: [{ SpecialToken: { id: token, type_id: 0 } }, { Sequence: { id: 'A', type_id: 0 } }],

@@ -35,6 +35,9 @@ const CLASSES: Readonly<Record<string, { name: string; prefix: string }>> = {
 
 const classOf = ({ model_type }: ModelConfig) => CLASSES[model_type]!
 
+/** Under which Hugging Face's classes of the family keep the encoder: `bert.` */
+export const prefixOf = (config: ModelConfig): string => classOf(config).prefix
+
 /** PEFT's two files; the head lies among the matrices as one of `modules_to_save`. */
 export function writeTunedAdapter(
   { use, config }: Described,
@@ -111,7 +114,8 @@ export async function writeTunedModel(
   }
 }
 
-function configOf(use: EncoderUse, config: ModelConfig) {
+/** What config.json says of the class, the labels and the dtype of a tuned encoder. */
+export function configOf(use: EncoderUse, config: ModelConfig): Record<string, unknown> {
   const { name } = classOf(config)
   const dtype = { dtype: 'float32', torch_dtype: 'float32' }
   if (use.method === 'embedding') return { ...dtype, architectures: [`${name}Model`] }

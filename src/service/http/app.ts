@@ -37,6 +37,7 @@ import { type HealthDeps, healthRoutes } from './routes/health.ts'
 import { type InternalDeps, internalRoutes } from './routes/internal.ts'
 import { countRequests, metricsRoutes } from './routes/metrics.ts'
 import { type ModelsDeps, modelRoutes } from './routes/models.ts'
+import { type ProvenanceDeps, provenanceRoutes } from './routes/provenance.ts'
 import { type SweepDeps, sweepRoutes } from './routes/sweeps.ts'
 import { uploadRoutes } from './routes/uploads.ts'
 import { validatorCompiler } from './validation.ts'
@@ -55,6 +56,7 @@ export interface AppDeps {
   readonly graders: GraderDeps
   readonly evals: EvalsDeps
   readonly models: ModelsDeps
+  readonly provenance: ProvenanceDeps
   readonly metrics: Metrics
 }
 
@@ -81,6 +83,7 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
       await api.register(graderRoutes, deps.graders)
       await api.register(evalRoutes, deps.evals)
       await api.register(modelRoutes, deps.models)
+      await api.register(provenanceRoutes, deps.provenance)
       await api.register(chatRoutes, deps.inference)
       await api.register(completionRoutes, deps.inference)
       await api.register(encoderRoutes, deps.inference)

@@ -18,6 +18,7 @@ export const describeApp = async (): Promise<string> => {
     graders: { graders: absent('graders'), limits: absent('limits') },
     evals: { evals: absent('evals'), runs: absent('runs') },
     models: { models: absent('models') },
+    provenance: { weights: absent('weights'), provenance: absent('provenance') },
     metrics: absent('metrics'),
   } satisfies AppDeps)
   try {

@@ -1,16 +1,26 @@
 // From a file to answers: a tuned model, its checkpoints and its base side by side in one server.
 
-import { mkdtemp, rm } from 'node:fs/promises'
+import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import OpenAI, { toFile } from 'openai'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { openCheckpoint } from '../../../src/engine/weights/checkpoint.ts'
+import { verifyFolder } from '../../../src/service/provenance/verify.ts'
 import { type InferenceServer, startInferenceServer } from '../../support/inference-server.ts'
 import { shared } from '../../support/shared.ts'
 
 const stories = shared('models/stories260k')
 const base = 'stories-chat'
+const ROW = JSON.stringify({
+  messages: [
+    { role: 'user', content: 'Once upon a time' },
+    { role: 'assistant', content: ' Tom and Sam had a red car.' },
+  ],
+})
 
 describe.skipIf(stories.missing)('a tuned model', () => {
   let folder: string
@@ -39,14 +49,7 @@ describe.skipIf(stories.missing)('a tuned model', () => {
   }
 
   async function tune() {
-    const rows = Array.from({ length: 16 }, () =>
-      JSON.stringify({
-        messages: [
-          { role: 'user', content: 'Once upon a time' },
-          { role: 'assistant', content: ' Tom and Sam had a red car.' },
-        ],
-      }),
-    )
+    const rows = Array.from({ length: 16 }, () => ROW)
     const file = await client.files.create({
       file: await toFile(Buffer.from(rows.join('\n')), 'rows.jsonl'),
       purpose: 'fine-tune',
@@ -68,6 +71,49 @@ describe.skipIf(stories.missing)('a tuned model', () => {
     }
   }
 
+  const get = (path: string) =>
+    fetch(`${client.baseURL}${path}`, { headers: { authorization: `Bearer ${client.apiKey}` } })
+
+  // biome-ignore lint/suspicious/noExplicitAny: a test looks into what it expects
+  const json = async (path: string): Promise<any> => (await get(path)).json()
+
+  async function expectExports(model: string, job: { id: string; training_file: string }) {
+    const name = encodeURIComponent(model)
+    for (const format of ['peft', 'hf']) {
+      const answer = await get(`/models/${name}/weights?format=${format}`)
+      expect(answer.status).toBe(200)
+      const out = join(folder, format)
+      await mkdir(out)
+      await writeFile(`${out}.tar`, Buffer.from(await answer.arrayBuffer()))
+      execFileSync('tar', ['-xf', `${out}.tar`, '-C', out])
+      const { public_key } = await json('/provenance/key')
+      const { model: statement, files } = await verifyFolder(out, public_key)
+      expect(statement.training?.job).toBe(job.id)
+      expect(statement.training?.training_file.rows.count).toBe(16)
+      expect(files.map(({ path }) => path)).toContain(
+        format === 'hf' ? 'model.safetensors' : 'adapter_model.safetensors',
+      )
+      await writeFile(join(out, 'README.md'), 'edited')
+      await expect(verifyFolder(out, public_key)).rejects.toThrow('README.md was changed')
+    }
+    const gguf = Buffer.from(
+      await (await get(`/models/${name}/weights?format=gguf&dtype=q8_0`)).arrayBuffer(),
+    )
+    await writeFile(join(folder, 'tuned.gguf'), gguf)
+    expect((await openCheckpoint(join(folder, 'tuned.gguf'))).config.num_hidden_layers).toBe(5)
+    expect((await get(`/models/${base}/weights?format=peft`)).status).toBe(400)
+
+    const row = createHash('sha256').update(ROW).digest('hex')
+    for (const query of [`file=${job.training_file}`, `row_sha256=${row}`]) {
+      const { data } = await json(`/provenance/models?${query}`)
+      expect(data.map((entry: { model: string }) => entry.model)).toContain(model)
+    }
+    const other = await json(`/provenance/models?row_sha256=${'0'.repeat(64)}`)
+    expect(other.data).toEqual([])
+    const lineage = await json(`/models/${name}/lineage`)
+    expect(lineage.data[0]).toMatchObject({ model, parents: [base], job_id: job.id })
+  }
+
   test('answers as it was taught once its job has succeeded, and its base as before', async () => {
     const untuned = await ask(base)
     const job = await tune()
@@ -84,6 +130,8 @@ describe.skipIf(stories.missing)('a tuned model', () => {
     const earlier = data.map((c) => c.fine_tuned_model_checkpoint).filter((name) => name !== model)
     expect(earlier).toHaveLength(2)
     for (const name of earlier) expect((await ask(name)).fingerprint).not.toBe(tuned.fingerprint)
+
+    await expectExports(model, job)
 
     await client.models.delete(model)
     await expect(ask(model)).rejects.toThrow(OpenAI.NotFoundError)

@@ -1,0 +1,37 @@
+// What export and verify share: the settings' database, its models and its signing key.
+
+import { join } from 'node:path'
+import { readConfig } from '../config.ts'
+import { createLog } from '../log.ts'
+import { ensureFirstProject } from '../service/auth/keys.ts'
+import { openDatabase } from '../service/db/database.ts'
+import { openModels } from '../service/models/registry.ts'
+import { createModelWeights, type ModelWeights } from '../service/models/weights.ts'
+import { createProvenance, type Provenance } from '../service/provenance/provenance.ts'
+import { adapterFiles } from '../service/scheduler/adapter-files.ts'
+import { objectKey } from '../service/storage/object-store.ts'
+import { openStore } from '../service/storage/open.ts'
+
+export interface Owned {
+  project_id: string
+  weights: ModelWeights
+  provenance: Provenance
+}
+
+/** Runs `use` on the models of the settings; a server may run on them meanwhile. */
+export async function withProvenance(use: (owned: Owned) => Promise<void>): Promise<void> {
+  const config = readConfig(process.env)
+  const log = createLog('warn', 2)
+  await using database = await openDatabase(config, log)
+  const stores = { db: database.db, store: await openStore(config) }
+  const { project_id } = await ensureFirstProject(database.db)
+  const aliases = config.modelAliases
+  const models = await openModels({ stores, folder: config.models, aliases, log })
+  const adapterFile = adapterFiles({
+    folder: join(config.home, 'cache', 'adapters'),
+    read: (project, sha256) => stores.store.get(objectKey(project, sha256)),
+  })
+  const provenance = createProvenance({ stores, models, version: '0.1.0' })
+  const weights = createModelWeights({ models, adapterFile, provenance })
+  await use({ project_id, weights, provenance })
+}

@@ -1,0 +1,42 @@
+// A model card in Hugging Face's form, from the statement alone.
+
+import type { Statement } from './provenance.ts'
+
+/** README.md of an export. */
+export function modelCard({
+  model,
+  base,
+  training,
+  parents,
+  software,
+  created_at,
+}: Statement): string {
+  const lines = [
+    '---',
+    `base_model: ${JSON.stringify(base.model)}`,
+    'library_name: transformers',
+    'tags: [luthier]',
+    '---',
+    '',
+    `# ${model}`,
+    '',
+    `Made ${created_at} by ${software.name} ${software.version} from ${parents.join(', ') || base.model}.`,
+    '',
+  ]
+  if (training) {
+    const { training_file: file, seed, method, trained_tokens } = training
+    lines.push(
+      '## Training',
+      '',
+      `- Job ${training.job}, seed ${seed}, ${trained_tokens ?? 'unknown'} tokens`,
+      `- File ${file.id}: ${file.rows.count} rows, sha256 \`${file.sha256}\``,
+      '',
+      '```json',
+      JSON.stringify(method, null, 2),
+      '```',
+      '',
+    )
+  }
+  lines.push('`provenance.json` is the signed statement: `luthier verify FOLDER` checks it.', '')
+  return lines.join('\n')
+}

@@ -1,0 +1,156 @@
+// Where models come from: statements, signed; lineage from a model to its files, and from a file or row to its models.
+
+import { stat } from 'node:fs/promises'
+import { findJob } from '../db/fine-tuning-jobs.ts'
+import {
+  type Ancestor,
+  ancestorsOf,
+  contentsOfFile,
+  descendantsOfFiles,
+  settleSigningKey,
+  trainingContents,
+} from '../db/provenance.ts'
+import { hashesOf } from '../models/export.ts'
+import type { ModelRegistry } from '../models/registry.ts'
+import { objectKey } from '../storage/object-store.ts'
+import type { Stores } from '../storage/objects.ts'
+import { digestOfRows, rowHashes } from './rows.ts'
+import { newPrivateKey, type Sealed, type SigningKey, signingKey } from './sealed.ts'
+
+/** What is signed of a model. Fields that nobody measured are null. */
+export interface Statement {
+  version: 1
+  model: string
+  created_at: string
+  base: { model: string; files: Record<string, string> }
+  /** Of the tuned model's own weights; null for a base model. */
+  weights: { sha256: string; config_sha256: string } | null
+  parents: string[]
+  training: Training | null
+  software: { name: 'luthier'; version: string }
+}
+
+export interface Training {
+  job: string
+  method: unknown
+  seed: number
+  plan: unknown
+  trained_tokens: number | null
+  training_file: DataFile
+  validation_file: DataFile | null
+}
+
+export interface DataFile {
+  id: string
+  sha256: string
+  rows: { count: number; sha256: string }
+}
+
+export interface Provenance {
+  key(): Promise<SigningKey>
+  /** The signed statement on a model; throws `modelNotFound` where the project has none of that name. */
+  statement(project_id: string, model: string): Promise<Sealed<Statement>>
+  /** The model and all it was made of. */
+  lineage(project_id: string, model: string): Promise<Ancestor[]>
+  /** All models that learned from a file, or from a row by its hash, directly or through others. */
+  models(project_id: string, of: { file?: string; row_sha256?: string }): Promise<Ancestor[]>
+}
+
+export interface ProvenanceDeps {
+  stores: Stores
+  models: Pick<ModelRegistry, 'resolve' | 'retrieve'>
+  version: string
+}
+
+export function createProvenance({ stores, models, version }: ProvenanceDeps): Provenance {
+  const { db, store } = stores
+  let key: Promise<SigningKey> | undefined
+  const hashed = new Map<string, Promise<Record<string, string>>>()
+
+  /** A base is read once, until it is another. */
+  const hashesOfBase = async (path: string) => {
+    const { mtimeMs, size } = await stat(path)
+    const name = `${path} ${mtimeMs} ${size}`
+    const found = hashed.get(name) ?? hashesOf(path)
+    hashed.set(name, found)
+    found.catch(() => hashed.delete(name))
+    return found
+  }
+
+  const content = (project_id: string, sha256: string) => store.get(objectKey(project_id, sha256))
+
+  const dataFile = async (project_id: string, id: string, sha256: string): Promise<DataFile> => ({
+    id,
+    sha256,
+    rows: await digestOfRows(await content(project_id, sha256)),
+  })
+
+  const trainingOf = async (project_id: string, job_id: string): Promise<Training | null> => {
+    const job = await findJob(db, project_id, job_id)
+    if (!job) return null
+    const { training_file, training_sha256, validation_file, validation_sha256 } = job
+    return {
+      job: job.id,
+      method: job.method,
+      seed: Number(job.seed),
+      plan: job.plan,
+      trained_tokens: job.trained_tokens === null ? null : Number(job.trained_tokens),
+      training_file: await dataFile(project_id, training_file, training_sha256),
+      validation_file:
+        validation_file !== null && validation_sha256 !== null
+          ? await dataFile(project_id, validation_file, validation_sha256)
+          : null,
+    }
+  }
+
+  const provenance: Provenance = {
+    key() {
+      key ??= settleSigningKey(db, newPrivateKey()).then(signingKey)
+      key.catch(() => {
+        key = undefined
+      })
+      return key
+    },
+
+    async statement(project_id, model) {
+      const resolved = await models.resolve(project_id, model)
+      const entry = await models.retrieve(project_id, model)
+      const [itself] = await ancestorsOf(db, project_id, model)
+      const { adapter, job_id } = resolved
+      const signer = await provenance.key()
+      return signer.seal<Statement>({
+        version: 1,
+        model,
+        created_at: entry.created_at.toISOString(),
+        base: { model: resolved.root, files: await hashesOfBase(resolved.base_path) },
+        weights: adapter ? { ...adapter } : null,
+        parents: itself?.parents ?? (entry.parent === null ? [] : [entry.parent]),
+        training: job_id === undefined ? null : await trainingOf(project_id, job_id),
+        software: { name: 'luthier', version },
+      })
+    },
+
+    async lineage(project_id, model) {
+      await models.retrieve(project_id, model)
+      return ancestorsOf(db, project_id, model)
+    },
+
+    async models(project_id, { file, row_sha256 }) {
+      const contents =
+        file === undefined
+          ? await trainingContents(db, project_id)
+          : await contentsOfFile(db, project_id, file)
+      if (row_sha256 === undefined) return descendantsOfFiles(db, project_id, contents)
+      const wanted = row_sha256.toLowerCase()
+      const having: string[] = []
+      for (const sha256 of contents)
+        for await (const row of rowHashes(await content(project_id, sha256)))
+          if (row === wanted) {
+            having.push(sha256)
+            break
+          }
+      return descendantsOfFiles(db, project_id, having)
+    },
+  }
+  return provenance
+}

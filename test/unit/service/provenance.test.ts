@@ -1,0 +1,59 @@
+// A signed folder: what is changed in it must be told.
+
+import { createHash } from 'node:crypto'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { newPrivateKey, signingKey } from '../../../src/service/provenance/sealed.ts'
+import { verifyFolder } from '../../../src/service/provenance/verify.ts'
+
+const key = signingKey(newPrivateKey())
+let folder: string
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'luthier-sealed-'))
+  const bytes = Buffer.from('weights')
+  const sha256 = createHash('sha256').update(bytes).digest('hex')
+  const files = [{ path: 'model.safetensors', sha256, bytes: bytes.length }]
+  await writeFile(join(folder, 'model.safetensors'), bytes)
+  const sealed = key.seal({ model: { model: 'm', seed: 1 }, files })
+  await writeFile(join(folder, 'provenance.json'), JSON.stringify(sealed))
+})
+afterEach(() => rm(folder, { recursive: true, force: true }))
+
+test('an untouched folder passes', async () => {
+  expect((await verifyFolder(folder, key.public_key)).model.model).toBe('m')
+})
+
+test('a flipped byte is told', async () => {
+  await writeFile(join(folder, 'model.safetensors'), 'weighTs')
+  await expect(verifyFolder(folder, key.public_key)).rejects.toThrow(
+    'model.safetensors was changed',
+  )
+})
+
+test('an edited statement is told', async () => {
+  const path = join(folder, 'provenance.json')
+  const text = await readFile(path, 'utf8')
+  await writeFile(path, text.replace('"seed":1', '"seed":2'))
+  await expect(verifyFolder(folder, key.public_key)).rejects.toThrow('changed after it was signed')
+})
+
+test('a foreign key is told, and one that claims to be ours', async () => {
+  const other = signingKey(newPrivateKey())
+  await expect(verifyFolder(folder, other.public_key)).rejects.toThrow('another key')
+  const path = join(folder, 'provenance.json')
+  const { statement } = JSON.parse(await readFile(path, 'utf8'))
+  const forged = other.seal(statement)
+  forged.signature.public_key = key.public_key
+  await writeFile(path, JSON.stringify(forged))
+  await expect(verifyFolder(folder, key.public_key)).rejects.toThrow('changed after it was signed')
+})
+
+test('a file more or less is told', async () => {
+  await writeFile(join(folder, 'more.bin'), 'x')
+  await expect(verifyFolder(folder, key.public_key)).rejects.toThrow('not among the files')
+  await rm(join(folder, 'more.bin'))
+  await rm(join(folder, 'model.safetensors'))
+  await expect(verifyFolder(folder, key.public_key)).rejects.toThrow('missing')
+})
