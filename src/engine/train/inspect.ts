@@ -1,4 +1,5 @@
-// A job before it runs: are its files sound, what is in them, and what will be done with them. Touches no device.
+// A job before it runs: are its files sound, what is in them, and what will be done with them. Only a machine's speed,
+// where it is not known yet, is measured on its devices.
 
 import { availableParallelism } from 'node:os'
 import { invalidRequest } from '../../errors.ts'
@@ -6,10 +7,12 @@ import { inspectFile } from '../datasets/inspect-file.ts'
 import { openTokenizer } from '../tokenizer/tokenizer.ts'
 import { type Checkpoint, openCheckpoint } from '../weights/checkpoint.ts'
 import { isTrainedWhole } from '../weights/whole-model.ts'
+import { forecastJob } from './forecast-job.ts'
 import { methodOf } from './methods/index.ts'
 import type { MethodEncoder } from './methods/method.ts'
 import { resolvePlan, sequenceLimit } from './plan.ts'
 import type { Dataset, FileReport, Inspection, InspectRequest } from './request.ts'
+import { throughputOf } from './throughput.ts'
 
 /** Checks every row of the files; with sound ones it also gives the plan. Throws what is wrong with the model. */
 export async function inspect(request: InspectRequest): Promise<Inspection> {
@@ -41,20 +44,25 @@ export async function inspect(request: InspectRequest): Promise<Inspection> {
   }
   const sound = [training, validation].every((f) => !f || f.report.error_count === 0)
   if (!sound || training.lengths.length === 0) return inspection
-  return {
-    ...inspection,
-    plan: resolvePlan({
-      method,
-      facts,
-      hyperparameters: request.hyperparameters,
-      config: checkpoint.config,
-      lengths: training.lengths,
-      trained_tokens: training.report.trained_tokens,
-      longestValidation: validation?.lengths.reduce((a, b) => Math.max(a, b), 0) ?? 0,
-      memory: process.availableMemory(),
-      compute: request.compute ?? { device: 'cpu', threads: availableParallelism() },
-    }),
-  }
+  const { config } = checkpoint
+  const { lengths } = training
+  const compute = request.compute ?? { device: 'cpu', threads: availableParallelism() }
+  const plan = resolvePlan({
+    method,
+    facts,
+    hyperparameters: request.hyperparameters,
+    config,
+    lengths,
+    trained_tokens: training.report.trained_tokens,
+    longestValidation: validation?.lengths.reduce((a, b) => Math.max(a, b), 0) ?? 0,
+    memory: process.availableMemory(),
+    compute,
+  })
+  if (request.cache === undefined) return { ...inspection, plan }
+  const throughput = await throughputOf(compute, request.cache)
+  const { trained_tokens } = training.report
+  const forecast = forecastJob({ method, config, plan, lengths, trained_tokens, throughput })
+  return { ...inspection, plan: { ...plan, forecast } }
 }
 
 /** Encoders and decoders are trained by methods of their own, and not all of them whole. */

@@ -92,6 +92,7 @@ export async function* train(
     const choice = await choosePrecision(
       { fp32: () => trial('fp32'), int8: () => trial('int8') },
       examples.slice(0, Math.min(plan.batch_size, TRIAL_EXAMPLES)),
+      2 * (plan.forecast?.peak_memory ?? 0) < process.availableMemory(),
     )
     yield { type: 'precision', ...choice }
     precision = choice.precision

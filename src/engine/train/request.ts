@@ -84,6 +84,8 @@ export interface InspectRequest {
   hyperparameters: Hyperparameters
   /** What each device of the job is; absent: all of this machine's processors. */
   compute?: Compute
+  /** Folder in which this machine's speed is kept; measured when it is not known. Absent: time is not forecast. */
+  cache?: string
 }
 
 /** What could be chosen otherwise on another day, chosen once. Stored with the job and used again on resume. */
@@ -127,6 +129,20 @@ export interface Plan {
   facts?: { labels?: string[]; task?: ClassificationTask }
   /** One sentence a resolved `auto`: why this number. */
   reasons: string[]
+  /** What it was thought to take when it was planned; absent where nothing was measured. */
+  forecast?: Forecast
+}
+
+/** What a job is thought to take. */
+export interface Forecast {
+  /** Of the frozen products, where it is still to be tried: the faster. */
+  precision: Precision
+  /** One optimizer step. */
+  step_seconds: number
+  /** All steps, without validation and without waiting for devices. */
+  seconds: number
+  /** Resident bytes of the process at its peak. */
+  peak_memory: number
 }
 
 /** What is in a file; the lengths of its rows stay in the thread. */

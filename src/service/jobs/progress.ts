@@ -102,7 +102,12 @@ export class Progress {
         work_id: id,
         dedupe_key: 'plan',
         message: `Training plan: ${plan.n_epochs} epoch(s), batch size ${plan.batch_size}, learning rate ${plan.learning_rate}, ${plan.total_steps} steps`,
-        data: { kind: 'plan', reasons: plan.reasons },
+        data: {
+          kind: 'plan',
+          reasons: plan.reasons,
+          total_steps: plan.total_steps,
+          ...(plan.forecast && { forecast: plan.forecast }),
+        },
       })
     })
   }
@@ -125,11 +130,18 @@ export class Progress {
     })
   }
 
-  /** It trains, from the start or again. */
-  started(): Promise<void> {
+  /** It trains, from the start or again; until it has a pace of its own, the end is where the forecast sees it. */
+  started({
+    plan,
+    state_step,
+  }: Partial<Pick<FineTuningJob, 'plan' | 'state_step'>> = {}): Promise<void> {
     const { id } = this.#lease
     return this.#write(async (tx) => {
       await changeJob(tx, id, 'started')
+      if (plan?.forecast) {
+        const seconds = plan.forecast.step_seconds * (plan.total_steps - (state_step ?? 0))
+        await setEstimatedFinish(tx, id, new Date(Date.now() + 1000 * seconds))
+      }
       await tell(tx, id, 'started', eventText.started())
     })
   }

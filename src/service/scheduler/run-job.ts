@@ -141,8 +141,8 @@ class Run {
     const hyperparameters = job.initial
       ? { ...precise, lora: { ...job.initial.lora, dropout: sent.lora?.dropout ?? 0 } }
       : precise
-    const { compute } = this.#deps
-    const request = { type: 'inspect' as const, ...files, hyperparameters, compute }
+    const { compute, cache } = this.#deps
+    const request = { type: 'inspect' as const, ...files, hyperparameters, compute, cache }
     // Reading a large file is not worth waiting for; there is nothing to save yet either.
     const quit = () => void thread[Symbol.asyncDispose]()
     this.#signal.addEventListener('abort', quit)
@@ -170,7 +170,7 @@ class Run {
     thread: TrainingThread,
     request: Extract<TrainThreadRequest, { type: 'train' }>,
   ): Promise<Outcome> {
-    await this.#progress.started()
+    await this.#progress.started(job)
     const pauseAt =
       job.pause_share === null ? undefined : Math.ceil(job.pause_share * request.plan.total_steps)
     const rests = (event: { step: number }) =>
