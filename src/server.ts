@@ -36,6 +36,7 @@ import { adapterFiles } from './service/scheduler/adapter-files.ts'
 import { DevicePool } from './service/scheduler/device-pool.ts'
 import { startEvaluating } from './service/scheduler/evaluating.ts'
 import { createGraders } from './service/scheduler/graders.ts'
+import { createPreflights } from './service/scheduler/preflights.ts'
 import { newWorkerToken, registerWorker } from './service/scheduler/registration.ts'
 import { RelayedServing } from './service/scheduler/relayed-serving.ts'
 import { Serving } from './service/scheduler/serving.ts'
@@ -101,11 +102,12 @@ export const startServer = async (
     })
     // Other processes on the database may have more devices; the embedded one has no others.
     const { count } = config.devices
+    const known = config.databaseUrl === undefined ? count : undefined
     const jobs = createJobs({
       stores,
       models,
       log,
-      devices: config.databaseUrl === undefined ? count : undefined,
+      devices: known,
     })
 
     // Who computes: this process, or workers that it asks.
@@ -199,6 +201,16 @@ export const startServer = async (
             models: { models },
             provenance: { weights, provenance },
             fineTuning: { jobs, db },
+            preflights: {
+              jobs,
+              preflights: createPreflights({
+                stores,
+                models,
+                devices: known,
+                precision: config.precision === 'int4' ? 'auto' : config.precision,
+                compute: { device, threads },
+              }),
+            },
             sweeps: { sweeps: createSweeps({ stores, models, log }) },
             examples: { examples: createExamples({ stores, jobs, files, log }) },
             inference: { models, serving, limits },

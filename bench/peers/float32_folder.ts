@@ -53,7 +53,6 @@ export async function writeFloat32Folder(model: string, out: string): Promise<vo
     clean_up_tokenization_spaces: false,
   }
 
-  await mkdir(dirname(out), { recursive: true })
   const aside = join(dirname(out), `.${basename(out)}.${process.pid}`)
   await mkdir(aside, { recursive: true })
   const write = (name: string, value: unknown) =>

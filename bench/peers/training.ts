@@ -1,10 +1,9 @@
 // npm run bench -- training: our steps beside PyTorch's, interleaved, each side in a process of its own.
 //
-//   npx tsx bench/peers/training.ts MODEL CACHE [--python PYTHON] [--preload LIBRARY] [--rounds 5]
-//     [--shapes 1x256,4x128,8x64/4] [--sides a,b]
+//   npx tsx bench/peers/training.ts MODEL CACHE [--python PYTHON] [--rounds 5] [--shapes 1x256,4x128] [--sides a,b]
 //
 // MODEL is a Hugging Face folder with float32 weights, which both sides read. PYTHON is one of an environment with
-// torch, transformers and peft; LIBRARY, tcmalloc, is loaded before all else on the peers' side. Of each side the median over rounds is printed, and the ratio to the fastest peer.
+// torch, transformers and peft. Of each side the median over rounds is printed, and the ratio to the fastest peer.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -16,13 +15,9 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     python: { type: 'string', default: 'python3' },
-    preload: { type: 'string' },
     rounds: { type: 'string', default: '5' },
-    shapes: { type: 'string', default: '1x256,4x128,1x512,1x1024,8x64/4' },
-    sides: {
-      type: 'string',
-      default: 'int8,fp32,int8-blocks,torch-bf16,torch-autocast,torch-bf16-checkpointing',
-    },
+    shapes: { type: 'string', default: '1x256,4x128,1x512,8x64/4' },
+    sides: { type: 'string', default: 'int8,fp32,torch-bf16,torch-autocast' },
   },
 })
 const [model, cache] = positionals
@@ -57,9 +52,7 @@ class Side {
   constructor(name: string, shape: readonly string[]) {
     this.name = name
     const [program, ...args] = commandOf(name, shape)
-    const preloaded = name.startsWith('torch') && values.preload
-    const env = { ...process.env, ...(preloaded && { LD_PRELOAD: preloaded }) }
-    this.#child = spawn(program!, args, { stdio: ['pipe', 'pipe', 'ignore'], env })
+    this.#child = spawn(program!, args, { stdio: ['pipe', 'pipe', 'ignore'] })
     this.#lines = createInterface({ input: this.#child.stdout! })[Symbol.asyncIterator]()
   }
 

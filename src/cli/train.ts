@@ -1,12 +1,10 @@
 // luthier train DIR: the engine alone, without a server or a database.
 
 import { join } from 'node:path'
-import { Command, Option } from 'commander'
+import { Command } from 'commander'
 import { readConfig } from '../config.ts'
-import { DEVICES, type DeviceKind } from '../engine/runtime/device.ts'
 import { spawn } from '../engine/runtime/thread.ts'
-import { checkDevice } from '../engine/train/check-device.ts'
-import type { Forecast, TrainEvent, TrainThreadRequest } from '../engine/train/request.ts'
+import type { TrainEvent, TrainThreadRequest } from '../engine/train/request.ts'
 import { trainFolder } from '../engine/train/to-folder.ts'
 import { locateBaseModel } from '../service/models/base-models.ts'
 import { integer } from './arguments.ts'
@@ -18,7 +16,6 @@ interface Options extends TrainingOptions {
   model: string
   out: string
   seed: number
-  device?: DeviceKind
 }
 
 const WORKER = new URL('../engine/train/worker.ts', import.meta.url)
@@ -32,16 +29,9 @@ export const trainCommand = () =>
       .argument('<folder>', 'holds train.jsonl, and valid.jsonl if there is one')
       .requiredOption('--model <name>', 'a pulled model, or the path of a model')
       .option('--out <folder>', 'the folder to write', 'adapter')
-      .option('--seed <n>', 'of shuffling and initial weights', integer, 42)
-      .addOption(
-        new Option('--device <kind>', 'what computes; else what LUTHIER_DEVICE says').choices(
-          DEVICES,
-        ),
-      ),
+      .option('--seed <n>', 'of shuffling and initial weights', integer, 42),
   ).action(async (folder: string, options: Options) => {
-    const { home, models, devices } = readConfig(process.env)
-    const device = options.device ?? devices.device
-    await checkDevice(device)
+    const { home, models } = readConfig(process.env)
     const request = {
       folder,
       model: await locateBaseModel(models, options.model),
@@ -50,7 +40,6 @@ export const trainCommand = () =>
       method: options.method,
       hyperparameters: hyperparametersOf(options),
       seed: options.seed,
-      compute: { device, threads: devices.threads },
     }
     await using thread = spawn<TrainThreadRequest, TrainEvent>(WORKER)
     await report(trainFolder(thread, request))
@@ -68,7 +57,6 @@ async function report(events: AsyncIterable<TrainEvent>) {
         )
         for (const warning of event.training.warnings) console.log(`warning: ${warning}`)
         for (const reason of event.plan?.reasons ?? []) console.log(reason)
-        if (event.plan?.forecast) console.log(forecastText(event.plan.forecast))
         break
       case 'step': {
         const { step, total_steps, train_loss, valid_loss } = event.metrics
@@ -87,6 +75,7 @@ async function report(events: AsyncIterable<TrainEvent>) {
       case 'precision':
         console.log(`precision ${event.precision}: ${event.reason}`)
         break
+      case 'progress':
       case 'started':
       case 'stopped':
       case 'state':
@@ -96,6 +85,3 @@ async function report(events: AsyncIterable<TrainEvent>) {
         event satisfies never
     }
 }
-
-const forecastText = ({ step_seconds, seconds, peak_memory }: Forecast): string =>
-  `forecast: ${step_seconds.toPrecision(2)} s a step, ${duration(1000 * seconds)} in all, ${(peak_memory / 1e9).toFixed(1)} GB of memory`

@@ -29,6 +29,7 @@ import { type AdapterFile, adapterFiles } from '../../src/service/scheduler/adap
 import { DevicePool } from '../../src/service/scheduler/device-pool.ts'
 import { startEvaluating } from '../../src/service/scheduler/evaluating.ts'
 import { createGraders } from '../../src/service/scheduler/graders.ts'
+import { createPreflights } from '../../src/service/scheduler/preflights.ts'
 import { Serving } from '../../src/service/scheduler/serving.ts'
 import { createDiskQuota } from '../../src/service/storage/disk-quota.ts'
 import { type ObjectStore, objectKey } from '../../src/service/storage/object-store.ts'
@@ -140,6 +141,15 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     models: { models },
     provenance: { weights, provenance },
     fineTuning: { jobs, db },
+    preflights: {
+      jobs,
+      preflights: createPreflights({
+        stores,
+        models,
+        precision: 'auto',
+        compute: { device: 'cpu', threads: 1 },
+      }),
+    },
     sweeps: { sweeps: createSweeps({ stores, models, log: testLog }) },
     examples: { examples: createExamples({ stores, jobs, files, log: testLog }) },
     inference: { models, serving, limits: rates },

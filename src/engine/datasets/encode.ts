@@ -17,6 +17,8 @@ export interface EncodedExample extends Example {
   readonly truncated: boolean
   /** Assistant messages of weight 1 that the template makes impossible to learn. */
   readonly skipped: number
+  /** What lies beyond `max_sequence_length`, where that is known. */
+  readonly cut?: { readonly tokens: number; readonly trained: number }
 }
 
 /** How the rows of a file become examples. */
@@ -56,23 +58,30 @@ export function encodeRow(
   if (!encode) throw new Error(`Rows of the ${format} format are no text to be continued.`)
   const { tokens, weights, skipped } = encode(row, options)
   const length = Math.min(tokens.length, options.max_sequence_length)
-  const cut = Float32Array.from(weights.slice(0, length))
+  const left = Float32Array.from(weights.slice(0, length))
   // Nothing predicts the first token.
-  if (length > 0) cut[0] = 0
+  if (length > 0) left[0] = 0
   return {
     line,
     tokens: Int32Array.from(tokens.slice(0, length)),
-    weights: cut,
+    weights: left,
     truncated: length < tokens.length,
     skipped,
+    ...(length < tokens.length && {
+      cut: {
+        tokens: tokens.length - length,
+        trained: weights.slice(length).filter((weight) => weight > 0).length,
+      },
+    }),
   }
 }
 
-/** Every row of a file that inspection found without errors; throws at the first that has one. */
+/** Every row of a file that inspection found without errors, or those of some lines; throws at the first that has one. */
 export async function encodeFile(
   path: string,
   encoder: RowEncoder,
   truncation: Truncation = 'truncate',
+  wanted: (line: number) => boolean = () => true,
 ): Promise<Example[]> {
   const examples: Example[] = []
   let expected: RowFormat | undefined
@@ -81,7 +90,8 @@ export async function encodeFile(
     if (errors[0] || !row || !format)
       throw new Error(`Line ${line.number} ${errors[0]?.message ?? 'is not a training row'}`)
     expected ??= format
-    const { truncated, skipped: _, ...example } = encoder.encode(line.number, row, format)
+    if (!wanted(line.number)) continue
+    const { truncated, skipped: _, cut: __, ...example } = encoder.encode(line.number, row, format)
     if (!truncated || truncation !== 'drop') examples.push(example)
   }
   return examples

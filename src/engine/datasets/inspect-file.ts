@@ -6,6 +6,7 @@ import { GrowingList, TextSet } from './compact.ts'
 import { type RowEncoder, RowFault, rowEncoder, type Truncation } from './encode.ts'
 import type { RowError, RowFormat } from './example.ts'
 import { readLines } from './jsonl.ts'
+import { DetailsOfRows, type RowDetails } from './row-details.ts'
 import { checkLine } from './rows.ts'
 
 export interface InspectOptions {
@@ -15,6 +16,12 @@ export interface InspectOptions {
   readonly max_sequence_length: number
   /** Absent: longer rows are cut. */
   readonly truncation?: Truncation | undefined
+  /** Only these lines; absent: all. Of the others nothing is said. */
+  readonly wanted?: ((line: number) => boolean) | undefined
+  /** Is told now and then how many rows there were. */
+  readonly tell?: ((rows: number) => void) | undefined
+  /** Whether the lengths of rows are to be told, and some rows shown. */
+  readonly detailed?: boolean | undefined
   /** How rows become examples; absent: as text to be continued. */
   readonly encoder?: RowEncoder
 }
@@ -34,6 +41,8 @@ export interface InspectedFile {
   errors: RowError[]
   error_count: number
   warnings: string[]
+  /** Where they were asked for. */
+  details?: RowDetails
   /** Tokens of each example after cutting, in the file's order; empty without a tokenizer. */
   lengths: Int32Array
 }
@@ -61,6 +70,8 @@ export async function inspectFile(path: string, options: InspectOptions): Promis
     twice: 0,
   }
   const seen = new TextSet()
+  const rows = options.detailed ? new DetailsOfRows() : undefined
+  let read = 0
   let expected: RowFormat | undefined
 
   const refuse = (error: RowError) => {
@@ -69,6 +80,8 @@ export async function inspectFile(path: string, options: InspectOptions): Promis
   }
 
   for await (const line of readLines(path)) {
+    if (++read % 1000 === 0) options.tell?.(read)
+    if (options.wanted && !options.wanted(line.number)) continue
     const { row, format, errors: found } = checkLine(line, expected, encoder?.formats)
     expected ??= format
     if (row) count.rows++
@@ -88,6 +101,7 @@ export async function inspectFile(path: string, options: InspectOptions): Promis
       }
       const trained = example.weights.reduce((n, weight) => n + (weight > 0 ? 1 : 0), 0)
       lengths.push(example.tokens.length)
+      rows?.add(example, trained)
       count.tokens += example.tokens.length
       count.trained += trained
       count.truncated += example.truncated ? 1 : 0
@@ -119,6 +133,7 @@ export async function inspectFile(path: string, options: InspectOptions): Promis
     errors,
     error_count: count.errors,
     warnings: warningsOf(count, max_sequence_length),
+    ...(rows && tokenizer && { details: rows.details(tokenizer) }),
     lengths: lengths.values(),
   }
 }

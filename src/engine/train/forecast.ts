@@ -15,37 +15,19 @@ export interface ForecastInput {
   readonly length: number
   readonly keep: Keep
   readonly precision: Precision
-  /** Supervised tokens of a micro-batch; absent: all. */
-  readonly supervised?: number
-  /** Absent: supervised. */
-  readonly method?: string
-  /** Every weight is trained: they are inputs then, and nothing of the file stays mapped. */
-  readonly whole?: boolean
   /** That run micro-batches at the same time; absent: 1. */
   readonly devices?: number
 }
 
 /** Memory of the process before it trains: the runtime, and what it has loaded. */
-const PROCESS = 270e6
-/** An encoder's blocks hold less than a decoder's: no gate, nothing rotated. */
-const ENCODER_SHARE = 0.55
+const PROCESS = 230e6
 /**
- * Peak resident bytes of a step. How far it is from peaks that were measured, of SmolLM2-135M and all-MiniLM-L6-v2,
- * stands in docs/performance.md.
+ * Peak resident bytes of a step of a decoder with adapters. How far it is from peaks that were measured, all of
+ * SmolLM2-135M, stands in docs/performance.md.
  */
 export function peakMemory(input: ForecastInput): number {
-  const {
-    config,
-    parameters,
-    rows,
-    length,
-    keep,
-    precision,
-    devices = 1,
-    whole: all = false,
-  } = input
+  const { config, parameters, rows, length, keep, precision, devices = 1 } = input
   const tokens = rows * length
-  const supervised = Math.min(input.supervised ?? tokens, tokens)
   const layers = config.num_hidden_layers
   const D = config.hidden_size
   const F = config.intermediate_size
@@ -66,24 +48,19 @@ export function peakMemory(input: ForecastInput): number {
     products: layers * (read + waiting) + scores + 2 * F,
     blocks: layers * 2 * D + 3.5 * whole,
   }[keep]
-  const share = config.encoder ? ENCODER_SHARE : 1
-  // The reference of dpo passes the blocks without keeping them; there, and where the head learns, its logits are whole.
-  const reference = input.method === 'dpo' ? whole : 0
-  const copies = input.method === 'dpo' ? 5 : all ? 4 : 3
-  const chunk = input.method === 'dpo' || all ? supervised : Math.min(supervised, HEAD_ROWS)
-  const logits = config.encoder ? 0 : copies * chunk * config.vocab_size
-  // The vector, both moments, the sum of gradients, one gradient, and, of an adapter, copies on each side of the session.
-  const trained = (all ? 5.4 : 7) * parameters
-  const weights = all ? 0 : weightBytes(config, precision)
-  const step = tokens * share * (kept + reference) + logits
-  return PROCESS + weights + 4 * (devices * step + trained)
+  const logits = 3 * Math.min(tokens, HEAD_ROWS) * config.vocab_size
+  // Adapter, both moments, the sum of gradients, one gradient, and a copy of each side of the session.
+  const trained = 7 * parameters
+  return (
+    PROCESS + weightBytes(config, precision) + 4 * (devices * (tokens * kept + logits) + trained)
+  )
 }
 
-/** Mapped weights that a step touches: embeddings and head in float32, in int8 the head besides; the rest twice in int8. */
+/** Mapped weights that a step touches: the embeddings and the head in float32, the rest in its precision, twice in int8. */
 function weightBytes(config: ModelConfig, precision: Precision): number {
   let bytes = 0
   const tables = /embed|lm_head|wte|wpe/
   for (const [name, dims] of requiredTensors(config))
-    bytes += elements(dims) * (precision === 'fp32' ? 4 : tables.test(name) ? 5 : 2)
+    bytes += elements(dims) * (tables.test(name) || precision === 'fp32' ? 4 : 2)
   return bytes
 }

@@ -1,18 +1,19 @@
-// A job before it runs: are its files sound, what is in them, and what will be done with them. Only a machine's speed,
-// where it is not known yet, is measured on its devices.
+// A job before it runs: are its files sound, what is in them, and what will be done with them. Touches no device.
 
 import { availableParallelism } from 'node:os'
 import { invalidRequest } from '../../errors.ts'
+import { lineSet } from '../curate/split.ts'
 import { inspectFile } from '../datasets/inspect-file.ts'
+import { elements } from '../tensor.ts'
 import { openTokenizer } from '../tokenizer/tokenizer.ts'
 import { type Checkpoint, openCheckpoint } from '../weights/checkpoint.ts'
+import { type ModelConfig, requiredTensors } from '../weights/model-config.ts'
 import { isTrainedWhole } from '../weights/whole-model.ts'
-import { forecastJob } from './forecast-job.ts'
+import { peakMemory } from './forecast.ts'
 import { methodOf } from './methods/index.ts'
 import type { MethodEncoder } from './methods/method.ts'
-import { resolvePlan, sequenceLimit } from './plan.ts'
-import type { Dataset, FileReport, Inspection, InspectRequest } from './request.ts'
-import { throughputOf } from './throughput.ts'
+import { parametersOfRank, resolvePlan, sequenceLimit } from './plan.ts'
+import type { Dataset, FileReport, Inspection, InspectRequest, Plan } from './request.ts'
 
 /** Checks every row of the files; with sound ones it also gives the plan. Throws what is wrong with the model. */
 export async function inspect(request: InspectRequest): Promise<Inspection> {
@@ -26,43 +27,75 @@ export async function inspect(request: InspectRequest): Promise<Inspection> {
   const look = async (
     { path }: Dataset,
     encoder: MethodEncoder,
+    wanted?: (line: number) => boolean,
   ): Promise<{ report: FileReport; lengths: Int32Array }> => {
     const { truncation } = request.hyperparameters
-    const { lengths, ...report } = await inspectFile(path, { ...options, truncation, encoder })
+    const { lengths, ...report } = await inspectFile(path, {
+      ...options,
+      truncation,
+      encoder,
+      wanted,
+      detailed: request.curation !== undefined,
+      tell: (rows) => request.tell?.('reading rows as tokens', rows),
+    })
     return { report, lengths }
   }
   const encoder = method.encoder(options)
-  const training = await look(request.training, encoder)
+  const { held_back } = request
+  const isHeld = held_back === undefined ? undefined : lineSet(held_back)
+  const training = await look(request.training, encoder, isHeld && ((line) => !isHeld(line)))
   const facts = encoder.facts?.()
-  const validation =
-    request.validation && (await look(request.validation, method.encoder(options, facts)))
+  const other = isHeld ? request.training : request.validation
+  const validation = other && (await look(other, method.encoder(options, facts), isHeld))
 
   const inspection: Inspection = {
     type: 'inspected',
     training: training.report,
     ...(validation && { validation: validation.report }),
+    ...(held_back !== undefined && { held_back }),
   }
   const sound = [training, validation].every((f) => !f || f.report.error_count === 0)
   if (!sound || training.lengths.length === 0) return inspection
   const { config } = checkpoint
-  const { lengths } = training
-  const compute = request.compute ?? { device: 'cpu', threads: availableParallelism() }
   const plan = resolvePlan({
     method,
     facts,
     hyperparameters: request.hyperparameters,
     config,
-    lengths,
+    lengths: training.lengths,
     trained_tokens: training.report.trained_tokens,
     longestValidation: validation?.lengths.reduce((a, b) => Math.max(a, b), 0) ?? 0,
     memory: process.availableMemory(),
-    compute,
+    compute: request.compute ?? { device: 'cpu', threads: availableParallelism() },
   })
-  if (request.cache === undefined) return { ...inspection, plan }
-  const throughput = await throughputOf(compute, request.cache)
-  const { trained_tokens } = training.report
-  const forecast = forecastJob({ method, config, plan, lengths, trained_tokens, throughput })
-  return { ...inspection, plan: { ...plan, forecast } }
+  return {
+    ...inspection,
+    plan: { ...plan, ...(held_back !== undefined && { held_back }) },
+    ...takes(plan, config),
+  }
+}
+
+/** What will be trained, and the memory that it takes where that can be reckoned: with adapters, of decoders. */
+function takes(plan: Plan, config: ModelConfig): Pick<Inspection, 'parameters' | 'memory_bytes'> {
+  if (plan.adapter === 'none')
+    return {
+      parameters: [...requiredTensors(config).values()].reduce((n, dims) => n + elements(dims), 0),
+    }
+  const parameters = plan.lora.rank * parametersOfRank(config, plan.lora.target_modules)
+  if (config.encoder) return { parameters }
+  const { rows, row_length: length, keep = 'everything', precision, devices } = plan
+  return {
+    parameters,
+    memory_bytes: peakMemory({
+      config,
+      parameters,
+      rows,
+      length,
+      keep,
+      precision: precision === 'int8' ? 'int8' : 'fp32',
+      ...(devices !== undefined && { devices }),
+    }),
+  }
 }
 
 /** Encoders and decoders are trained by methods of their own, and not all of them whole. */

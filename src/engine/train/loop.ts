@@ -1,6 +1,7 @@
 // The training loop, an async generator on one page: says what happened, persists nothing.
 
 import { invalidRequest } from '../../errors.ts'
+import { lineSet } from '../curate/split.ts'
 import { encodeFile } from '../datasets/encode.ts'
 import type { Example } from '../datasets/example.ts'
 import { withInt8 } from '../models/int8.ts'
@@ -45,14 +46,17 @@ export async function* train(
   const method = methodOf(request.method)
   const { chat_template } = checkpoint
   const { max_sequence_length } = plan
-  const encode = (path: string) =>
+  const encode = (path: string, wanted?: (line: number) => boolean) =>
     encodeFile(
       path,
       method.encoder({ tokenizer, chat_template, max_sequence_length }, plan.facts ?? {}),
       plan.truncation,
+      wanted,
     )
-  const examples = await encode(request.training.path)
-  const validation = request.validation ? await encode(request.validation.path) : []
+  const isHeld = plan.held_back === undefined ? undefined : lineSet(plan.held_back)
+  const examples = await encode(request.training.path, isHeld && ((line) => !isHeld(line)))
+  const other = isHeld ? request.training : request.validation
+  const validation = other ? await encode(other.path, isHeld) : []
   const { initial } = request
   const known = [...examples, ...validation]
   const subjectIn = async (precision: Precision) => {
@@ -92,7 +96,6 @@ export async function* train(
     const choice = await choosePrecision(
       { fp32: () => trial('fp32'), int8: () => trial('int8') },
       examples.slice(0, Math.min(plan.batch_size, TRIAL_EXAMPLES)),
-      2 * (plan.forecast?.peak_memory ?? 0) < process.availableMemory(),
     )
     yield { type: 'precision', ...choice }
     precision = choice.precision

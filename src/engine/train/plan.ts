@@ -223,7 +223,7 @@ function autoBatchSize(examples: number, reasons: string[]): number {
 }
 
 /** What an adapter of rank 1 on these layers trains. */
-const parametersOfRank = (config: ModelConfig, targets: readonly string[]): number =>
+export const parametersOfRank = (config: ModelConfig, targets: readonly string[]): number =>
   [...requiredTensors(config)].reduce((sum, [name, [out = 0, inner = 0]]) => {
     const targeted = targets.some((target) => name.endsWith(`.${target}.weight`))
     return targeted ? sum + out + inner : sum

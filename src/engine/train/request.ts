@@ -1,5 +1,6 @@
 // What the training thread is asked, and what it answers: paths and numbers in, events out.
 
+import type { FindingName } from '../curate/findings.ts'
 import type { ClassificationTask } from '../datasets/classification-rows.ts'
 import type { Truncation } from '../datasets/encode.ts'
 import type { InspectedFile } from '../datasets/inspect-file.ts'
@@ -7,6 +8,8 @@ import type { Keep } from '../models/keep.ts'
 import type { Compute, DeviceKind } from '../runtime/device.ts'
 import type { MethodName } from './methods/index.ts'
 import type { Precision } from './precision.ts'
+import type { PreflightProgress } from './preflight.ts'
+import type { PreflightReport } from './preflight-report.ts'
 import type { Patience } from './stopping.ts'
 
 /** A hyperparameter that `inspect` turns into a number. */
@@ -84,8 +87,17 @@ export interface InspectRequest {
   hyperparameters: Hyperparameters
   /** What each device of the job is; absent: all of this machine's processors. */
   compute?: Compute
-  /** Folder in which this machine's speed is kept; measured when it is not known. Absent: time is not forecast. */
-  cache?: string
+  /** What is to be found out about the files besides; absent: nothing. */
+  curation?: {
+    reference?: Dataset
+    groups?: readonly string[]
+    strict?: boolean | readonly FindingName[]
+    validation_split?: number
+  }
+  /** Lines of the training file that are held back for validation, as `packLines` writes them. */
+  held_back?: string
+  /** Is told how far it has come; does not cross into a thread. */
+  tell?: (stage: string, rows: number) => void
 }
 
 /** What could be chosen otherwise on another day, chosen once. Stored with the job and used again on resume. */
@@ -109,6 +121,8 @@ export interface Plan {
   /** Tokens of one packed row, and rows of one micro-batch: the graph's static shape. */
   row_length: number
   rows: number
+  /** Lines of the training file that are held back for validation, as `packLines` writes them. */
+  held_back?: string
   /** What is kept of a micro-batch's activations; absent: everything. */
   keep?: Keep
   /** Of encoders: further rows of a micro-batch, for texts that are longer than most. */
@@ -129,20 +143,6 @@ export interface Plan {
   facts?: { labels?: string[]; task?: ClassificationTask }
   /** One sentence a resolved `auto`: why this number. */
   reasons: string[]
-  /** What it was thought to take when it was planned; absent where nothing was measured. */
-  forecast?: Forecast
-}
-
-/** What a job is thought to take. */
-export interface Forecast {
-  /** Of the frozen products, where it is still to be tried: the faster. */
-  precision: Precision
-  /** One optimizer step. */
-  step_seconds: number
-  /** All steps, without validation and without waiting for devices. */
-  seconds: number
-  /** Resident bytes of the process at its peak. */
-  peak_memory: number
 }
 
 /** What is in a file; the lengths of its rows stay in the thread. */
@@ -152,6 +152,13 @@ export interface Inspection {
   type: 'inspected'
   training: FileReport
   validation?: FileReport
+  /** Where lines of the training file are held back: `validation` is about them. */
+  held_back?: string
+  /** Elements that are trained. */
+  parameters?: number
+  /** The most memory that a step will take. */
+  memory_bytes?: number
+  preflight?: PreflightReport
   /** Absent when a file has errors. */
   plan?: Plan
 }
@@ -210,6 +217,7 @@ export interface RowLosses {
 
 export type TrainEvent =
   | Inspection
+  | PreflightProgress
   /** What `auto` has come to: to be kept in the plan before anything else happens. */
   | { type: 'precision'; precision: Precision; reason: string }
   | { type: 'started'; step: number; total_steps: number }

@@ -3,7 +3,6 @@
 import { access, copyFile, mkdir, rename, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { invalidRequest } from '../../errors.ts'
-import type { Compute } from '../runtime/device.ts'
 import type { Thread } from '../runtime/thread.ts'
 import type { MethodName } from './methods/index.ts'
 import type { FileReport, Hyperparameters, TrainEvent, TrainThreadRequest } from './request.ts'
@@ -20,14 +19,12 @@ export interface TrainFolderRequest {
   method: MethodName
   hyperparameters: Hyperparameters
   seed: number
-  /** What computes; absent: all of this machine's processors. */
-  compute?: Compute
 }
 
 /** Checks the rows, trains, and writes the result at each epoch's end that is the best so far: without validation the last one. */
 export async function* trainFolder(
   thread: Thread<TrainThreadRequest, TrainEvent>,
-  { folder, model, cache, out, method, hyperparameters, seed, compute }: TrainFolderRequest,
+  { folder, model, cache, out, method, hyperparameters, seed }: TrainFolderRequest,
   signal?: AbortSignal,
 ): AsyncGenerator<TrainEvent, void, undefined> {
   const training = { path: resolve(folder, 'train.jsonl') }
@@ -40,9 +37,7 @@ export async function* trainFolder(
     ...((await exists(valid.path)) && { validation: valid }),
   }
 
-  const asked = { cache, hyperparameters, ...(compute && { compute }) }
-  const look = { type: 'inspect' as const, ...data, ...asked }
-  for await (const event of thread.run(look, signal)) {
+  for await (const event of thread.run({ type: 'inspect', ...data, hyperparameters }, signal)) {
     yield event
     if (event.type !== 'inspected') continue
     if (event.plan === undefined) {

@@ -1,14 +1,14 @@
 // The training thread's entry.
 
 import { serve } from '../runtime/thread.ts'
-import { inspect } from './inspect.ts'
 import { train } from './loop.ts'
+import { preflight } from './preflight.ts'
 import type { TrainEvent, TrainThreadRequest } from './request.ts'
 
 serve<TrainThreadRequest, TrainEvent>(async function* (request, context) {
   switch (request.type) {
     case 'inspect':
-      yield await inspect(request)
+      yield* preflight(request)
       break
     case 'train':
       yield* train(request, context)

@@ -1,5 +1,6 @@
 // The table `fine_tuning_jobs`. Transitions are guarded in the statement, writes of a worker by its lease.
 
+import type { PreflightReport } from '../../engine/train/preflight-report.ts'
 import type { LoraOptions, Plan } from '../../engine/train/request.ts'
 import type { JobExtension } from '../jobs/extension.ts'
 import type { JobError } from '../jobs/file-errors.ts'
@@ -48,6 +49,8 @@ export interface FineTuningJob {
   luthier: JobExtension | null
   /** Bytes of `luthier.data.reference_file`. */
   reference_sha256: string | null
+  /** What its files were found to be like. */
+  preflight: PreflightReport | null
   error: JobError | null
   /** The name the model will have; `fine_tuned_model` is null until there is one. */
   model_name: string
@@ -212,6 +215,14 @@ export async function setPlan(tx: Db, id: string, plan: Plan): Promise<void> {
   await tx.query('update fine_tuning_jobs set plan = $2 where id = $1 and plan is null', [
     id,
     JSON.stringify(plan),
+  ])
+}
+
+/** What the files were found to be like; it is found out anew where the job was interrupted meanwhile. */
+export async function setPreflight(tx: Db, id: string, report: PreflightReport): Promise<void> {
+  await tx.query('update fine_tuning_jobs set preflight = $2 where id = $1', [
+    id,
+    JSON.stringify(report),
   ])
 }
 

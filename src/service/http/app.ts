@@ -37,6 +37,7 @@ import { type HealthDeps, healthRoutes } from './routes/health.ts'
 import { type InternalDeps, internalRoutes } from './routes/internal.ts'
 import { countRequests, metricsRoutes } from './routes/metrics.ts'
 import { type ModelsDeps, modelRoutes } from './routes/models.ts'
+import { type PreflightRoutesDeps, preflightRoutes } from './routes/preflight.ts'
 import { type ProvenanceDeps, provenanceRoutes } from './routes/provenance.ts'
 import { type SweepDeps, sweepRoutes } from './routes/sweeps.ts'
 import { uploadRoutes } from './routes/uploads.ts'
@@ -51,6 +52,7 @@ export interface AppDeps {
   readonly uploads: Uploads
   readonly inference: Inference
   readonly fineTuning: FineTuningDeps
+  readonly preflights: PreflightRoutesDeps
   readonly examples: ExampleDeps
   readonly sweeps: SweepDeps
   readonly graders: GraderDeps
@@ -78,6 +80,7 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
       await api.register(filesRoutes, { files: deps.files })
       await api.register(uploadRoutes, { uploads: deps.uploads })
       await api.register(fineTuningRoutes, deps.fineTuning)
+      await api.register(preflightRoutes, deps.preflights)
       await api.register(exampleRoutes, deps.examples)
       await api.register(sweepRoutes, deps.sweeps)
       await api.register(graderRoutes, deps.graders)

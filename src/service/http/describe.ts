@@ -13,6 +13,7 @@ export const describeApp = async (): Promise<string> => {
     health: { whyNotReady: async () => undefined },
     inference: { models: absent('models'), serving: absent('serving'), limits: absent('limits') },
     fineTuning: { jobs: absent('jobs'), db: absent('db') },
+    preflights: { preflights: absent('preflights'), jobs: absent('jobs') },
     examples: { examples: absent('examples') },
     sweeps: { sweeps: absent('sweeps') },
     graders: { graders: absent('graders'), limits: absent('limits') },

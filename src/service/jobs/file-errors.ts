@@ -1,6 +1,7 @@
 // What is wrong with a job's files, in the words clients know: inspection in, the job's error out. Pure.
 
 import type { RowError } from '../../engine/datasets/example.ts'
+import type { PreflightReport } from '../../engine/train/preflight-report.ts'
 import type { FileReport, Inspection } from '../../engine/train/request.ts'
 
 /** A failed job's `error`. */
@@ -13,7 +14,7 @@ export interface JobError {
 /** Why a job fails: its error, and every bad row for the event's `data.errors`. */
 export interface JobFailure {
   error: JobError
-  errors: Array<RowError & { param: FileParam }>
+  errors: Array<RowError & { param: string }>
 }
 
 export type FileParam = 'training_file' | 'validation_file'
@@ -53,6 +54,21 @@ export function fileFailure(
   if (validation?.examples === 0)
     return { error: fileError('validation_file', 'The file has no examples.'), errors }
   return undefined
+}
+
+/** The failure that a preflight's findings amount to: `strict` made them errors, or they always are. */
+export function preflightFailure({ findings, errors }: PreflightReport): JobFailure | undefined {
+  const [first, ...others] = findings.filter(({ level }) => level === 'error')
+  if (!first) return undefined
+  const message = [first, ...others].map((finding) => finding.message).join(' ')
+  return {
+    error: {
+      code: first.name.startsWith('invalid_') ? first.name : `preflight_${first.name}`,
+      message: `The job failed in its preflight. ${message}`,
+      param: first.param,
+    },
+    errors,
+  }
 }
 
 /** A file that is no JSONL at all, or is gone: nothing in it could be looked at. */

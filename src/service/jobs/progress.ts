@@ -1,6 +1,7 @@
 // What a running job writes down, each thing in one transaction that first makes sure of the lease.
 
 import { methodOf } from '../../engine/train/methods/index.ts'
+import type { PreflightReport } from '../../engine/train/preflight-report.ts'
 import type { Plan, StepMetrics, TrainEvent } from '../../engine/train/request.ts'
 import { insertFile } from '../db/files.ts'
 import {
@@ -20,6 +21,7 @@ import {
   setEstimatedFinish,
   setPlan,
   setPrecision,
+  setPreflight,
   setResult,
   setState,
 } from '../db/fine-tuning-jobs.ts'
@@ -102,12 +104,39 @@ export class Progress {
         work_id: id,
         dedupe_key: 'plan',
         message: `Training plan: ${plan.n_epochs} epoch(s), batch size ${plan.batch_size}, learning rate ${plan.learning_rate}, ${plan.total_steps} steps`,
-        data: {
-          kind: 'plan',
-          reasons: plan.reasons,
-          total_steps: plan.total_steps,
-          ...(plan.forecast && { forecast: plan.forecast }),
-        },
+        data: { kind: 'plan', reasons: plan.reasons },
+      })
+    })
+  }
+
+  /** How far the judging of the files has come. */
+  judging({ stage, rows }: Saved<'progress'>): Promise<void> {
+    const { id, lease_token } = this.#lease
+    return this.#write((tx) =>
+      insertWorkEvent(tx, {
+        id: newId('ftevent-'),
+        work_id: id,
+        dedupe_key: `judging-${lease_token}-${stage}-${rows}`,
+        message: `Preflight: ${stage}, ${rows} so far`,
+        data: { kind: 'preflight_progress', stage, rows },
+      }),
+    )
+  }
+
+  /** What the files are like, whether or not they are fit. */
+  judged(report: PreflightReport): Promise<void> {
+    const { id } = this.#lease
+    const { ok, findings, text } = report
+    const told = findings.filter(({ level }) => level !== 'info').length
+    return this.#write(async (tx) => {
+      await setPreflight(tx, id, report)
+      await insertWorkEvent(tx, {
+        id: newId('ftevent-'),
+        work_id: id,
+        dedupe_key: 'preflight',
+        level: told > 0 ? 'warn' : 'info',
+        message: told > 0 ? `Preflight: ${told} finding(s)` : 'Preflight: nothing found',
+        data: { kind: 'preflight', ok, findings, text },
       })
     })
   }
@@ -130,18 +159,11 @@ export class Progress {
     })
   }
 
-  /** It trains, from the start or again; until it has a pace of its own, the end is where the forecast sees it. */
-  started({
-    plan,
-    state_step,
-  }: Partial<Pick<FineTuningJob, 'plan' | 'state_step'>> = {}): Promise<void> {
+  /** It trains, from the start or again. */
+  started(): Promise<void> {
     const { id } = this.#lease
     return this.#write(async (tx) => {
       await changeJob(tx, id, 'started')
-      if (plan?.forecast) {
-        const seconds = plan.forecast.step_seconds * (plan.total_steps - (state_step ?? 0))
-        await setEstimatedFinish(tx, id, new Date(Date.now() + 1000 * seconds))
-      }
       await tell(tx, id, 'started', eventText.started())
     })
   }

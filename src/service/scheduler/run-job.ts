@@ -7,8 +7,8 @@ import { ApiError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import type { FineTuningJob } from '../db/fine-tuning-jobs.ts'
 import { type Lease, LeaseLost } from '../db/work.ts'
-import { fileFailure } from '../jobs/file-errors.ts'
-import { hyperparametersOf } from '../jobs/hyperparameters.ts'
+import { fileFailure, preflightFailure } from '../jobs/file-errors.ts'
+import { type InspectedPaths, inspectRequest } from '../jobs/inspection.ts'
 import { Progress } from '../jobs/progress.ts'
 import { isGuarded } from '../jobs/publishing.ts'
 import type { Metrics } from '../metrics/metrics.ts'
@@ -104,6 +104,10 @@ class Run {
     await using validation = job.validation_sha256
       ? await this.#file(job, job.validation_sha256)
       : undefined
+    await using reference =
+      job.reference_sha256 && job.status === 'validating_files'
+        ? await this.#file(job, job.reference_sha256)
+        : undefined
     await using thread = this.#deps.spawnThread()
     const files = {
       model: base.path,
@@ -113,7 +117,7 @@ class Run {
     }
 
     if (job.status === 'validating_files') {
-      if (await this.#validate(job, thread, files)) return { type: 'ended' }
+      if (await this.#validate(job, thread, { ...files, reference })) return { type: 'ended' }
       job = await this.#progress.job()
     }
     if (!job.plan) throw new Hopeless(`The job ${job.id} is ${job.status} but has no plan.`)
@@ -133,23 +137,19 @@ class Run {
   async #validate(
     job: FineTuningJob,
     thread: TrainingThread,
-    files: Pick<Extract<TrainThreadRequest, { type: 'inspect' }>, 'model' | 'training' | 'method'>,
+    files: InspectedPaths,
   ): Promise<boolean> {
-    const sent = hyperparametersOf(job.method)
-    // What the adapter is stays; how much of it is dropped in training is the job's.
-    const precise = { ...sent, precision: sent.precision ?? this.#deps.precision }
-    const hyperparameters = job.initial
-      ? { ...precise, lora: { ...job.initial.lora, dropout: sent.lora?.dropout ?? 0 } }
-      : precise
-    const { compute, cache } = this.#deps
-    const request = { type: 'inspect' as const, ...files, hyperparameters, compute, cache }
+    const request = inspectRequest(job, files, this.#deps)
     // Reading a large file is not worth waiting for; there is nothing to save yet either.
     const quit = () => void thread[Symbol.asyncDispose]()
     this.#signal.addEventListener('abort', quit)
     using _ = { [Symbol.dispose]: () => this.#signal.removeEventListener('abort', quit) }
     for await (const event of ask(thread, request, this.#signal)) {
+      if (event.type === 'progress') await this.#progress.judging(event)
       if (event.type !== 'inspected') continue
-      const failure = fileFailure(event, job)
+      const { preflight } = event
+      if (preflight) await this.#progress.judged(preflight)
+      const failure = fileFailure(event, job) ?? (preflight && preflightFailure(preflight))
       if (failure) {
         await this.#progress.failed(failure)
         const { code } = failure.error
@@ -170,7 +170,7 @@ class Run {
     thread: TrainingThread,
     request: Extract<TrainThreadRequest, { type: 'train' }>,
   ): Promise<Outcome> {
-    await this.#progress.started(job)
+    await this.#progress.started()
     const pauseAt =
       job.pause_share === null ? undefined : Math.ceil(job.pause_share * request.plan.total_steps)
     const rests = (event: { step: number }) =>
@@ -257,6 +257,7 @@ class Run {
           else this.#signal.addEventListener('abort', follow, { once: true })
           return
         case 'inspected':
+        case 'progress':
           return
         default:
           event satisfies never

@@ -62,7 +62,6 @@ describe.skipIf(stories.missing)('luthier train', () => {
     const ended = await train('--out', out, '--epochs', '20', '--rank', '4')
     expect(ended.code, ended.stderr).toBe(0)
     expect(ended.stdout).toContain(`The adapter is in ${out}`)
-    expect(ended.stdout).toMatch(/forecast: \d\S* s a step, .* in all, 0\.\d GB of memory/)
     expect(ended.stderr).toMatch(/step \d+\/60, loss \d+\.\d+, validation \d+\.\d+/)
     expect((await readdir(out)).sort()).toEqual([
       'adapter_config.json',

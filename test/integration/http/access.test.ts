@@ -106,6 +106,7 @@ const bodies: Record<string, () => Pick<InjectOptions, 'payload' | 'headers'>> =
     form('content-disposition: form-data; name="data"; filename="part"\r\n\r\nnull'),
   completeUpload: () => ({ payload: { part_ids: [owned.part] } }),
   createFineTuningJob: () => ({ payload: { model: 'tiny', training_file: owned.file } }),
+  preflightFineTuningJob: () => ({ payload: { model: 'tiny', training_file: owned.file } }),
   runGrader: () => ({ payload: { grader: check, item: {}, model_sample: 'x' } }),
   createEval: () => ({ payload: anEval }),
   updateEval: () => ({ payload: { name: 'other' } }),
@@ -163,6 +164,7 @@ beforeAll(async () => {
     metadata: { secret: 'of the owner' },
   })
   owned.job = job.id
+  await db.query("update fine_tuning_jobs set preflight = '{}' where id = $1", [job.id])
   const { body: events } = await service.get(`/v1/fine_tuning/jobs/${job.id}/events`)
   owned.event = events.data[0].id
   const { body: sweep } = await service.post('/v1/fine_tuning/alpha/sweeps', {

@@ -113,25 +113,6 @@ test('what a trial chose is kept in the plan and told once', async () => {
   await progress.failed({ error: { code: 'server_error', message: 'x', param: null }, errors: [] })
 })
 
-test('what a job will take is told with its plan, and its end is known before the first step', async () => {
-  const { lease, job, events } = await claimedJob()
-  const progress = new Progress(service.stores, lease)
-  const forecast = {
-    precision: 'int8' as const,
-    step_seconds: 75,
-    seconds: 600,
-    peak_memory: 2e9,
-  }
-  await progress.planned({ ...plan, forecast }, [])
-  await progress.started(await job())
-  const left = (await job()).estimated_finish!.getTime() - Date.now()
-  expect(left).toBeGreaterThan(500_000)
-  expect(left).toBeLessThanOrEqual(600_000)
-  const told = (await events()).find((e: { data: { kind?: string } }) => e.data.kind === 'plan')
-  expect(told.data).toMatchObject({ forecast, total_steps: 8 })
-  await progress.failed({ error: { code: 'server_error', message: 'x', param: null }, errors: [] })
-})
-
 test('a job is told, measured, saved and ends with a model', async () => {
   const { id, lease, job, events } = await claimedJob('gpt-4o-mini')
   const before = await stored()

@@ -114,9 +114,10 @@ describe.skipIf(stories.missing)('fine-tuning jobs on a real model', () => {
 
     const told = (await events(id)).reverse()
     const messages = told.map((event: { message: string }) => event.message)
-    expect(messages.slice(0, 3)).toEqual([
+    expect(messages.slice(0, 4)).toEqual([
       `Created fine-tuning job: ${id}`,
       expect.stringMatching(/^Validating training file: file-\w+ and validation file: file-\w+$/),
+      expect.stringMatching(/^Preflight: \d+ finding/),
       'Files validated, moving job to queued state',
     ])
     expect(messages.at(-1)).toBe('The job has successfully completed')

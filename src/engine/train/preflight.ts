@@ -1,0 +1,71 @@
+// A job's files judged before a step is taken: what inspection finds wrong with single rows, and what curation finds
+// wrong with all of them together. Touches no device and changes nothing.
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import { curateFiles } from '../curate/curate-files.ts'
+import { packLines } from '../curate/split.ts'
+import { rowFormats } from '../datasets/rows.ts'
+import { inspect } from './inspect.ts'
+import { preflightReport } from './preflight-report.ts'
+import type { Inspection, InspectRequest } from './request.ts'
+
+/** How far it has come: what is being done, and with how many rows it has been. */
+export interface PreflightProgress {
+  type: 'progress'
+  stage: string
+  rows: number
+}
+
+export type PreflightEvent = PreflightProgress | Inspection
+
+const TELL_MS = 5000
+
+/** Curates and inspects; the last event is the inspection, with its report where `request.curation` asks for one. */
+export async function* preflight(request: InspectRequest): AsyncGenerator<PreflightEvent> {
+  const { curation } = request
+  if (!curation) {
+    yield await inspect(request)
+    return
+  }
+  let latest: PreflightProgress | undefined
+  const tell = (stage: string, rows: number) => {
+    latest = { type: 'progress', stage, rows }
+  }
+  const work = async () => {
+    const formats = Object.values(rowFormats)
+      .filter(({ method }) => method === request.method)
+      .map(({ name }) => name)
+    const curated = await curateFiles(
+      {
+        training: request.training.path,
+        validation: request.validation?.path,
+        reference: curation.reference?.path,
+        formats,
+        groups: curation.groups ?? [],
+        validation_split: curation.validation_split,
+      },
+      tell,
+    )
+    const held = curated.held_back
+    const inspection = await inspect({
+      ...request,
+      ...(held && held.length > 0 && { held_back: packLines(held) }),
+      tell,
+    })
+    const report = preflightReport(request, inspection, curated)
+    return { ...inspection, preflight: report }
+  }
+  const result = work()
+  result.catch(() => {})
+  while (true) {
+    const end = new AbortController()
+    const ended = await Promise.race([
+      result.then(() => true),
+      sleep(TELL_MS, false, { signal: end.signal }),
+    ]).finally(() => end.abort())
+    if (ended) break
+    if (latest) yield latest
+    latest = undefined
+  }
+  yield await result
+}

@@ -1,0 +1,49 @@
+// What the engine is asked about a job's files, of a job as of a request for one. Pure.
+
+import type { Compute } from '../../engine/runtime/device.ts'
+import type { Hyperparameters, InspectRequest } from '../../engine/train/request.ts'
+import type { FineTuningJob } from '../db/fine-tuning-jobs.ts'
+import { hyperparametersOf } from './hyperparameters.ts'
+
+/** Where what a job names lies on this machine. */
+export interface InspectedPaths {
+  readonly model: string
+  readonly training: { readonly path: string }
+  readonly validation?: { readonly path: string } | undefined
+  readonly reference?: { readonly path: string } | undefined
+}
+
+export interface InspectionDefaults {
+  /** Of frozen weights, where the job does not say. */
+  readonly precision: NonNullable<Hyperparameters['precision']>
+  readonly compute: Compute
+}
+
+export function inspectRequest(
+  { method, initial, luthier }: Pick<FineTuningJob, 'method' | 'initial' | 'luthier'>,
+  { model, training, validation, reference }: InspectedPaths,
+  { precision, compute }: InspectionDefaults,
+): InspectRequest {
+  const sent = hyperparametersOf(method)
+  // What the adapter is stays; how much of it is dropped in training is the job's.
+  const precise = { ...sent, precision: sent.precision ?? precision }
+  const hyperparameters = initial
+    ? { ...precise, lora: { ...initial.lora, dropout: sent.lora?.dropout ?? 0 } }
+    : precise
+  const { groups, strict, validation_split } = luthier?.data ?? {}
+  return {
+    type: 'inspect',
+    model,
+    training: { path: training.path },
+    ...(validation && { validation: { path: validation.path } }),
+    method: method.type,
+    hyperparameters,
+    compute,
+    curation: {
+      ...(reference && { reference: { path: reference.path } }),
+      ...(groups && { groups }),
+      ...(strict !== undefined && { strict }),
+      ...(validation_split !== undefined && { validation_split }),
+    },
+  }
+}
