@@ -2,7 +2,9 @@
 // One step at a time, each in its own turn on the device.
 
 import { totalmem } from 'node:os'
+import { type Constraint, Constraints } from '../grammar/constraints.ts'
 import type { HandlerContext, TakeTurn } from '../runtime/thread.ts'
+import { grammarOfTools, syntaxOf } from '../tools/syntax.ts'
 import { add, type Batcher, begin, createBatcher, nextStep, remove, type Step } from './batcher.ts'
 import { describeToken, type EchoedPrompt, echoOf } from './describe.ts'
 import type { KvCache } from './kv-cache.ts'
@@ -51,12 +53,6 @@ interface Running {
   readonly emit: (event: InferEvent | { error: unknown }) => void
 }
 
-/** Which tokens may come next, as bits over the vocabulary; told of each token that came. */
-export interface Constraint {
-  mask(): Int32Array
-  accept(token: number): void
-}
-
 /** The prompt of several choices: computed for the first, copied for those that come while it is still there. */
 interface SharedPrompt {
   readonly choices: Running[]
@@ -81,6 +77,7 @@ export class Generator {
   #turn: TakeTurn | undefined
   #stepping = false
   readonly #left: Running[] = []
+  readonly #constraints = new Constraints()
 
   readonly #prefixes: PrefixCache
 
@@ -121,7 +118,15 @@ export class Generator {
     const prompt = promptTokens(request, target)
     const max_tokens = newTokens(request, prompt.length, target)
     checkBias(request, target)
-    yield { type: 'prompt', prompt_tokens: prompt.length }
+    const { tokenizer, checkpoint } = target
+    const { vocab_size } = checkpoint.config
+    const tool_syntax = request.tool_use && syntaxOf(checkpoint.chat_template)
+    const grammar =
+      request.grammar ??
+      (request.tool_use && tool_syntax && grammarOfTools(tool_syntax, request.tool_use))
+    using held =
+      grammar && (await this.#constraints.open(grammar, { tokenizer, vocab_size }, request.n))
+    yield { type: 'prompt', prompt_tokens: prompt.length, ...(tool_syntax && { tool_syntax }) }
 
     const events: (InferEvent | { error: unknown })[] = []
     let wake = () => {}
@@ -153,8 +158,8 @@ export class Generator {
       target,
       slot: undefined,
       reading: undefined,
-      constraint: undefined,
       shared,
+      constraint: held?.constraints[index],
       bare: prompt.every((id) => target.tokenizer.isSpecial(id)),
       logprob: 0,
       end_token: undefined,

@@ -1,11 +1,15 @@
 // What the inference thread is asked, and what it answers: messages or text in, text out.
 
+import type { GrammarSource } from '../grammar/request.ts'
+import type { ToolSyntax, ToolUse } from '../tools/syntax.ts'
 import type { EncodeEvent, EncodeRequest } from './encode-request.ts'
 
 export interface ChatMessage {
   role: string
   content: string
   name?: string
+  tool_calls?: readonly unknown[]
+  tool_call_id?: string
 }
 
 /** Which weights answer: a base model, and an adapter over it or none. */
@@ -40,7 +44,10 @@ export interface Sampling {
 export interface GenerateRequest {
   type: 'generate'
   target: Target
-  prompt: { messages: ChatMessage[] } | { text: string } | { tokens: number[] }
+  prompt:
+    | { messages: ChatMessage[]; tools?: readonly unknown[] }
+    | { text: string }
+    | { tokens: number[] }
   /** New tokens at most; absent: up to the end of the context. */
   max_tokens?: number
   stop: string[]
@@ -50,6 +57,10 @@ export interface GenerateRequest {
   logprobs?: number
   /** Gives the prompt back as `echo` events, with log-probabilities if those are told. */
   echo?: boolean
+  /** What every answer is held to. */
+  grammar?: GrammarSource
+  /** Which tools answers may or must call, in the model's own manner. */
+  tool_use?: ToolUse
 }
 
 /** A token at a place, and how probable the model found it there: before penalties, bias, temperature and truncation. */
@@ -103,7 +114,7 @@ export type InferThreadEvent = InferEvent | EncodeEvent
 export type InferEvent =
   | { type: 'ready' }
   /** Once, before any text. */
-  | { type: 'prompt'; prompt_tokens: number }
+  | { type: 'prompt'; prompt_tokens: number; tool_syntax?: ToolSyntax }
   /** Once a choice, before its text, where the request wants it. */
   | { type: 'echo'; index: number; text: string; tokens?: ListedToken<number | null>[] }
   /**

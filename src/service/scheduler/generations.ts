@@ -1,6 +1,7 @@
 // Several prompts answered as one request, and events gathered into whole answers. Knows no HTTP.
 
 import type { InferEvent, ListedToken } from '../../engine/infer/request.ts'
+import type { ToolSyntax } from '../../engine/tools/syntax.ts'
 import type { ResolvedModel } from '../models/model.ts'
 import type { Answering, Generation } from './serving.ts'
 
@@ -13,6 +14,8 @@ export interface Answers {
   /** Of the prompts, what had not to be computed. */
   cached_tokens: number
   choices: Answer[]
+  /** Where the request has tools. */
+  tool_syntax?: ToolSyntax
 }
 
 export interface Answer {
@@ -51,7 +54,13 @@ export async function generateAll(
     }
     const { n } = generations[0]!
     const rest = runs.map((run, at) => shift(run, at * n))
-    return follow({ type: 'prompt', prompt_tokens }, merge(rest), failed)
+    const first = firsts[0]?.value
+    const tool_syntax = first?.type === 'prompt' ? first.tool_syntax : undefined
+    return follow(
+      { type: 'prompt', prompt_tokens, ...(tool_syntax && { tool_syntax }) },
+      merge(rest),
+      failed,
+    )
   } catch (error) {
     failed.abort(error)
     throw error
@@ -75,6 +84,7 @@ export async function gather(events: AsyncIterable<InferEvent>): Promise<Answers
         break
       case 'prompt':
         answers.prompt_tokens += event.prompt_tokens
+        if (event.tool_syntax) answers.tool_syntax = event.tool_syntax
         break
       case 'echo': {
         const { text, tokens } = event

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import type { Sampling } from '../../../../src/engine/infer/request.ts'
-import { penalise, sample } from '../../../../src/engine/infer/sampler.ts'
+import { only, penalise, sample } from '../../../../src/engine/infer/sampler.ts'
 
 const sampling = (change: Partial<Sampling> = {}): Sampling => ({
   temperature: 1,
@@ -184,4 +184,11 @@ test('greedy takes the highest logit after penalties and bias', () => {
   const greedy = sampling({ temperature: 0, logit_bias: { 4: -100 } })
   const x = Float32Array.of(1, -2, 3, -4, 5)
   expect(sample(penalise(x, greedy, before), greedy, 0, 0).token).toBe(2)
+})
+
+test('only what the mask allows is drawn', () => {
+  const x = logits(...Array.from({ length: 40 }, () => 1 / 40))
+  const mask = Int32Array.of(1 << 31, 1 << 2)
+  const drawn = draw(only(x, mask), {}, 500)
+  expect(drawn.flatMap((share, id) => (share > 0 ? [id] : []))).toEqual([31, 34])
 })
