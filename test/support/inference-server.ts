@@ -19,8 +19,15 @@ const TEMPLATE = `{%- for message in messages -%}
 {%- endfor -%}
 {{ bos_token }}{% for message in messages %}{{ message.content }}{% endfor %}`
 
+/** Shows its tools, the calls and their results. */
+const TOOLS_TEMPLATE = `{{ bos_token }}{% for tool in tools or [] %}{{ tool.function.name }} {% endfor %}
+{%- for message in messages -%}
+  {{ message.content }}
+  {%- for call in message.tool_calls or [] %}<tool_call>{{ call.function.arguments | tojson }}</tool_call>{% endfor -%}
+{%- endfor %}`
+
 /**
- * Serves `stories260k` as it is; `stories-chat`, the same with a chat template; and `stories-bytes`, whose
+ * Serves `stories260k` as it is; `stories-chat`, the same with a chat template; `stories-tools`, with one that shows tools; and `stories-bytes`, whose
  * tokens ` named` and ` Lily` are the bytes C3 and A9 instead. `folder` is the server's own.
  */
 export async function startInferenceServer(
@@ -33,6 +40,8 @@ export async function startInferenceServer(
   await symlink(stories260k, join(models, 'stories260k'))
   await cp(stories260k, join(models, 'stories-chat'), { recursive: true })
   await writeFile(join(models, 'stories-chat', 'chat_template.jinja'), TEMPLATE)
+  await cp(stories260k, join(models, 'stories-tools'), { recursive: true })
+  await writeFile(join(models, 'stories-tools', 'chat_template.jinja'), TOOLS_TEMPLATE)
   await cp(stories260k, join(models, 'stories-bytes'), { recursive: true })
   await swapTokens(join(models, 'stories-bytes', 'tokenizer.json'), [
     ['▁named', '<0xC3>'],

@@ -31,7 +31,10 @@ describe.skipIf(spec.missing)('the API as OpenAI describes it', () => {
   beforeAll(async () => {
     const models = join(folder, 'models')
     await mkdir(models)
-    await writeTinyModel(join(models, 'tiny'), { chat: true })
+    await writeTinyModel(join(models, 'tiny'), {
+      chat: true,
+      config: { max_position_embeddings: 1024 },
+    })
     await writeTinyEncoder(join(models, 'encoder'), { head: false })
     api = await openTestApi({ models })
   })
@@ -95,6 +98,12 @@ describe.skipIf(spec.missing)('the API as OpenAI describes it', () => {
     await ask('GET', '/v1/models/tiny')
     await ask('POST', '/v1/chat/completions', { ...chat, logprobs: true, top_logprobs: 2, n: 2 })
     await ask('POST', '/v1/chat/completions', { ...chat, logprobs: true, stream: true })
+    const tools = [{ type: 'function', function: { name: 'f' } }]
+    const called = { ...chat, tools, tool_choice: 'required', max_tokens: 60, temperature: 0 }
+    for (const stream of [false, true]) {
+      const { statusCode } = await ask('POST', '/v1/chat/completions', { ...called, stream })
+      expect(statusCode).toBe(200)
+    }
     await ask('POST', '/v1/completions', { ...plain, logprobs: 2, echo: true })
     await ask('POST', '/v1/completions', { ...plain, logprobs: 2, echo: true, stream: true })
     await ask('POST', '/v1/embeddings', { model: 'encoder', input: ['a', 'b'] })

@@ -30,7 +30,9 @@ export const chatRoutes: FastifyPluginAsyncTypebox<Inference> = async (app, infe
       const { body } = request
       tellIgnored(reply, ignoredByChat(body))
       const generation = toGeneration(body, randomSeed())
+      const tool_names = generation.tool_use?.tools.map(({ name }) => name) ?? []
       const options = {
+        tool_names,
         n: generation.n,
         include_usage: includeUsage(body),
         ...(body.stream_options?.include_obfuscation && { pad: randomPad }),
@@ -48,7 +50,7 @@ export const chatRoutes: FastifyPluginAsyncTypebox<Inference> = async (app, infe
           max_tokens_param: maxTokensParam(body),
         },
         {
-          whole: (head, answers) => presentChat({ ...head, ...tier }, answers),
+          whole: (head, answers) => presentChat({ ...head, ...tier }, answers, tool_names),
           chunks: (head, events) => presentChatChunks({ ...head, ...tier }, events, options),
         },
       )

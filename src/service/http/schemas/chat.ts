@@ -1,7 +1,11 @@
 // Chat completions on the wire: the request's shape and what it means, answers and chunks.
 
 import { type Static, Type } from 'typebox'
+import type { GrammarSource } from '../../../engine/grammar/request.ts'
+import { prepareSchema } from '../../../engine/grammar/schema.ts'
 import type { ChatMessage, InferEvent, ListedToken } from '../../../engine/infer/request.ts'
+import { createToolParser, type Parsed, type ToolParser } from '../../../engine/tools/parse.ts'
+import type { ToolSyntax } from '../../../engine/tools/syntax.ts'
 import { invalidRequest } from '../../../errors.ts'
 import type { Answers } from '../../scheduler/generations.ts'
 import type { Generation } from '../../scheduler/serving.ts'
@@ -10,7 +14,6 @@ import {
   type AnswerHead,
   accepted,
   boolean,
-  FinishReason,
   generationFields,
   ignoredFields,
   integer,
@@ -22,6 +25,15 @@ import {
   Usage,
   unsupported,
 } from './generation.ts'
+
+import {
+  callChunks,
+  MessageToolCall,
+  presentCall,
+  ToolCallChunk,
+  toolFields,
+  toolsOf,
+} from './tools.ts'
 
 interface ContentPart {
   type: string
@@ -52,12 +64,35 @@ const Message = Type.Object(
     name: Type.Optional(Type.String()),
     refusal: Type.Optional(Type.Unsafe<string | null>({ type: ['string', 'null'] })),
     tool_call_id: Type.Optional(Type.String()),
-    tool_calls: neutral('[]'),
+    tool_calls: Type.Optional(
+      Type.Unsafe<unknown[] | null>({ type: ['array', 'null'], items: MessageToolCall }),
+    ),
     function_call: neutral('null'),
     audio: neutral('null'),
   },
   { $id: 'ChatCompletionRequestMessage' },
 )
+
+const ResponseFormat = Type.Unsafe<{
+  type: 'text' | 'json_object' | 'json_schema'
+  json_schema?: { name: string; schema?: unknown }
+} | null>({
+  type: ['object', 'null'],
+  required: ['type'],
+  properties: {
+    type: { type: 'string', enum: ['text', 'json_object', 'json_schema'] },
+    json_schema: {
+      type: 'object',
+      required: ['name'],
+      properties: {
+        name: { type: 'string', pattern: '^[a-zA-Z0-9_-]{1,64}$' },
+        description: { type: 'string' },
+        schema: { description: 'A JSON Schema; docs/structured-output.md lists the keywords.' },
+        strict: { type: ['boolean', 'null'], description: 'Answers hold to the schema anyhow.' },
+      },
+    },
+  },
+})
 
 export const ChatCompletionRequest = Type.Object(
   {
@@ -67,9 +102,8 @@ export const ChatCompletionRequest = Type.Object(
     max_tokens: integer(1, MAX_TOKENS, 'The older name of `max_completion_tokens`.'),
     logprobs: boolean("Tell each token's log-probability, before penalties and sampling."),
     top_logprobs: integer(0, 20, 'Tell this many of the most probable tokens at each place.'),
-    response_format: neutral('{"type": "text"}'),
-    tools: neutral('[]'),
-    tool_choice: neutral('"none"'),
+    response_format: Type.Optional(ResponseFormat),
+    ...toolFields,
     functions: neutral('[]'),
     function_call: neutral('"none"'),
     modalities: neutral('["text"]'),
@@ -77,7 +111,6 @@ export const ChatCompletionRequest = Type.Object(
     web_search_options: neutral('null'),
     moderation: neutral('null'),
     service_tier: accepted('Ignored; the answer says `default`.'),
-    parallel_tool_calls: accepted(),
     store: boolean('Accepted; answers are not stored yet, which `x-luthier-ignored` says.'),
     metadata: Type.Optional(Type.Union([Metadata, Type.Null()])),
     safety_identifier: accepted(),
@@ -93,9 +126,6 @@ export const ChatCompletionRequest = Type.Object(
 export type ChatCompletionRequest = Static<typeof ChatCompletionRequest>
 
 const NEUTRAL = {
-  response_format: [{ type: 'text' }],
-  tools: [[]],
-  tool_choice: ['none'],
   functions: [[]],
   function_call: ['none'],
   modalities: [['text']],
@@ -121,11 +151,33 @@ export function toGeneration(body: ChatCompletionRequest, seed: number): Generat
   refuse(body, NEUTRAL)
   const max_tokens = maxTokens(body)
   const logprobs = topLogprobs(body)
+  const { tools, tool_use } = toolsOf(body)
   return {
-    prompt: { messages: body.messages.map(toMessage) },
+    prompt: { messages: body.messages.map(toMessage), ...(tools && { tools }) },
+    ...(tool_use && { tool_use }),
     ...(max_tokens === undefined ? {} : { max_tokens }),
     ...(logprobs === undefined ? {} : { logprobs }),
+    ...grammarOf(body),
     ...samplingOf(body, seed),
+  }
+}
+
+function grammarOf({ response_format }: ChatCompletionRequest): { grammar?: GrammarSource } {
+  switch (response_format?.type) {
+    case 'json_object':
+      return { grammar: prepareSchema({ type: 'object' }, 'response_format') }
+    case 'json_schema': {
+      const param = 'response_format.json_schema'
+      if (!response_format.json_schema)
+        throw invalidRequest(`Missing required parameter: '${param}'.`, {
+          param,
+          code: 'missing_required_parameter',
+        })
+      const { schema = { type: 'object' } } = response_format.json_schema
+      return { grammar: prepareSchema(schema, `${param}.schema`) }
+    }
+    default:
+      return {}
   }
 }
 
@@ -155,7 +207,7 @@ function topLogprobs({ logprobs, top_logprobs }: ChatCompletionRequest) {
 function toMessage(message: Static<typeof Message>, at: number): ChatMessage {
   const where = `messages[${at}]`
   const { role, name } = message
-  for (const field of ['tool_calls', 'function_call', 'audio'] as const) {
+  for (const field of ['function_call', 'audio'] as const) {
     const value = message[field] ?? undefined
     if (value === undefined || JSON.stringify(value) === '[]') continue
     throw invalidRequest(
@@ -173,6 +225,8 @@ function toMessage(message: Static<typeof Message>, at: number): ChatMessage {
     role: role === 'developer' ? 'system' : role,
     content: toText(message.content ?? refusal, role, `${where}.content`),
     ...(name === undefined ? {} : { name }),
+    ...(message.tool_calls?.length ? { tool_calls: message.tool_calls } : {}),
+    ...(message.tool_call_id === undefined ? {} : { tool_call_id: message.tool_call_id }),
   }
 }
 
@@ -230,6 +284,11 @@ const Logprobs = Type.Union(
   },
 )
 
+const ChatFinishReason = Type.Unsafe<'stop' | 'length' | 'tool_calls'>({
+  type: 'string',
+  enum: ['stop', 'length', 'tool_calls'],
+})
+
 export const ChatCompletion = Type.Object(
   {
     ...head,
@@ -239,11 +298,12 @@ export const ChatCompletion = Type.Object(
         index: Type.Integer(),
         message: Type.Object({
           role: Type.Literal('assistant'),
-          content: Type.String(),
+          content: Type.Union([Type.String(), Type.Null()]),
           refusal: Type.Null(),
+          tool_calls: Type.Optional(Type.Array(MessageToolCall)),
         }),
         logprobs: Logprobs,
-        finish_reason: FinishReason,
+        finish_reason: ChatFinishReason,
       }),
     ),
     usage: Usage,
@@ -262,9 +322,10 @@ export const ChatCompletionChunk = Type.Object(
           role: Type.Optional(Type.Literal('assistant')),
           content: Type.Optional(Type.String()),
           refusal: Type.Optional(Type.Null()),
+          tool_calls: Type.Optional(Type.Array(ToolCallChunk)),
         }),
         logprobs: Logprobs,
-        finish_reason: Type.Union([FinishReason, Type.Null()]),
+        finish_reason: Type.Union([ChatFinishReason, Type.Null()]),
       }),
     ),
     usage: Type.Optional(Type.Union([Usage, Type.Null()])),
@@ -279,17 +340,42 @@ export interface ChatHead extends AnswerHead {
   service_tier?: 'default'
 }
 
-export const presentChat = (head: ChatHead, answers: Answers): Static<typeof ChatCompletion> => ({
+export const presentChat = (
+  head: ChatHead,
+  answers: Answers,
+  tool_names: readonly string[] = [],
+): Static<typeof ChatCompletion> => ({
   ...head,
   object: 'chat.completion',
-  choices: answers.choices.map(({ text, tokens, finish_reason, mean_logprob }, index) => ({
-    index,
-    message: { role: 'assistant', content: text, refusal: null },
-    logprobs: mean_logprob === undefined ? null : presentLogprobs(tokens),
-    finish_reason,
-  })),
+  choices: answers.choices.map(({ text, tokens, finish_reason, mean_logprob }, index) => {
+    const { content, calls } = parseTools(text, answers.tool_syntax, tool_names)
+    const called = calls.length > 0
+    return {
+      index,
+      message: {
+        role: 'assistant' as const,
+        content: called && content === '' ? null : content,
+        refusal: null,
+        ...(called && { tool_calls: calls.map(presentCall) }),
+      },
+      logprobs: mean_logprob === undefined ? null : presentLogprobs(tokens),
+      finish_reason: called && finish_reason === 'stop' ? ('tool_calls' as const) : finish_reason,
+    }
+  }),
   usage: presentUsage(answers),
 })
+
+/** Text and calls of a whole answer; without tools all is text. */
+function parseTools(
+  text: string,
+  syntax: ToolSyntax | undefined,
+  names: readonly string[],
+): Parsed {
+  if (!syntax) return { content: text, calls: [] }
+  const parser = createToolParser(syntax, names)
+  const [some, rest] = [parser.push(text), parser.end()]
+  return { content: some.content + rest.content, calls: [...some.calls, ...rest.calls] }
+}
 
 const presentLogprobs = (tokens: readonly ListedToken[] = []) => ({
   content: tokens.map(({ token, logprob, bytes, top }) => ({
@@ -303,6 +389,7 @@ const presentLogprobs = (tokens: readonly ListedToken[] = []) => ({
 
 interface ChunkOptions {
   n: number
+  tool_names?: readonly string[]
   include_usage: boolean
   /** Random text, as long as it likes, for each chunk; absent where nobody asked for it. */
   pad?: () => string
@@ -312,14 +399,20 @@ interface ChunkOptions {
 export async function* presentChatChunks(
   head: ChatHead,
   events: AsyncIterable<InferEvent>,
-  { n, include_usage, pad }: ChunkOptions,
+  { n, include_usage, pad, tool_names = [] }: ChunkOptions,
 ): AsyncGenerator<Chunk> {
   const object = 'chat.completion.chunk' as const
   const usage = include_usage ? { usage: null } : {}
   const chunk = (
     index: number,
     delta: Chunk['choices'][number]['delta'],
-    { finish_reason, tokens }: { finish_reason?: 'stop' | 'length'; tokens?: ListedToken[] } = {},
+    {
+      finish_reason,
+      tokens,
+    }: {
+      finish_reason?: 'stop' | 'length' | 'tool_calls'
+      tokens?: ListedToken[]
+    } = {},
   ): Chunk => ({
     ...head,
     object,
@@ -336,6 +429,14 @@ export async function* presentChatChunks(
   })
 
   const tokens = { prompt_tokens: 0, completion_tokens: 0, cached_tokens: 0 }
+  const parsers: { parser: ToolParser; calls: number }[] = []
+  function* told(index: number, { content, calls }: Parsed, listed?: ListedToken[]) {
+    if (content !== '' || listed) yield chunk(index, { content }, listed ? { tokens: listed } : {})
+    const state = parsers[index]
+    for (const call of calls)
+      for (const piece of callChunks(call, state ? state.calls++ : 0))
+        yield chunk(index, { tool_calls: [piece] })
+  }
   for await (const event of events) {
     switch (event.type) {
       case 'ready':
@@ -343,18 +444,27 @@ export async function* presentChatChunks(
         break
       case 'prompt':
         tokens.prompt_tokens += event.prompt_tokens
+        for (let index = 0; event.tool_syntax && index < n; index++)
+          parsers.push({ parser: createToolParser(event.tool_syntax, tool_names), calls: 0 })
         for (let index = 0; index < n; index++)
           yield chunk(index, { role: 'assistant', content: '', refusal: null })
         break
       case 'delta':
-        if (event.text !== '' || event.tokens)
-          yield chunk(event.index, { content: event.text }, event)
+        yield* told(
+          event.index,
+          parsers[event.index]?.parser.push(event.text) ?? { content: event.text, calls: [] },
+          event.tokens,
+        )
         break
-      case 'finish':
+      case 'finish': {
         tokens.completion_tokens += event.completion_tokens
         tokens.cached_tokens += event.cached_tokens ?? 0
-        yield chunk(event.index, {}, event)
+        const state = parsers[event.index]
+        if (state) yield* told(event.index, state.parser.end())
+        const called = (state?.calls ?? 0) > 0 && event.finish_reason === 'stop'
+        yield chunk(event.index, {}, { finish_reason: called ? 'tool_calls' : event.finish_reason })
         break
+      }
       default:
         event satisfies never
     }

@@ -81,7 +81,7 @@ test('messages become plain texts: developer is system, parts are joined', () =>
       { role: 'assistant', content: 'no' },
       { role: 'assistant', content: 'never' },
       { role: 'assistant', content: '' },
-      { role: 'tool', content: '{}' },
+      { role: 'tool', content: '{}', tool_call_id: 'call_1' },
     ],
   })
 })
@@ -114,21 +114,25 @@ test.each([
   )
 })
 
-test('tool calls in a message are refused by name', () => {
-  const messages = [{ role: 'assistant' as const, content: null, tool_calls: [{ id: 'call_1' }] }]
-  expect(() => toGeneration(request({ messages }), 0)).toThrow(
-    expect.objectContaining({
-      status: 400,
-      param: 'messages[0].tool_calls',
-      code: 'unsupported_parameter',
-    }),
-  )
+test('tool calls in a message reach the template', () => {
+  const tool_calls = [{ id: 'call_1', type: 'function', function: { name: 'f', arguments: '{}' } }]
+  const messages = [{ role: 'assistant' as const, content: null, tool_calls }]
+  expect(toGeneration(request({ messages }), 0).prompt).toEqual({
+    messages: [{ role: 'assistant', content: '', tool_calls }],
+  })
+})
+
+test('a tool that may be called comes with the grammar of its arguments, one that may not is shown alone', () => {
+  const tools = ['f', 'g'].map((name) => ({ type: 'function', function: { name } }))
+  const named = { type: 'function', function: { name: 'g' } }
+  const { prompt, tool_use } = toGeneration(request({ tools, tool_choice: named }), 0)
+  expect(prompt).toMatchObject({ tools })
+  expect(tool_use).toMatchObject({ required: true, parallel: true, tools: [{ name: 'g' }] })
+  expect(toGeneration(request({ tools }), 0).tool_use).toMatchObject({ required: false })
+  expect(toGeneration(request({ tools, tool_choice: 'none' }), 0).tool_use).toBeUndefined()
 })
 
 test.each([
-  ['response_format', { type: 'json_object' }, { type: 'text' }],
-  ['tools', [{ type: 'function', function: { name: 'f' } }], []],
-  ['tool_choice', 'required', 'none'],
   ['functions', [{ name: 'f' }], []],
   ['function_call', 'auto', 'none'],
   ['modalities', ['text', 'audio'], ['text']],
