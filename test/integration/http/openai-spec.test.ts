@@ -23,6 +23,13 @@ const OURS = new Set([
   'post /v1/fine_tuning/alpha/sweeps/{sweep_id}/cancel',
   'get /v1/fine_tuning/jobs/{fine_tuning_job_id}/examples',
   'post /v1/fine_tuning/jobs/{fine_tuning_job_id}/examples/derive',
+  'get /v1/fine_tuning/jobs/{fine_tuning_job_id}/preflight',
+  'get /v1/models/{model}/lineage',
+  'get /v1/models/{model}/provenance',
+  'get /v1/models/{model}/weights',
+  'get /v1/provenance/key',
+  'get /v1/provenance/models',
+  'post /v1/fine_tuning/alpha/preflight',
 ])
 
 describe.skipIf(spec.missing)('the API as OpenAI describes it', () => {
@@ -156,13 +163,6 @@ describe.skipIf(spec.missing)('the API as OpenAI describes it', () => {
       'get /v1/evals/{eval_id}/runs/{run_id}/output_items',
       'get /v1/evals/{eval_id}/runs/{run_id}/output_items/{output_item_id}',
       'get /v1/files/{file_id}/content',
-      'get /v1/fine_tuning/jobs/{fine_tuning_job_id}/preflight',
-      'get /v1/models/{model}/lineage',
-      'get /v1/models/{model}/provenance',
-      'get /v1/models/{model}/weights',
-      'get /v1/provenance/key',
-      'get /v1/provenance/models',
-      'post /v1/fine_tuning/alpha/preflight',
       'post /v1/fine_tuning/jobs/{fine_tuning_job_id}/pause',
       'post /v1/fine_tuning/jobs/{fine_tuning_job_id}/resume',
     ])
