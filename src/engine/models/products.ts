@@ -2,6 +2,7 @@
 
 import { external, type Value } from '../graph/graph.ts'
 import * as op from '../graph/ops/ops.ts'
+import type { MappedTensor } from '../weights/checkpoint.ts'
 import { blockKey, type MappedInt8 } from '../weights/int8.ts'
 import type { Weights } from './weights.ts'
 
@@ -29,18 +30,23 @@ export function int8Products(blocks: MappedInt8): Products {
   return (x, ws) => {
     const block = blocks.get(blockKey(ws.map((w) => w.path)))
     if (!block) return plainProducts(x, ws)
-    const of = (part: keyof typeof block, dtype: 'int8' | 'float32') =>
-      weight(block[part], () =>
-        external(block[part].name, { dtype, dims: block[part].dims }, block[part]),
-      )
-    const y = op.int8Linear(x, {
-      smoothing: of('smoothing', 'float32'),
-      forward: of('forward', 'int8'),
-      forward_scale: of('forward_scale', 'float32'),
-      backward: of('backward', 'int8'),
-      backward_scale: of('backward_scale', 'float32'),
+    const mapped = (tensor: MappedTensor, dtype: 'int8' | 'float32') =>
+      weight(tensor, () => external(tensor.name, { dtype, dims: tensor.dims }, tensor))
+    const ys = op.int8Linears(
+      x,
+      mapped(block.smoothing, 'float32'),
+      block.pieces.map((piece) => ({
+        forward: mapped(piece.forward, 'int8'),
+        forward_scale: mapped(piece.forward_scale, 'float32'),
+        backward: mapped(piece.backward, 'int8'),
+        backward_scale: mapped(piece.backward_scale, 'float32'),
+      })),
+    )
+    let from = 0
+    return block.pieces.map(({ members }, i) => {
+      from += members.length
+      return { y: ys[i]!, members: ws.slice(from - members.length, from) }
     })
-    return [{ y, members: ws }]
   }
 }
 

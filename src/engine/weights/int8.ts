@@ -10,7 +10,10 @@ import { readTensor } from './stored-tensor.ts'
 import { type TensorSource, writeTensorFile } from './tensor-file.ts'
 
 // Counts up whenever the bytes would come out otherwise.
-const FORMAT_VERSION = 2
+const FORMAT_VERSION = 3
+
+/** Outputs from which a projection is multiplied by itself: joining it to others would cost more copying than it gains. */
+const WIDE = 1024
 
 /** Projections that read the same input, and the mean of x_j² / |x|² over some tokens for each of its channels [in]. */
 export interface CalibratedBlock {
@@ -19,22 +22,38 @@ export interface CalibratedBlock {
   readonly shares: Float32Array
 }
 
-const PARTS = [
-  'smoothing',
-  'forward',
-  'forward_scale',
-  'backward',
-  'backward_scale',
-] as const satisfies readonly (keyof QuantisedMatrix)[]
+const PARTS = ['forward', 'forward_scale', 'backward', 'backward_scale'] as const
 
-/** The tensors of one block, as `op.int8Linear` wants them. */
-export type MappedInt8Block = Readonly<Record<(typeof PARTS)[number], MappedTensor>>
+type Parts = Readonly<Record<(typeof PARTS)[number], MappedTensor>>
+
+/** Some members of a block whose results lie side by side in one product. */
+export interface MappedInt8Piece extends Parts {
+  readonly members: readonly string[]
+}
+
+/** What reads one input: quantised once, multiplied piece by piece. */
+export interface MappedInt8Block {
+  readonly smoothing: MappedTensor
+  readonly pieces: readonly MappedInt8Piece[]
+}
 
 /** By `blockKey`. */
 export type MappedInt8 = ReadonlyMap<string, MappedInt8Block>
 
 /** The name of a block: its members' paths. */
 export const blockKey = (members: readonly string[]): string => members.join('|')
+
+/** Members that are multiplied together: all of a block, or each by itself where each is wide. */
+function piecesOf(members: readonly string[], weights: MappedWeights): string[][] {
+  const wide = members.every((path) => matrixOf(path, weights).dims[0]! >= WIDE)
+  return wide ? members.map((path) => [path]) : [[...members]]
+}
+
+function matrixOf(path: string, weights: MappedWeights): MappedTensor {
+  const tensor = weights.tensors.get(`${path}.weight`)
+  if (!tensor) throw new Error(`${weights.id}: ${path}.weight is missing`)
+  return tensor
+}
 
 /**
  * Maps the int8 copy in `cacheDir`, and makes it if it is not there: `calibrate` is asked for the blocks then.
@@ -55,62 +74,80 @@ export async function mapInt8(
     )
   }
   const tensors = await toMapped([...(await readSafetensorsHeader(file)).tensors.values()])
+  const find = (name: string): MappedTensor => {
+    const tensor = tensors.get(name)
+    if (!tensor) throw new Error(`${basename(file)}: ${name} is missing; delete the file`)
+    return tensor
+  }
   const blocks = new Map<string, MappedInt8Block>()
   for (const name of tensors.keys()) {
-    const key = name.slice(0, name.lastIndexOf('.'))
-    if (blocks.has(key)) continue
-    const part = (part: string) => {
-      const tensor = tensors.get(`${key}.${part}`)
-      if (!tensor) throw new Error(`${basename(file)}: ${key}.${part} is missing; delete the file`)
-      return tensor
-    }
-    blocks.set(key, {
-      smoothing: part('smoothing'),
-      forward: part('forward'),
-      forward_scale: part('forward_scale'),
-      backward: part('backward'),
-      backward_scale: part('backward_scale'),
+    if (!name.endsWith(SMOOTHING)) continue
+    const key = name.slice(0, -SMOOTHING.length)
+    const pieces = piecesOf(key.split('|'), weights).map((members) => {
+      const part = (part: keyof Parts) => find(`${blockKey(members)}.${part}`)
+      return {
+        members,
+        forward: part('forward'),
+        forward_scale: part('forward_scale'),
+        backward: part('backward'),
+        backward_scale: part('backward_scale'),
+      }
     })
+    blocks.set(key, { smoothing: find(name), pieces })
   }
   return blocks
 }
 
-/** The block's tensors for the file; the matrix is read and quantised when the first of them is written. */
+const SMOOTHING = '.smoothing'
+
+/** The block's tensors for the file; its matrices are read, and each piece quantised, when the first of it is written. */
 function sourcesOf({ members, shares }: CalibratedBlock, weights: MappedWeights): TensorSource[] {
-  const tensors = members.map((path) => {
-    const tensor = weights.tensors.get(`${path}.weight`)
-    if (!tensor) throw new Error(`${weights.id}: ${path}.weight is missing`)
-    return tensor
-  })
   const columns = shares.length
-  const rows = tensors.reduce((sum, { dims }) => sum + dims[0]!, 0)
-  let quantised: QuantisedMatrix | undefined
-  const read = async () => {
-    const matrix = new Float32Array(rows * columns)
+  const rowsOf = (paths: readonly string[]) =>
+    paths.reduce((sum, path) => sum + matrixOf(path, weights).dims[0]!, 0)
+  const read = async (paths: readonly string[]) => {
+    const matrix = new Float32Array(rowsOf(paths) * columns)
     let at = 0
-    for (const tensor of tensors) {
+    for (const path of paths) {
+      const tensor = matrixOf(path, weights)
       matrix.set(await readTensor({ ...tensor, dtype: 'F32' }), at)
       at += tensor.dims[0]! * columns
     }
-    return quantise(matrix, rows, columns, shares)
+    return matrix
   }
-  const dims = {
-    smoothing: [columns],
-    forward: [columns, rows],
-    forward_scale: [rows],
-    backward: [rows, columns],
-    backward_scale: [columns],
-  }
-  return PARTS.map((part, i) => ({
-    name: `${blockKey(members)}.${part}`,
-    dims: dims[part],
-    dtype: part === 'forward' || part === 'backward' ? 'I8' : 'F32',
+  let c: Float32Array<ArrayBuffer> | undefined
+  const smoothing: TensorSource = {
+    name: `${blockKey(members)}${SMOOTHING}`,
+    dims: [columns],
+    dtype: 'F32',
     async *chunks() {
-      quantised ??= await read()
-      yield quantised[part]
-      if (i === PARTS.length - 1) quantised = undefined
+      c = smoothingOf(await read(members), rowsOf(members), columns, shares)
+      yield c.map((x) => 1 / x)
     },
-  }))
+  }
+  const pieces = piecesOf(members, weights).flatMap((paths) => {
+    const rows = rowsOf(paths)
+    let quantised: Omit<QuantisedMatrix, 'smoothing'> | undefined
+    const dims = {
+      forward: [columns, rows],
+      forward_scale: [rows],
+      backward: [rows, columns],
+      backward_scale: [columns],
+    }
+    return PARTS.map(
+      (part, i): TensorSource => ({
+        name: `${blockKey(paths)}.${part}`,
+        dims: dims[part],
+        dtype: part === 'forward' || part === 'backward' ? 'I8' : 'F32',
+        async *chunks() {
+          quantised ??= quantiseSmoothed(await read(paths), rows, columns, c!)
+          yield quantised[part]
+          if (i === PARTS.length - 1) quantised = undefined
+        },
+      }),
+    )
+  })
+  return [smoothing, ...pieces]
 }
 
 export interface QuantisedMatrix {
@@ -126,9 +163,7 @@ export interface QuantisedMatrix {
 
 /**
  * W [out, in] as int8, symmetric, one scale for each output of the product that it is for. The columns are scaled by
- * c first, which its activations are divided by. SmoothQuant (arXiv 2211.10438) takes c = √max|x| / √max|w|, which the
- * few tokens with outliers rule; with the root mean squares of x/|x| and of w, every token counts alike and the
- * product's median error is a third less (docs/facts.md).
+ * c first (`smoothingOf`), which its activations are divided by.
  */
 export function quantise(
   matrix: Float32Array,
@@ -136,16 +171,39 @@ export function quantise(
   inner: number,
   shares: Float32Array,
 ): QuantisedMatrix {
-  const largest = new Float32Array(inner)
+  const c = smoothingOf(matrix, out, inner, shares)
+  return { smoothing: c.map((x) => 1 / x), ...quantiseSmoothed(matrix, out, inner, c) }
+}
+
+/**
+ * What the columns of W [out, in] are multiplied by and its activations divided by, [in]. SmoothQuant (arXiv 2211.10438)
+ * takes √max|x| / √max|w|, which the few tokens with outliers rule; with the root mean squares of x/|x| and of w, every
+ * token counts alike and the product's median error is a third less (docs/facts.md).
+ */
+function smoothingOf(
+  matrix: Float32Array,
+  out: number,
+  inner: number,
+  shares: Float32Array,
+): Float32Array<ArrayBuffer> {
   const squares = new Float64Array(inner)
   for (let o = 0; o < out; o++)
-    for (let i = 0; i < inner; i++) {
-      const w = matrix[o * inner + i]!
-      largest[i] = Math.max(largest[i]!, Math.abs(w))
-      squares[i]! += w * w
-    }
-  const c = shares.map((share, i) => (share && squares[i] ? (share / squares[i]!) ** 0.25 : 1))
+    for (let i = 0; i < inner; i++) squares[i]! += matrix[o * inner + i]! ** 2
+  return Float32Array.from(shares, (share, i) =>
+    share && squares[i] ? (share / squares[i]!) ** 0.25 : 1,
+  )
+}
 
+function quantiseSmoothed(
+  matrix: Float32Array,
+  out: number,
+  inner: number,
+  c: Float32Array,
+): Omit<QuantisedMatrix, 'smoothing'> {
+  const largest = new Float32Array(inner)
+  for (let o = 0; o < out; o++)
+    for (let i = 0; i < inner; i++)
+      largest[i] = Math.max(largest[i]!, Math.abs(matrix[o * inner + i]!))
   const forward = new Int8Array(out * inner)
   const forward_scale = new Float32Array(out)
   const backward = new Int8Array(out * inner)
@@ -161,5 +219,5 @@ export function quantise(
       backward[o * inner + i] = Math.round(w / backward_scale[i]!)
     }
   }
-  return { smoothing: c.map((x) => 1 / x), forward, forward_scale, backward, backward_scale }
+  return { forward, forward_scale, backward, backward_scale }
 }

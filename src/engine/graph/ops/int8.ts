@@ -13,9 +13,7 @@ import {
 import { mul } from './elementwise.ts'
 
 /** One frozen matrix, kept twice: each copy has its scales along the axis that its product keeps. */
-export interface Int8Weight {
-  /** x is multiplied by it before it is quantised, [in]; `forward` was divided by it. */
-  readonly smoothing: Value
+export interface Int8Matrix {
   /** [in, out] int8 and its scales [out] */
   readonly forward: Value
   readonly forward_scale: Value
@@ -25,39 +23,53 @@ export interface Int8Weight {
 }
 
 /**
- * x [N, in] · Wᵀ for a frozen W [out, in] → [N, out]; the gradient is dx = dy·W, in int8 too.
- * Smoothing as in SmoothQuant (arXiv 2211.10438): outliers of the activations are moved into the weights.
+ * x [N, in] · Wᵀ for frozen W [out, in], each → [N, out]; the gradient is dx = dy·W, in int8 too. x is quantised once for
+ * all. It is multiplied by `smoothing` [in] before, which each `forward` was divided by, as in SmoothQuant (arXiv
+ * 2211.10438): outliers of the activations are moved into the weights.
  */
-export function int8Linear(x: Value, w: Int8Weight): Value {
-  const y = product(mul(x, w.smoothing), w.forward, w.forward_scale)
-  return withGradient('Int8Linear', y, [x], (dy) => [product(dy, w.backward, w.backward_scale)])
+export function int8Linears(x: Value, smoothing: Value, matrices: readonly Int8Matrix[]): Value[] {
+  const quantised = quantise(mul(x, smoothing))
+  return matrices.map((w) => {
+    const y = product(quantised, w.forward, w.forward_scale)
+    return withGradient('Int8Linear', y, [x], (dy) => [
+      product(quantise(dy), w.backward, w.backward_scale),
+    ])
+  })
 }
 
-/** x [N, K] · w [K, M] with x as uint8 around 128, one scale a row. */
-function product(x: Value, w: Value, scale: Value): Value {
-  const [n, m] = [x.dims[0]!, w.dims[1]!]
+interface Quantised {
+  /** [N, K] uint8 around 128 */
+  readonly steps: Value
+  /** What a step of each row is worth, [N, 1]. */
+  readonly scale: Value
+}
+
+/** x [N, K] as uint8, one scale a row. */
+function quantise(x: Value): Quantised {
+  const n = x.dims[0]!
   // max|x| / 127 without a pass that writes |x|.
   const extreme = (op: 'ReduceMax' | 'ReduceMin') =>
     emitOne(op, [x, ints(1)], { dtype: 'float32', dims: [n, 1] }, { attributes: { keepdims: 1 } })
   const steps = (op: 'ReduceMax' | 'ReduceMin', sign: number) =>
     mul(extreme(op), scalar(sign / 127))
   const above = steps('ReduceMax', 1)
-  const rowScale = emitOne('Max', [above, steps('ReduceMin', -1), scalar(1e-20)], above)
+  const scale = emitOne('Max', [above, steps('ReduceMin', -1), scalar(1e-20)], above)
   const row: Dims = [n]
-  const flat = emitOne('Reshape', [rowScale, ints(-1)], { dtype: 'float32', dims: row })
-  const quantised = emitOne(
-    'QuantizeLinear',
-    [x, flat, middles(flat)],
-    { dtype: 'uint8', dims: x.dims },
-    { attributes: { axis: 0 } },
-  )
+  const flat = emitOne('Reshape', [scale, ints(-1)], { dtype: 'float32', dims: row })
+  const type = { dtype: 'uint8', dims: x.dims } as const
+  const attributes = { axis: 0 }
+  return { steps: emitOne('QuantizeLinear', [x, flat, middles(flat)], type, { attributes }), scale }
+}
+
+/** x [N, K] · w [K, M] */
+function product({ steps, scale }: Quantised, w: Value, wScale: Value): Value {
   const y = emitOne(
     'MatMulIntegerToFloat',
-    [quantised, w, scalar(1), scale, MIDDLE],
-    { dtype: 'float32', dims: [n, m] },
+    [steps, w, scalar(1), wScale, MIDDLE],
+    { dtype: 'float32', dims: [steps.dims[0]!, w.dims[1]!] },
     { domain: 'com.microsoft' },
   )
-  return emitOne('Mul', [y, rowScale], y)
+  return emitOne('Mul', [y, scale], y)
 }
 
 const MIDDLE = constant({ dtype: 'uint8', dims: [], data: Uint8Array.of(128) })

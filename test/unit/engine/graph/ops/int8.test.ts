@@ -39,13 +39,14 @@ async function sideBySide(dynamic: boolean, rows = N) {
   const value = input('x', 'float32', [dynamic ? 'N' : N, IN])
   const probe = constant(randomTensor([N, OUT], 3))
   const exact = op.linear(value, constant(w))
-  const quantised = op.int8Linear(value, {
-    smoothing: constant(float32([IN], q.smoothing)),
+  const matrix = {
     forward: int8([IN, OUT], q.forward),
     forward_scale: constant(float32([OUT], q.forward_scale)),
     backward: int8([OUT, IN], q.backward),
     backward_scale: constant(float32([IN], q.backward_scale)),
-  })
+  }
+  const smoothing = constant(float32([IN], q.smoothing))
+  const quantised = op.int8Linears(value, smoothing, [matrix])[0]!
   const gradient = (y: typeof exact) => gradients(op.sumAll(op.mul(y, probe)), [value])[0]!
   const outputs = { exact, quantised, ...(!dynamic && { dExact: gradient(exact) }) }
   const onnx = encodeOnnx(dynamic ? outputs : { ...outputs, dQuantised: gradient(quantised) })
