@@ -3,7 +3,7 @@
 import { realpathSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import type { AddressInfo } from 'node:net'
-import { hostname, tmpdir } from 'node:os'
+import { availableParallelism, hostname, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
@@ -28,6 +28,7 @@ import { buildApp, buildWorkerApp } from './service/http/app.ts'
 import { RateLimits } from './service/http/rate-limits.ts'
 import { createExamples } from './service/jobs/examples.ts'
 import { createJobs } from './service/jobs/jobs.ts'
+import { createMerges } from './service/merges/merges.ts'
 import { createMetrics } from './service/metrics/metrics.ts'
 import { openModels } from './service/models/registry.ts'
 import { createModelWeights } from './service/models/weights.ts'
@@ -36,13 +37,17 @@ import { adapterFiles } from './service/scheduler/adapter-files.ts'
 import { DevicePool } from './service/scheduler/device-pool.ts'
 import { startEvaluating } from './service/scheduler/evaluating.ts'
 import { createGraders } from './service/scheduler/graders.ts'
+import { modelFolders } from './service/scheduler/model-folders.ts'
+import { withoutFolders } from './service/scheduler/own-folders.ts'
 import { createPreflights } from './service/scheduler/preflights.ts'
 import { newWorkerToken, registerWorker } from './service/scheduler/registration.ts'
 import { RelayedServing } from './service/scheduler/relayed-serving.ts'
+import { startMerging } from './service/scheduler/run-merge.ts'
 import { Serving } from './service/scheduler/serving.ts'
 import { startTraining } from './service/scheduler/training.ts'
 import { clearLeftovers } from './service/storage/cache-leftovers.ts'
 import { createDiskQuota } from './service/storage/disk-quota.ts'
+import { localFile } from './service/storage/local-file.ts'
 import { objectKey } from './service/storage/object-store.ts'
 import { openStore } from './service/storage/open.ts'
 import { sweepObjects } from './service/storage/sweep.ts'
@@ -94,9 +99,15 @@ export const startServer = async (
     const quota = createDiskQuota(db, config.projectDiskLimit)
     const files = createFiles({ ...stores, quota, log })
     const uploads = createUploads({ ...stores, quota, files, log })
+    const cache = join(config.home, 'cache')
+    const folders = modelFolders({
+      folder: join(cache, 'models'),
+      open: (project_id, sha256) => localFile(store, objectKey(project_id, sha256)),
+    })
     const models = await openModels({
       stores,
       folder: config.models,
+      folders,
       aliases: config.modelAliases,
       log,
     })
@@ -111,7 +122,6 @@ export const startServer = async (
     })
 
     // Who computes: this process, or workers that it asks.
-    const cache = join(config.home, 'cache')
     await mkdir(cache, { recursive: true, mode: 0o700 })
     const pool = new DevicePool(count, config.trainingShare)
     const { device, threads } = config.devices
@@ -123,6 +133,9 @@ export const startServer = async (
       folder: join(cache, 'adapters'),
       read: (project_id, sha256) => store.get(objectKey(project_id, sha256)),
     })
+    // No message to a client names a folder of this machine.
+    const machineFolders = [config.home, config.models, tmpdir()]
+    const told = (message: string) => withoutFolders(message, machineFolders)
     const provenance = createProvenance({ stores, models, version: VERSION })
     const weights = createModelWeights({ models, adapterFile, provenance })
     const local =
@@ -154,7 +167,7 @@ export const startServer = async (
         adapterFile,
         pool,
         compute: { device, threads },
-        folders: [config.home, config.models, tmpdir()],
+        folders: machineFolders,
         metrics,
         others: [sweepKind({ stores, jobs, models, log })],
         warm: async (project_id, model) => local.warm(await models.resolve(project_id, model)),
@@ -164,6 +177,19 @@ export const startServer = async (
       const evaluating = startEvaluating({ stores, models, serving: local, log, device })
       shutdown.add('stop listening', async () => void evaluating.stop())
       shutdown.add('checkpoint running work', () => evaluating.stop())
+      const merging = startMerging({
+        stores,
+        models,
+        adapterFile,
+        folders,
+        told,
+        threads: availableParallelism(),
+        device,
+        warm: (model) => local.warm(model),
+        log,
+      })
+      shutdown.add('stop listening', async () => void merging.stop())
+      shutdown.add('checkpoint running work', () => merging.stop())
     }
 
     const sweeper = startSweeper({
@@ -175,8 +201,8 @@ export const startServer = async (
         cursors: () => removeEndedCursors(db),
         objects: () => sweepObjects(stores, { grace_ms: DAY_MS, stale_ms: DAY_MS, log }),
         caches: async () => {
-          const folders = [join(cache, 'weights'), join(cache, 'adapters')]
-          const removed = await clearLeftovers(folders, DAY_MS)
+          const places = ['weights', 'adapters', 'models'].map((name) => join(cache, name))
+          const removed = await clearLeftovers(places, DAY_MS)
           if (removed.length > 0) log.info({ removed }, 'leftovers of caches removed')
         },
       },
@@ -212,6 +238,9 @@ export const startServer = async (
               }),
             },
             sweeps: { sweeps: createSweeps({ stores, models, log }) },
+            merges: {
+              merges: createMerges({ stores, models, adapterFile, quota, told, log }),
+            },
             examples: { examples: createExamples({ stores, jobs, files, log }) },
             inference: { models, serving, limits },
             evals: { evals, runs: createRuns({ stores, evals, models, grading, log }) },

@@ -9,6 +9,8 @@ import { openModels } from '../service/models/registry.ts'
 import { createModelWeights, type ModelWeights } from '../service/models/weights.ts'
 import { createProvenance, type Provenance } from '../service/provenance/provenance.ts'
 import { adapterFiles } from '../service/scheduler/adapter-files.ts'
+import { modelFolders } from '../service/scheduler/model-folders.ts'
+import { localFile } from '../service/storage/local-file.ts'
 import { objectKey } from '../service/storage/object-store.ts'
 import { openStore } from '../service/storage/open.ts'
 
@@ -26,7 +28,11 @@ export async function withProvenance(use: (owned: Owned) => Promise<void>): Prom
   const stores = { db: database.db, store: await openStore(config) }
   const { project_id } = await ensureFirstProject(database.db)
   const aliases = config.modelAliases
-  const models = await openModels({ stores, folder: config.models, aliases, log })
+  const folders = modelFolders({
+    folder: join(config.home, 'cache', 'models'),
+    open: (project, sha256) => localFile(stores.store, objectKey(project, sha256)),
+  })
+  const models = await openModels({ stores, folder: config.models, aliases, folders, log })
   const adapterFile = adapterFiles({
     folder: join(config.home, 'cache', 'adapters'),
     read: (project, sha256) => stores.store.get(objectKey(project, sha256)),

@@ -21,6 +21,7 @@ import { type AppDeps, buildApp } from '../../src/service/http/app.ts'
 import { type Limits, RateLimits } from '../../src/service/http/rate-limits.ts'
 import { createExamples } from '../../src/service/jobs/examples.ts'
 import { createJobs } from '../../src/service/jobs/jobs.ts'
+import { createMerges } from '../../src/service/merges/merges.ts'
 import { createMetrics } from '../../src/service/metrics/metrics.ts'
 import { type ModelRegistry, openModels } from '../../src/service/models/registry.ts'
 import { createModelWeights } from '../../src/service/models/weights.ts'
@@ -29,9 +30,13 @@ import { type AdapterFile, adapterFiles } from '../../src/service/scheduler/adap
 import { DevicePool } from '../../src/service/scheduler/device-pool.ts'
 import { startEvaluating } from '../../src/service/scheduler/evaluating.ts'
 import { createGraders } from '../../src/service/scheduler/graders.ts'
+import { modelFolders } from '../../src/service/scheduler/model-folders.ts'
+import { withoutFolders } from '../../src/service/scheduler/own-folders.ts'
 import { createPreflights } from '../../src/service/scheduler/preflights.ts'
+import { startMerging } from '../../src/service/scheduler/run-merge.ts'
 import { Serving } from '../../src/service/scheduler/serving.ts'
 import { createDiskQuota } from '../../src/service/storage/disk-quota.ts'
+import { localFile } from '../../src/service/storage/local-file.ts'
 import { type ObjectStore, objectKey } from '../../src/service/storage/object-store.ts'
 import type { Stores } from '../../src/service/storage/objects.ts'
 import { createSweeps } from '../../src/service/sweeps/sweeps.ts'
@@ -55,6 +60,8 @@ export interface TestService extends AsyncDisposable {
   readonly caller: Caller
   /** Starts claiming eval runs, as server.ts does. */
   startEvaluating(): Worker
+  /** Starts claiming merges, as server.ts does. */
+  startMerging(): Worker
   /** For caches, gone at the end. */
   readonly folder: string
   /** Where its objects lie, and its rows, for a process that goes there itself. */
@@ -108,8 +115,13 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
   const caller = await ensureBootstrapKey(db, key, { replacesOthers: false })
   const { project_id, organization_id } = caller
   const stores = { db, store }
+  const folders = modelFolders({
+    folder: join(folder, 'cache', 'models'),
+    open: (project, sha256) => localFile(store, objectKey(project, sha256)),
+  })
   const models = await openModels({
     stores,
+    folders,
     folder: modelFolder ?? join(folder, 'models'),
     aliases: aliases ?? {},
     log: testLog,
@@ -128,6 +140,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
   })
   const provenance = createProvenance({ stores, models, version: 'test' })
   const weights = createModelWeights({ models, adapterFile, provenance })
+  const told = (message: string) => withoutFolders(message, [modelFolder ?? folder, folder])
   const grading = new Grading()
   const evals = createEvals({ stores, grading, log: testLog })
   const rates = new RateLimits(limits)
@@ -151,6 +164,9 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
       }),
     },
     sweeps: { sweeps: createSweeps({ stores, models, log: testLog }) },
+    merges: {
+      merges: createMerges({ stores, models, adapterFile, quota, told, log: testLog }),
+    },
     examples: { examples: createExamples({ stores, jobs, files, log: testLog }) },
     inference: { models, serving, limits: rates },
     evals: { evals, runs: createRuns({ stores, evals, models, grading, log: testLog }) },
@@ -180,6 +196,18 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
         log: testLog,
         device: 'cpu',
         poll_seconds: 0.2,
+      }),
+    startMerging: () =>
+      startMerging({
+        stores,
+        models,
+        adapterFile,
+        folders,
+        told,
+        threads: 2,
+        device: 'cpu',
+        poll_seconds: 0.2,
+        log: testLog,
       }),
     stored: objects.stored,
     place: objects.place,

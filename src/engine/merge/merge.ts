@@ -4,7 +4,7 @@
 import { existsSync } from 'node:fs'
 import { copyFile, mkdir, open, readFile, rm, statfs, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { invalidRequest } from '../../errors.ts'
+import { ApiError, invalidRequest } from '../../errors.ts'
 import { spawn } from '../runtime/thread.ts'
 import { readFolderVocabulary } from '../tokenizer/folder-vocabulary.ts'
 import { readGgufVocabulary } from '../tokenizer/gguf-vocabulary.ts'
@@ -85,6 +85,10 @@ async function refuseOtherTokens(
       )
 }
 
+/** Trying again helps when somebody has made room. */
+const noRoom = (message: string) =>
+  new ApiError(507, message, { type: 'server_error', code: 'insufficient_storage' })
+
 const unsupported = (param: string, why: string) =>
   invalidRequest(`Invalid '${param}': ${why}.`, { param, code: 'unsupported_value' })
 
@@ -101,9 +105,7 @@ export async function* merge(
     const text = cause instanceof Error ? cause.message : ''
     if (code !== undefined || /ENOSPC|EDQUOT|EFBIG/.test(text))
       if (['ENOSPC', 'EDQUOT', 'EFBIG'].some((full) => full === code || text.includes(full)))
-        throw new Error('The merge was stopped: there is no more room for its files on the disk', {
-          cause,
-        })
+        throw noRoom('The merge was stopped: there is no more room for its files on the disk')
     throw cause
   }
 }
@@ -169,7 +171,7 @@ async function begin(plan: MergePlan, out: string, bytes: number): Promise<Set<s
   if (read[0] === plan.fingerprint) return new Set(read.slice(1))
   const { bavail, bsize } = await statfs(out)
   if (bavail * bsize < bytes)
-    throw new Error(
+    throw noRoom(
       `The merge needs ${Math.ceil(bytes / 1e6)} MB, and the disk has ${Math.floor((bavail * bsize) / 1e6)} MB left`,
     )
   if (read.length === 0 && existsSync(join(out, 'config.json')))
@@ -201,7 +203,11 @@ async function finish(plan: MergePlan, out: string, config: MergeConfig): Promis
     )
     files.push('model.safetensors.index.json')
   }
-  for (const name of TOKENIZER_FILES)
+  for (const [name, bytes] of plan.texts ?? []) {
+    await writeFile(join(out, name), bytes)
+    files.push(name)
+  }
+  for (const name of plan.texts ? [] : TOKENIZER_FILES)
     if (existsSync(join(plan.reference, name))) {
       await copyFile(join(plan.reference, name), join(out, name))
       files.push(name)

@@ -8,7 +8,7 @@ import { isFloatDtype } from '../weights/dequantise.ts'
 import { layoutSafetensors } from '../weights/safetensors.ts'
 import type { StoredTensor } from '../weights/stored-tensor.ts'
 import { keyOf, type MergeConfig, type MergeDtype, type Slice } from './config.ts'
-import { asReference, type OpenModel } from './models.ts'
+import { asReference, bareName, type OpenModel } from './models.ts'
 import { type ParameterValue, resolve } from './settings.ts'
 
 export interface PlannedInput {
@@ -47,8 +47,9 @@ export interface MergePlan {
   readonly tensors: readonly PlannedTensor[]
   readonly shards: readonly Shard[]
   readonly config: Readonly<Record<string, unknown>>
-  /** Whose tokenizer the result gets. */
+  /** Whose tokenizer the result gets: a folder, or the files themselves. */
   readonly reference: string
+  readonly texts?: ReadonlyMap<string, Uint8Array>
   /** Of everything that decides over the bytes: a merge that goes on must be the same. */
   readonly fingerprint: string
 }
@@ -59,6 +60,8 @@ const SAFETENSORS: Readonly<Record<MergeDtype, 'F32' | 'F16' | 'BF16'>> = {
   bfloat16: 'BF16',
 }
 const LAYER = /^(.*\b(?:layers|layer|h)\.)(\d+)(\..+)$/
+/** How configs of the families count their layers. */
+const LAYERS = ['num_hidden_layers', 'n_layer', 'n_layers']
 const HEAD = /^(classifier|score|pre_classifier)\./
 
 type Draft = Omit<PlannedTensor, 'shard' | 'offset' | 'bytes'>
@@ -77,7 +80,8 @@ export async function planMerge(
   const tied = tensors.some(({ name }) => name === 'lm_head.weight')
   const config = {
     ...reference.config,
-    ...('n_layer' in reference.config ? { n_layer: layers } : { num_hidden_layers: layers }),
+    [LAYERS.find((name) => name in reference.config) ?? 'num_hidden_layers']: layers,
+    ...vocabularyOf(drafts),
     ...(tied && reference.config.tie_word_embeddings === true && { tie_word_embeddings: false }),
     dtype,
     torch_dtype: dtype,
@@ -90,7 +94,19 @@ export async function planMerge(
     config,
     reference: reference.files.path,
   }
-  return { ...plan, fingerprint: await fingerprint(plan, merge) }
+  return {
+    ...plan,
+    ...(reference.texts && { texts: reference.texts }),
+    fingerprint: await fingerprint(plan, merge),
+  }
+}
+
+/** As many tokens as the table has rows, which an adapter may have added to. */
+function vocabularyOf(drafts: readonly Draft[]) {
+  const table = drafts.find(({ name }) =>
+    /\b(embed_tokens|word_embeddings|wte)\.weight$/.test(name),
+  )
+  return table?.dims[0] === undefined ? {} : { vocab_size: table.dims[0] }
 }
 
 function layersOf({ sources }: Slice, models: ReadonlyMap<string, OpenModel>): number {
@@ -209,7 +225,7 @@ function draft({ merge, models, reference, slice }: Around, { name, from, t }: W
         tensor,
         isBase,
         parameters: parametersOf(isBase ? 'input' : 'other', own, source.parameters),
-        ...loraOf(model, own),
+        ...loraOf(model, own, tensor),
       }
     }),
   }
@@ -228,16 +244,26 @@ function storedName({ tensors }: OpenModel, name: string): string {
   return first ? first.name.replace(/\b(layers|layer|h)\.0\./, `$1.${layer[2]}.`) : name
 }
 
-function loraOf({ adapter, files, config }: OpenModel, name: string): Pick<PlannedInput, 'lora'> {
-  if (!adapter || files.adapter === undefined) return {}
-  const bare = (module: string) => module.replace(/^(bert|roberta|distilbert)\./, '')
-  const wanted = bare(name.replace(/\.weight$/, ''))
-  const module = [...adapter.pairs.keys()].find((key) => bare(key) === wanted)
-  if (module !== undefined && name.endsWith('.weight'))
-    return { lora: { file: files.adapter, module, turned: config.model_type === 'gpt2' } }
-  const saved = [...(adapter.saved?.keys() ?? [])].find((key) => bare(key) === bare(name))
-  return saved === undefined ? {} : { lora: { file: files.adapter, module: saved, turned: false } }
+function loraOf(model: OpenModel, name: string, { dims }: StoredTensor) {
+  const { adapter, files, checkpoint, key } = model
+  if (!adapter || files.adapter === undefined || !name.endsWith('.weight')) return {}
+  const wanted = bareName(name.slice(0, -'.weight'.length))
+  const module = [...adapter.pairs.keys()].find((key) => bareName(key) === wanted)
+  if (module === undefined) return {}
+  const { in_features: inner, out_features: out } = adapter.pairs.get(module)!
+  const turned = isTurned(checkpoint)
+  const shape = turned ? [inner, out] : [out, inner]
+  if (String(shape) !== String(dims))
+    throw invalidRequest(
+      `The models do not fit together: the tensor ${name} has the shape [${dims}], and the adapter in ${key} is of [${shape}].`,
+      { param: 'models', code: 'models_do_not_fit' },
+    )
+  return { lora: { file: files.adapter, module, turned } }
 }
+
+/** gpt2's files hold [in, out]. */
+const isTurned = ({ format, config }: OpenModel['checkpoint']) =>
+  format === 'huggingface' && config.model_type === 'gpt2'
 
 const WIDTH: Readonly<Record<string, number>> = { F32: 4, BF16: 2, F16: 2 }
 

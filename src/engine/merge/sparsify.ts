@@ -100,7 +100,7 @@ export function keepByRank(
   const width = dims.length < 2 ? delta.length : dims.at(-1)!
   const order = new Float64Array(width)
   const ranks = new Uint32Array(width)
-  const drawn = new Float64Array(PIECE)
+  const drawn = new Float64Array(Math.min(PIECE, width))
   const bits = new Uint32Array(delta.buffer, delta.byteOffset, delta.length)
   for (let row = 0; row < delta.length; row += width) {
     // The magnitude's bits above, the place below: 31 + 22 bits are exact in a float64.

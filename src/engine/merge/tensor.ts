@@ -1,10 +1,12 @@
 // One tensor of a merge: read from each model, merged, rounded, and written to its place.
 
 import { type FileHandle, open } from 'node:fs/promises'
+import { turn } from '../export/tensor-bytes.ts'
 import { randomWords } from '../random.ts'
 import { elements } from '../tensor.ts'
 import { type Adapter, readAdapter } from '../weights/adapter.ts'
 import { isFloatDtype } from '../weights/dequantise.ts'
+import { foldAdapter } from '../weights/fold.ts'
 import { isRearranged, readTensor, type StoredTensor } from '../weights/stored-tensor.ts'
 import type { MergeDtype } from './config.ts'
 import type { MergeInput, MergeMethod } from './method.ts'
@@ -103,34 +105,25 @@ function finite(data: Float32Array, what: () => string): void {
 
 const adapters = new Map<string, Promise<Adapter>>()
 
-/** W + scale · B·A, or the tensor that the adapter has instead. */
+/** The weights with the adapter folded into them. */
 async function withAdapter(
   weights: Float32Array,
   { file, module, turned, dims }: NonNullable<PlannedInput['lora']> & { dims: readonly number[] },
 ): Promise<Float32Array> {
   const reading = adapters.get(file) ?? readAdapter(file)
   adapters.set(file, reading)
-  const adapter = await reading
-  const saved = adapter.saved?.get(module)
-  if (saved) return saved.data.slice()
-  const { a, b, in_features: I, out_features: O } = adapter.pairs.get(module)!
-  if (O * I !== weights.length)
-    throw new Error(`${module}: the adapter is [${O}, ${I}], the tensor [${dims}]`)
-  const { r, lora_alpha, use_rslora } = adapter.config
-  const scale = lora_alpha / (use_rslora ? Math.sqrt(r) : r)
-  const row = new Float64Array(I)
-  for (let o = 0; o < O; o++) {
-    row.fill(0)
-    for (let k = 0; k < r; k++) {
-      const factor = b[o * r + k]!
-      if (factor !== 0) for (let i = 0; i < I; i++) row[i] = row[i]! + factor * a[k * I + i]!
-    }
-    for (let i = 0; i < I; i++) {
-      const at = turned ? i * O + o : o * I + i
-      weights[at] = weights[at]! + scale * row[i]!
-    }
+  const { pairs, config } = await reading
+  const pair = pairs.get(module)!
+  const [out, inner] = [pair.out_features, pair.in_features]
+  if (out * inner !== weights.length)
+    throw new Error(`${module}: the adapter is [${out}, ${inner}], the tensor [${dims}]`)
+  if (!turned) {
+    foldAdapter(weights, pair, config)
+    return weights
   }
-  return weights
+  const rows = turn(weights, inner, out)
+  foldAdapter(rows, pair, config)
+  return turn(rows, out, inner)
 }
 
 /** Numbers of (seed, tensor's name, input, position). */
@@ -138,13 +131,16 @@ function drawing(seed: number, name: string) {
   let hash = 0x811c9dc5
   for (const byte of new TextEncoder().encode(name)) hash = Math.imul(hash ^ byte, 0x01000193)
   const BLOCK = 65_536
+  // Rows are shorter than blocks: the last one is kept.
+  let kept = { input: -1, block: -1, words: new Int32Array(0) as ArrayLike<number> }
   return (input: number, at: number, out: Float64Array) => {
     for (let done = 0; done < out.length; ) {
       const block = Math.floor((at + done) / BLOCK)
       const from = (at + done) % BLOCK
-      const words = randomWords(BLOCK, seed, [hash, input, block + 1])
+      if (kept.input !== input || kept.block !== block)
+        kept = { input, block, words: randomWords(BLOCK, seed, [hash, input, block + 1]) }
       for (let i = from; i < BLOCK && done < out.length; i++)
-        out[done++] = (words[i]! >>> 0) / 2 ** 32
+        out[done++] = (kept.words[i]! >>> 0) / 2 ** 32
     }
   }
 }

@@ -36,9 +36,14 @@ export function readMergeText(text: string): unknown[] {
       throw refuse(cause instanceof Error ? cause.message : String(cause))
     }
   })
+  checkMergeValues(values)
+  return values.filter((value) => value !== null)
+}
+
+/** Throws where values are more or nested deeper than any merge's are. */
+export function checkMergeValues(values: readonly unknown[]): void {
   const budget = { left: MOST_NODES }
   for (const value of values) count(value, 0, budget)
-  return values.filter((value) => value !== null)
 }
 
 function count(value: unknown, depth: number, budget: { left: number }): void {

@@ -159,7 +159,8 @@ export async function readTunedEncoder(file: string, base: MappedWeights): Promi
   }
 }
 
-function useOf({ metadata, config }: Adapter): EncoderUse {
+/** What an encoder that was tuned by an adapter answers; throws where the adapter does not say it. */
+export function useOf({ metadata, config }: Adapter): EncoderUse {
   if (metadata?.luthier !== undefined) return JSON.parse(metadata.luthier) as EncoderUse
   if (config.task_type === 'FEATURE_EXTRACTION') return { method: 'embedding' }
   throw invalidRequest('The adapter does not say what its labels are.', { param: 'model' })

@@ -35,6 +35,7 @@ import { type FineTuningDeps, fineTuningRoutes } from './routes/fine-tuning.ts'
 import { type GraderDeps, graderRoutes } from './routes/graders.ts'
 import { type HealthDeps, healthRoutes } from './routes/health.ts'
 import { type InternalDeps, internalRoutes } from './routes/internal.ts'
+import { type MergeDeps, mergeRoutes } from './routes/merges.ts'
 import { countRequests, metricsRoutes } from './routes/metrics.ts'
 import { type ModelsDeps, modelRoutes } from './routes/models.ts'
 import { type PreflightRoutesDeps, preflightRoutes } from './routes/preflight.ts'
@@ -55,6 +56,7 @@ export interface AppDeps {
   readonly preflights: PreflightRoutesDeps
   readonly examples: ExampleDeps
   readonly sweeps: SweepDeps
+  readonly merges: MergeDeps
   readonly graders: GraderDeps
   readonly evals: EvalsDeps
   readonly models: ModelsDeps
@@ -83,6 +85,7 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
       await api.register(preflightRoutes, deps.preflights)
       await api.register(exampleRoutes, deps.examples)
       await api.register(sweepRoutes, deps.sweeps)
+      await api.register(mergeRoutes, deps.merges)
       await api.register(graderRoutes, deps.graders)
       await api.register(evalRoutes, deps.evals)
       await api.register(modelRoutes, deps.models)

@@ -15,6 +15,7 @@ export const describeApp = async (): Promise<string> => {
     fineTuning: { jobs: absent('jobs'), db: absent('db') },
     preflights: { preflights: absent('preflights'), jobs: absent('jobs') },
     examples: { examples: absent('examples') },
+    merges: { merges: absent('merges') },
     sweeps: { sweeps: absent('sweeps') },
     graders: { graders: absent('graders'), limits: absent('limits') },
     evals: { evals: absent('evals'), runs: absent('runs') },

@@ -43,7 +43,7 @@ export interface JobOwner {
 
 export interface JobsOptions {
   stores: Stores
-  models: Pick<ModelRegistry, 'resolveBase' | 'resolve'>
+  models: Pick<ModelRegistry, 'resolveRoot' | 'resolve'>
   /** How many devices work on jobs, where that is known: where no other process shares the database. */
   devices?: number | undefined
   /** How long a pause is waited for before the job is shown as it is by then. */
@@ -121,7 +121,7 @@ export function createJobs({
         luthier,
         reference_sha256: files.reference?.sha256 ?? null,
         model_name: tunedModelName(
-          initial ? baseOfTunedName(request.model) : request.model,
+          baseOfTunedName(request.model),
           owner.organization_slug,
           suffix,
           randomLetters(8),

@@ -44,7 +44,7 @@ export interface Requested {
 
 export interface RequestedDeps {
   db: Db
-  models: Pick<ModelRegistry, 'resolveBase' | 'resolve'>
+  models: Pick<ModelRegistry, 'resolveRoot' | 'resolve'>
   /** How many devices work on jobs, where that is known. */
   devices?: number | undefined
 }
@@ -82,7 +82,7 @@ async function resolveStart(
   project_id: string,
   name: string,
 ): Promise<Pick<Requested, 'root' | 'initial'>> {
-  const base = await models.resolveBase(name)
+  const base = await models.resolveRoot(project_id, name)
   if (base) return { root: base.id, initial: null }
   const { root, adapter, job_id } = await models.resolve(project_id, name)
   const plan = job_id && (await findJob(db, project_id, job_id))?.plan

@@ -19,8 +19,10 @@ export interface ResolvedModel {
   root: string
   /** The project whose objects hold the adapter. */
   project_id: string
-  /** The job that made it; absent for a base model. */
+  /** The job that made it; absent for a base model, and for a merged one. */
   job_id?: string
+  /** The merge that made it. */
+  merge_id?: string
 }
 
 /** One entry of `GET /models`. */
@@ -39,6 +41,6 @@ export interface Models {
   resolve(project_id: string, name: string): Promise<ResolvedModel>
   retrieve(project_id: string, name: string): Promise<ModelEntry>
   list(project_id: string): Promise<ModelEntry[]>
-  /** Ends a tuned model's name and its checkpoints' names; a base model is a 400. */
+  /** Ends a tuned model's name and its checkpoints' names; a base model is a 400, and one that others build on. */
   delete(project_id: string, name: string): Promise<void>
 }

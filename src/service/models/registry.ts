@@ -9,7 +9,15 @@ import {
   findNewestCheckpoint,
   type NamedCheckpoint,
 } from '../db/fine-tuning-checkpoints.ts'
-import { deleteModel, findModel, listModels, type TunedModel } from '../db/models.ts'
+import {
+  deleteModel,
+  findModel,
+  findUser,
+  listModelFiles,
+  listModels,
+  type ModelFile,
+  type TunedModel,
+} from '../db/models.ts'
 import { transaction } from '../db/pool.ts'
 import { releaseObject, type Stores } from '../storage/objects.ts'
 import { type BaseModel, scanBaseModels } from './base-models.ts'
@@ -22,12 +30,22 @@ export interface ModelsOptions {
   folder: string
   /** A name that clients send → the base model that answers. */
   aliases: Readonly<Record<string, string>>
+  /** Where models with files of their own lie on this machine. */
+  folders: FoldersOfModels
   log: Pick<Logger, 'warn'>
+}
+
+/** Folders made of stored objects: `scheduler/model-folders.ts`. */
+export interface FoldersOfModels {
+  of(project_id: string, files: readonly ModelFile[]): Promise<string>
+  remove(project_id: string, files: readonly ModelFile[]): Promise<void>
 }
 
 export interface ModelRegistry extends Models {
   /** A base model by its id or an alias, with its real id. */
   resolveBase(name: string): Promise<BaseModel | undefined>
+  /** What can be tuned afresh: a base model, or one of the project's that has files of its own. */
+  resolveRoot(project_id: string, name: string): Promise<Pick<BaseModel, 'id' | 'path'> | undefined>
 }
 
 /** A scan answers for this long: every inference asks. */
@@ -51,10 +69,12 @@ class Registry implements ModelRegistry {
   readonly #stores: Stores
   readonly #folder: string
   readonly #aliases: ReadonlyMap<string, string>
+  readonly #folders: FoldersOfModels
   #scanned: { at: number; models: Promise<ReadonlyMap<string, BaseModel>> } | undefined
 
-  constructor({ stores, folder, aliases }: ModelsOptions) {
+  constructor({ stores, folder, aliases, folders }: ModelsOptions) {
     this.#stores = stores
+    this.#folders = folders
     this.#folder = absolute(folder)
     this.#aliases = new Map(Object.entries(aliases))
   }
@@ -82,20 +102,24 @@ class Registry implements ModelRegistry {
     if (base) return { id: name, base_path: base.path, root: base.id, project_id }
     const tuned = await this.#findTuned(project_id, name)
     if (!tuned) throw modelNotFound(name)
-    const under = (await this.scan()).get(tuned.root)
+    const { root, adapter, job_id, merge_id } = tuned
+    const made = { ...(job_id !== null && { job_id }), ...(merge_id !== null && { merge_id }) }
+    const under = await this.resolveRoot(project_id, adapter ? root : name)
     if (!under)
       throw invalidRequest(
-        `The model \`${name}\` is an adapter of the base model \`${tuned.root}\`, which is not installed.`,
+        `The model \`${name}\` is an adapter of the base model \`${root}\`, which is not installed.`,
         { param: 'model', code: 'base_model_missing' },
       )
-    return {
-      id: name,
-      base_path: under.path,
-      adapter: tuned.adapter,
-      root: tuned.root,
-      project_id,
-      job_id: tuned.job_id,
-    }
+    const model = { id: name, base_path: under.path, root, project_id, ...made }
+    return adapter ? { ...model, adapter } : model
+  }
+
+  async resolveRoot(project_id: string, name: string) {
+    const base = await this.resolveBase(name)
+    if (base) return base
+    const files = await listModelFiles(this.#stores.db, { id: name, project_id })
+    if (files.length === 0) return undefined
+    return { id: name, path: await this.#folders.of(project_id, files) }
   }
 
   async retrieve(project_id: string, name: string): Promise<ModelEntry> {
@@ -123,17 +147,32 @@ class Registry implements ModelRegistry {
         param: 'model',
         code: 'base_model',
       })
+    let own: readonly ModelFile[] = []
     const freed = await transaction(this.#stores.db, async (tx) => {
+      const user = await findUser(tx, project_id, name)
+      if (user !== undefined)
+        throw invalidRequest(
+          `The model \`${name}\` cannot be deleted: \`${user}\` builds on it. Delete or cancel that first.`,
+          { param: 'model', code: 'model_in_use' },
+        )
       const model = await deleteModel(tx, project_id, name)
       if (model) {
         const { job_id } = model
-        return [adapterOf(model), ...(await endCheckpointNames(tx, { project_id, job_id }))]
+        own = model.files
+        return [
+          ...adapterOf(model),
+          ...(job_id === null ? [] : await endCheckpointNames(tx, { project_id, job_id })),
+        ]
       }
       const checkpoint = await findCheckpointByName(tx, project_id, name)
       if (!checkpoint) throw modelNotFound(name)
       return endCheckpointNames(tx, { project_id, job_id: checkpoint.job_id, name })
     })
-    const hashes = freed.flatMap(({ sha256, config_sha256 }) => [sha256, config_sha256])
+    const hashes = [
+      ...freed.flatMap(({ sha256, config_sha256 }) => [sha256, config_sha256]),
+      ...own.map(({ sha256 }) => sha256),
+    ]
+    if (own.length > 0) await this.#folders.remove(project_id, own)
     for (const sha256 of new Set(hashes)) await releaseObject(this.#stores, { project_id, sha256 })
   }
 
@@ -143,7 +182,8 @@ class Registry implements ModelRegistry {
       return {
         root: model.root,
         job_id: model.job_id,
-        adapter: adapterOf(model),
+        merge_id: model.merge_id,
+        adapter: adapterOf(model)[0],
         entry: entryOfModel(model),
       }
     const live = tunedModelOfLive(name)
@@ -155,18 +195,19 @@ class Registry implements ModelRegistry {
     return {
       root: checkpoint.root,
       job_id: checkpoint.job_id,
-      adapter: adapterOf(checkpoint),
+      merge_id: null,
+      adapter: adapterOf(checkpoint)[0],
       entry: { ...entryOfCheckpoint(checkpoint), id: name },
     }
   }
 }
 
-const adapterOf = (
-  model: Pick<TunedModel, 'adapter_sha256' | 'adapter_config_sha256'>,
-): StoredAdapter => ({
-  sha256: model.adapter_sha256,
-  config_sha256: model.adapter_config_sha256,
-})
+/** One, or none where the model has files of its own. */
+const adapterOf = ({
+  adapter_sha256: sha256,
+  adapter_config_sha256: config_sha256,
+}: Pick<TunedModel, 'adapter_sha256' | 'adapter_config_sha256'>): StoredAdapter[] =>
+  sha256 === null || config_sha256 === null ? [] : [{ sha256, config_sha256 }]
 
 const presentBase = (id: string, model: BaseModel): ModelEntry => ({
   id,

@@ -7,6 +7,7 @@ export function modelCard({
   model,
   base,
   training,
+  merge,
   parents,
   software,
   created_at,
@@ -37,6 +38,17 @@ export function modelCard({
       '',
     )
   }
+  if (merge)
+    lines.push(
+      '## Merge',
+      '',
+      `- Merge ${merge.merge}`,
+      '',
+      '```json',
+      JSON.stringify(merge.config, null, 2),
+      '```',
+      '',
+    )
   lines.push('`provenance.json` is the signed statement: `luthier verify FOLDER` checks it.', '')
   return lines.join('\n')
 }

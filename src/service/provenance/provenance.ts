@@ -2,6 +2,7 @@
 
 import { stat } from 'node:fs/promises'
 import { findJob } from '../db/fine-tuning-jobs.ts'
+import { findMerge } from '../db/merges.ts'
 import {
   type Ancestor,
   ancestorsOf,
@@ -27,6 +28,8 @@ export interface Statement {
   weights: { sha256: string; config_sha256: string } | null
   parents: string[]
   training: Training | null
+  /** What merged its parents; null where it was tuned, or neither. */
+  merge: Merging | null
   software: { name: 'luthier'; version: string }
 }
 
@@ -38,6 +41,11 @@ export interface Training {
   trained_tokens: number | null
   training_file: DataFile
   validation_file: DataFile | null
+}
+
+export interface Merging {
+  merge: string
+  config: unknown
 }
 
 export interface DataFile {
@@ -103,6 +111,11 @@ export function createProvenance({ stores, models, version }: ProvenanceDeps): P
     }
   }
 
+  const mergingOf = async (project_id: string, id: string): Promise<Merging | null> => {
+    const merge = await findMerge(db, project_id, id)
+    return merge ? { merge: merge.id, config: merge.config } : null
+  }
+
   const provenance: Provenance = {
     key() {
       key ??= settleSigningKey(db, newPrivateKey()).then(signingKey)
@@ -116,7 +129,7 @@ export function createProvenance({ stores, models, version }: ProvenanceDeps): P
       const resolved = await models.resolve(project_id, model)
       const entry = await models.retrieve(project_id, model)
       const [itself] = await ancestorsOf(db, project_id, model)
-      const { adapter, job_id } = resolved
+      const { adapter, job_id, merge_id } = resolved
       const signer = await provenance.key()
       return signer.seal<Statement>({
         version: 1,
@@ -126,6 +139,7 @@ export function createProvenance({ stores, models, version }: ProvenanceDeps): P
         weights: adapter ? { ...adapter } : null,
         parents: itself?.parents ?? (entry.parent === null ? [] : [entry.parent]),
         training: job_id === undefined ? null : await trainingOf(project_id, job_id),
+        merge: merge_id === undefined ? null : await mergingOf(project_id, merge_id),
         software: { name: 'luthier', version },
       })
     },

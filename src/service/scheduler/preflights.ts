@@ -35,7 +35,7 @@ export function createPreflights(deps: PreflightDeps): Preflights {
     signal.throwIfAborted()
     const requested = { db: stores.db, models, devices }
     const found = await resolveRequest(requested, project_id, request)
-    const base = await models.resolveBase(found.root)
+    const base = await models.resolveRoot(project_id, found.root)
     if (!base) throw new Error(`The base model ${found.root} is not there any more.`)
     const open = (sha256: string) => localFile(stores.store, objectKey(project_id, sha256))
     await using training = await open(found.training.sha256)

@@ -29,7 +29,7 @@ export class TrainingFault extends Error {
 
 export interface RunJobDeps {
   stores: Stores
-  models: Pick<ModelRegistry, 'resolveBase'>
+  models: Pick<ModelRegistry, 'resolveRoot'>
   /** Folder for converted weights, shared by all threads and processes. */
   cache: string
   /** The adapter that a job goes on from, as files on this machine. */
@@ -94,7 +94,7 @@ class Run {
 
   async toEnd(): Promise<Outcome> {
     let job = await this.#progress.job()
-    const base = await this.#deps.models.resolveBase(job.root)
+    const base = await this.#deps.models.resolveRoot(job.project_id, job.root)
     if (!base)
       throw new ApiError(400, `The base model \`${job.root}\` is not installed any more.`, {
         param: 'model',

@@ -7,8 +7,10 @@ import description from '../../../openapi/openapi.json' with { type: 'json' }
 import { newKey } from '../../../src/service/auth/keys.ts'
 import { insertCheckpoint } from '../../../src/service/db/fine-tuning-checkpoints.ts'
 import { listKeys, revokeKey } from '../../../src/service/db/keys.ts'
+import { insertMerge } from '../../../src/service/db/merges.ts'
 import { insertModel } from '../../../src/service/db/models.ts'
 import { upsertObject } from '../../../src/service/db/objects.ts'
+import { insertWork } from '../../../src/service/db/work.ts'
 import { openTestApi, type TestApi } from '../../support/api.ts'
 import { bearer } from '../../support/service.ts'
 
@@ -43,6 +45,7 @@ const owned = {
   upload: '',
   part: '',
   sweep: '',
+  merge: '',
   eval: '',
   run: '',
   item: '',
@@ -55,6 +58,7 @@ const parameters: Record<string, () => string> = {
   model: () => owned.model,
   upload_id: () => owned.upload,
   sweep_id: () => owned.sweep,
+  merge_id: () => owned.merge,
   eval_id: () => owned.eval,
   run_id: () => owned.run,
   output_item_id: () => owned.item,
@@ -90,6 +94,10 @@ const aSample = {
   top_p: 1,
   seed: 1,
 }
+const aMerge = {
+  merge_method: 'linear',
+  models: [{ model: 'tiny', parameters: { weight: 1 } }],
+}
 const aRun = { data_source: { type: 'jsonl', source: rows } }
 
 /** A body for each operation that takes one, naming the owner's rows where it can. */
@@ -123,6 +131,7 @@ const bodies: Record<string, () => Pick<InjectOptions, 'payload' | 'headers'>> =
     },
   }),
   deriveFineTuningFile: () => ({ payload: { lines: [1] } }),
+  createFineTuningMerge: () => ({ payload: { config: aMerge } }),
   createChatCompletion: () => ({
     payload: { model: owned.model, messages: [{ role: 'user', content: 'x' }] },
   }),
@@ -171,6 +180,20 @@ beforeAll(async () => {
     ...(bodies.createFineTuningSweep!().payload as object),
   })
   owned.sweep = sweep.id
+  owned.merge = 'ftmerge-owned'
+  await insertWork(db, { id: owned.merge, kind: 'merge', project_id })
+  await insertMerge(db, {
+    id: owned.merge,
+    project_id,
+    organization_id: service.caller.organization_id,
+    config: aMerge,
+    parents: ['tiny'],
+    user_provided_suffix: null,
+    metadata: { secret: 'of the owner' },
+    tensors: 1,
+    bytes: 1,
+    model_name: 'ft:tiny:luthier:merged:AAAAAAAA',
+  })
   owned.eval = (await service.post('/v1/evals', anEval)).body.id
   owned.run = (await service.post(`/v1/evals/${owned.eval}/runs`, aRun)).body.id
   owned.item = 'outputitem_owned'

@@ -1,0 +1,256 @@
+// Merges as a kind of work: in a thread of their own and on no device, into a folder that the next run goes on from.
+
+import { createReadStream } from 'node:fs'
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { namedModels, parseMergeConfig } from '../../engine/merge/config.ts'
+import type { MergeThreadEvent, MergeThreadRequest } from '../../engine/merge/thread.ts'
+import { spawn } from '../../engine/runtime/thread.ts'
+import { ApiError } from '../../errors.ts'
+import type { Logger } from '../../log.ts'
+import { endMerge, findMerge, type Merge, setMerged } from '../db/merges.ts'
+import { insertModel, insertModelFiles } from '../db/models.ts'
+import { type PoolClient, transaction } from '../db/pool.ts'
+import { insertParents } from '../db/provenance.ts'
+import { endWork, holdLease, type Lease, LeaseLost, noteProgress } from '../db/work.ts'
+import { insertWorkEvent } from '../db/work-events.ts'
+import { newId } from '../ids.ts'
+import { tell } from '../jobs/tell.ts'
+import { type InputDeps, inputFiles } from '../merges/inputs.ts'
+import { MERGE, MERGE_THREAD } from '../merges/merges.ts'
+import type { ResolvedModel } from '../models/model.ts'
+import type { Staged } from '../storage/object-store.ts'
+import { keepObjects, type Stores } from '../storage/objects.ts'
+import type { Outcome, WorkKind } from '../work/kind.ts'
+import { Hopeless, patiently } from '../work/patience.ts'
+import { startWorker, type Worker, type WorkerOptions } from '../work/worker.ts'
+import type { ModelFolders } from './model-folders.ts'
+
+export interface RunMergeDeps extends InputDeps {
+  stores: Stores
+  folders: ModelFolders
+  threads: number
+  /** What a message says of files, without the folders of this machine. */
+  told: (message: string) => string
+  /** Makes the new model resident before it is announced, so that it answers at once. */
+  warm?: (model: ResolvedModel) => Promise<void>
+  log: Logger
+}
+
+export type MergingOptions = RunMergeDeps &
+  Pick<WorkerOptions, 'lease_seconds' | 'poll_seconds'> & {
+    /** `cpu`, …: as the work's column has it. */
+    device: string
+  }
+
+/** Merging itself failed: what it says names files and tensors, and may be told; trying again changes nothing. */
+class MergeFault extends Hopeless {}
+
+/** How often progress is written. */
+const TELL_MS = 2000
+
+/** Starts claiming merges, one at a time; dispose it to stop, which keeps the tensors that are done. */
+export function startMerging(options: MergingOptions): Worker {
+  const { lease_seconds, poll_seconds, device, ...deps } = options
+  return startWorker({
+    db: deps.stores.db,
+    log: deps.log,
+    kinds: [mergeKind(deps)],
+    devices: { device, devices: 1 },
+    ...(lease_seconds !== undefined && { lease_seconds }),
+    ...(poll_seconds !== undefined && { poll_seconds }),
+  })
+}
+
+const mergeKind = (deps: RunMergeDeps): WorkKind => ({
+  kind: MERGE,
+  run: async (lease, signal) => {
+    try {
+      return await new Run(deps, lease, signal).toEnd()
+    } catch (error) {
+      if (!signal.aborted) throw error
+      if (signal.reason instanceof LeaseLost || error instanceof LeaseLost) {
+        await forget(deps, lease)
+        throw signal.reason instanceof LeaseLost ? signal.reason : error
+      }
+      return { type: 'stopped' }
+    }
+  },
+  fail: (lease, cause) => failed(deps, lease, cause),
+})
+
+class Run {
+  readonly #deps: RunMergeDeps
+  readonly #lease: Lease
+  readonly #signal: AbortSignal
+
+  constructor(deps: RunMergeDeps, lease: Lease, signal: AbortSignal) {
+    this.#deps = deps
+    this.#lease = lease
+    this.#signal = signal
+  }
+
+  async toEnd(): Promise<Outcome> {
+    const { stores, folders, log } = this.#deps
+    const { id, project_id } = this.#lease
+    const merge = await patiently(() => findMerge(stores.db, project_id, id))
+    if (!merge) throw new Hopeless(`There is work for the merge ${id}, but no such merge.`)
+    const out = folders.aside(id)
+    const names = namedModels(parseMergeConfig(merge.config))
+    const models = await patiently(() => inputFiles(this.#deps, project_id, names))
+    const { threads } = this.#deps
+    const request = { only_check: false, config: merge.config, models, out, threads }
+    let files: readonly string[] | undefined
+    let last = 0
+    for await (const event of ask(request, this.#signal, this.#deps.told))
+      if (event.type === 'planned') {
+        await this.#write(async (tx) => {
+          await setMerged(tx, id, event.done)
+          const rest = event.done > 0 ? `, ${event.done} of them done before` : ''
+          const what = `Merging ${event.tensors} tensors, ${(event.bytes / 1e6).toFixed(1)} MB${rest}`
+          await tell(tx, id, `planned-${event.done}`, what)
+        })
+        log.info({ merge: id, tensors: event.tensors, done: event.done }, 'merge started')
+      } else if (event.type === 'tensor') {
+        if (Date.now() - last < TELL_MS) continue
+        last = Date.now()
+        await this.#write(async (tx) => {
+          await setMerged(tx, id, event.done)
+          await noteProgress(tx, this.#lease)
+        })
+      } else if (event.type === 'merged') files = event.files
+    if (!files) throw new Error('The merge ended without a result.')
+    await this.#publish(merge, out, files)
+    log.info({ merge: id, model: merge.model_name }, 'merge succeeded')
+    return { type: 'ended' }
+  }
+
+  /** Stores the files, and makes them a model: all of it, or nothing. */
+  async #publish(merge: Merge, out: string, paths: readonly string[]): Promise<void> {
+    const { stores, folders, warm, log } = this.#deps
+    const { id, project_id, model_name } = merge
+    const staged: (Staged & { path: string })[] = []
+    try {
+      for (const path of paths) {
+        this.#signal.throwIfAborted()
+        staged.push({ ...(await this.#stage(join(out, path))), path })
+      }
+      const files = staged.map(({ path, sha256, bytes }) => ({ path, sha256, bytes }))
+      const base_path = await folders.put(out, project_id, files)
+      try {
+        await warm?.({ id: model_name, base_path, root: model_name, project_id, merge_id: id })
+      } catch (err) {
+        log.warn({ merge: id, err }, 'the new model is not resident yet')
+      }
+      const write = async (tx: PoolClient) => {
+        await holdLease(tx, this.#lease)
+        await insertModel(tx, {
+          id: model_name,
+          project_id,
+          merge_id: id,
+          parent: merge.parents[0]!,
+          root: model_name,
+        })
+        await insertModelFiles(tx, { id: model_name, project_id }, files)
+        await insertParents(tx, { project_id, model: model_name, parents: merge.parents })
+        await endMerge(tx, id, { status: 'succeeded' })
+        await tell(tx, id, 'succeeded', `The merge has completed: its model is ${model_name}`)
+        await endWork(tx, this.#lease)
+      }
+      await keepObjects(stores, project_id, staged, write).catch(async (error) => {
+        await folders.remove(project_id, files)
+        throw error
+      })
+    } catch (error) {
+      for (const one of staged) await one.discard()
+      throw error
+    }
+  }
+
+  #stage(file: string): Promise<Staged> {
+    const { store } = this.#deps.stores
+    return patiently(() =>
+      store.stage(createReadStream(file, { highWaterMark: 2 ** 20 })).catch((error: unknown) => {
+        throw isFull(error) ? noRoom() : error
+      }),
+    )
+  }
+
+  #write<T>(body: (tx: PoolClient) => Promise<T>): Promise<T> {
+    return patiently(() =>
+      transaction(this.#deps.stores.db, async (tx) => {
+        await holdLease(tx, this.#lease)
+        return await body(tx)
+      }),
+    )
+  }
+}
+
+/** What the thread yields; what it throws is told apart from our own errors. */
+async function* ask(
+  request: MergeThreadRequest,
+  signal: AbortSignal,
+  told: RunMergeDeps['told'],
+): AsyncGenerator<MergeThreadEvent, void, undefined> {
+  await using thread = spawn<MergeThreadRequest, MergeThreadEvent>(MERGE_THREAD)
+  const events = thread.run(request, signal)
+  try {
+    while (true) {
+      let next: IteratorResult<MergeThreadEvent, void>
+      try {
+        next = await events.next()
+      } catch (cause) {
+        if (cause instanceof ApiError || signal.aborted) throw cause
+        throw new MergeFault(told(cause instanceof Error ? cause.message : String(cause)))
+      }
+      if (next.done) return
+      yield next.value
+    }
+  } finally {
+    await events.return()
+  }
+}
+
+/** What a cancelled merge has made goes; what another process goes on with stays. */
+async function forget({ stores, folders }: RunMergeDeps, { id, project_id }: Lease) {
+  const merge = await findMerge(stores.db, project_id, id).catch(() => undefined)
+  if (merge?.finished_at) await rm(folders.aside(id), { recursive: true, force: true })
+}
+
+async function failed(deps: RunMergeDeps, lease: Lease, cause: unknown): Promise<void> {
+  const { id } = lease
+  const error =
+    cause instanceof ApiError
+      ? { code: cause.code ?? 'invalid_request', message: cause.message, param: cause.param }
+      : {
+          code: cause instanceof MergeFault ? 'merge_failed' : 'server_error',
+          message:
+            cause instanceof MergeFault
+              ? `The merge failed. ${cause.message}`
+              : 'The merge failed due to an internal error. The log of the server has the details under the id of the merge.',
+          param: null,
+        }
+  await transaction(deps.stores.db, async (tx) => {
+    await holdLease(tx, lease)
+    await insertWorkEvent(tx, {
+      id: newId('ftevent-'),
+      work_id: id,
+      dedupe_key: 'failed',
+      level: 'error',
+      message: error.message,
+      data: { code: error.code, param: error.param },
+    })
+    await endMerge(tx, id, { status: 'failed', error })
+    await endWork(tx, lease)
+  })
+  await rm(deps.folders.aside(id), { recursive: true, force: true })
+}
+
+const isFull = (error: unknown): boolean =>
+  error instanceof Error && 'code' in error && ['ENOSPC', 'EDQUOT'].includes(String(error.code))
+
+const noRoom = () =>
+  new ApiError(507, 'The merge was stopped: there is no more room for its files on the disk', {
+    type: 'server_error',
+    code: 'insufficient_storage',
+  })

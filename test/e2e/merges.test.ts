@@ -1,0 +1,269 @@
+// Merges through the API of a real server: asked for as a YAML, killed in the middle, on a disk that is full.
+
+import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync, readdirSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { openCheckpoint } from '../../src/engine/weights/checkpoint.ts'
+import { writeSafetensors } from '../../src/engine/weights/safetensors.ts'
+import { readTensor } from '../../src/engine/weights/stored-tensor.ts'
+import { isSealedBy } from '../../src/service/provenance/sealed.ts'
+import { type LuthierServer, makeHome, startLuthier } from '../support/luthier-server.ts'
+import { shared } from '../support/shared.ts'
+import { writeTinyModel } from '../support/tiny-model.ts'
+
+const stories = shared('models/stories260k')
+const base = 'stories260k'
+const MERGES = '/fine_tuning/alpha/merges'
+const ROW = JSON.stringify({
+  messages: [
+    { role: 'user', content: 'Once upon a time' },
+    { role: 'assistant', content: ' Tom and Sam had a red car.' },
+  ],
+})
+/** Large enough to be interrupted: 54 MB. */
+const LARGE = {
+  hidden_size: 256,
+  intermediate_size: 1024,
+  num_hidden_layers: 12,
+  max_position_embeddings: 64,
+}
+const DELLA = {
+  merge_method: 'della',
+  base_model: 'large',
+  models: [{ model: 'larger', parameters: { weight: 0.5, density: 0.4 } }],
+  random_seed: 5,
+  max_shard_size: '20MB',
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: a test looks into what it expects
+type Reply = any
+
+describe.skipIf(stories.missing)('merges', () => {
+  let server: LuthierServer
+  beforeAll(async () => {
+    const home = makeHome({ [base]: stories.path })
+    const large = await writeTinyModel(join(home, 'models', 'large'), { config: LARGE })
+    const larger = await writeTinyModel(join(home, 'models', 'larger'), { config: LARGE })
+    const { tensors } = await openCheckpoint(large)
+    const halved = await Promise.all(
+      [...tensors.values()].map(async (tensor) => ({
+        name: tensor.name,
+        dims: tensor.dims,
+        data: (await readTensor(tensor)).map((x) => x / 2),
+      })),
+    )
+    await writeFile(join(larger, 'model.safetensors'), writeSafetensors(halved))
+    server = await startLuthier(home)
+  }, 120_000)
+  afterAll(() => server?.[Symbol.asyncDispose]())
+
+  const send = (path: string, body?: string | object, type = 'application/json') =>
+    fetch(`${server.baseURL}${path}`, {
+      headers: {
+        authorization: `Bearer ${server.apiKey}`,
+        ...(body && !(body instanceof FormData) && { 'content-type': type }),
+      },
+      ...(body && {
+        method: 'POST',
+        body: typeof body === 'string' || body instanceof FormData ? body : JSON.stringify(body),
+      }),
+    })
+  const ask = async (path: string, body?: string | object, type?: string): Promise<Reply> => {
+    const reply = await send(path, body, type)
+    if (!reply.ok) throw new Error(`${path}: ${reply.status} ${await reply.text()}`)
+    return reply.json()
+  }
+  async function until(path: string, done: (body: Reply) => boolean): Promise<Reply> {
+    for (let waited = 0; waited < 120_000; waited += 100) {
+      const body = await ask(path)
+      if (done(body)) return body
+      await sleep(100)
+    }
+    throw new Error(`It did not come to that: ${JSON.stringify(await ask(path))}`)
+  }
+  const ended = async (path: string): Promise<Reply> => {
+    const body = await until(path, ({ finished_at }) => finished_at !== null)
+    if (body.error) throw new Error(JSON.stringify(body.error))
+    return body
+  }
+  const tune = async (model: string): Promise<string> => {
+    const form = new FormData()
+    form.set('purpose', 'fine-tune')
+    form.set('file', new Blob([Array(16).fill(ROW).join('\n')]), 'rows.jsonl')
+    const { id } = await ask('/files', form)
+    const hyperparameters = { n_epochs: 3, batch_size: 4 }
+    const job = await ask('/fine_tuning/jobs', { model, training_file: id, hyperparameters })
+    return (await ended(`/fine_tuning/jobs/${job.id}`)).fine_tuned_model
+  }
+  const answer = async (model: string): Promise<string> => {
+    const messages = [{ role: 'user', content: 'Once upon a time' }]
+    const reply = await ask('/chat/completions', {
+      model,
+      messages,
+      max_tokens: 12,
+      temperature: 0,
+    })
+    return reply.choices[0].message.content
+  }
+  const hashes = async (model: string) =>
+    (await ask(`/models/${encodeURIComponent(model)}/provenance`)).statement.base.files
+  const workFolders = () => {
+    const folder = join(server.home, 'cache', 'models')
+    return existsSync(folder) ? readdirSync(folder).filter((name) => name.startsWith('.')) : []
+  }
+
+  test('a YAML becomes a model that answers, says what it was made of, is tuned again, and goes', async () => {
+    const tuned = await tune(base)
+    const created = await ask(
+      MERGES,
+      `
+name: cars
+merge_method: task_arithmetic
+base_model: ${base}
+models:
+  - model: ${base}+${tuned}
+    parameters: { weight: 1 }
+`,
+      'application/yaml',
+    )
+    expect(created).toMatchObject({
+      object: 'fine_tuning.merge',
+      merged_model: null,
+      models: [base, tuned],
+      config: { merge_method: 'task_arithmetic' },
+    })
+    const merge = await ended(`${MERGES}/${created.id}`)
+    const model = merge.merged_model
+    expect(merge).toMatchObject({ status: 'succeeded', tensors_done: merge.tensors })
+    expect(model).toMatch(/^ft:stories260k:luthier:cars:.{8}$/)
+    expect((await ask(MERGES)).data.map(({ id }: Reply) => id)).toContain(created.id)
+    const { data: events } = await ask(`${MERGES}/${created.id}/events`)
+    expect(events.map(({ message }: Reply) => message).join('\n')).toMatch(
+      /has completed[\s\S]*Merging \d+ tensors[\s\S]*Created merge/,
+    )
+
+    // At weight 1 all of the task is added: the same model, but with one set of weights.
+    expect(await answer(model)).toBe(await answer(tuned))
+    expect(await answer(model)).not.toBe(await answer(base))
+    const { data: models } = await ask('/models')
+    expect(models.map(({ id }: Reply) => id)).toContain(model)
+    expect(await ask(`/models/${encodeURIComponent(model)}`)).toMatchObject({
+      id: model,
+      root: model,
+      job_id: null,
+    })
+
+    const name = encodeURIComponent(model)
+    const row_sha256 = createHash('sha256').update(ROW).digest('hex')
+    const learned = await ask(`/provenance/models?row_sha256=${row_sha256}`)
+    expect(learned.data.map((entry: Reply) => entry.model)).toEqual(
+      expect.arrayContaining([tuned, model]),
+    )
+    const sealed = await ask(`/models/${name}/provenance`)
+    expect(sealed.statement).toMatchObject({
+      parents: expect.arrayContaining([base, tuned]),
+      merge: { merge: created.id, config: { merge_method: 'task_arithmetic' } },
+    })
+    const { public_key } = await ask('/provenance/key')
+    expect(isSealedBy(sealed, public_key)).toBe(true)
+    const weights = await send(`/models/${name}/weights?format=hf`)
+    expect(weights.status).toBe(200)
+    expect((await weights.arrayBuffer()).byteLength).toBeGreaterThan(1_000_000)
+
+    const again = await tune(model)
+    expect(again).toMatch(/^ft:stories260k:luthier::.{8}$/)
+    expect(await answer(again)).toContain('Tom')
+    const remove = (id: string) =>
+      fetch(`${server.baseURL}/models/${encodeURIComponent(id)}`, {
+        method: 'DELETE',
+        headers: { authorization: `Bearer ${server.apiKey}` },
+      })
+    const refused = await remove(model)
+    expect(refused.status).toBe(400)
+    const { error }: Reply = await refused.json()
+    expect(error).toMatchObject({ code: 'model_in_use' })
+    const before = (await server.stored()).length
+    expect((await remove(again)).status).toBe(200)
+    expect((await remove(model)).status).toBe(200)
+    expect((await server.stored()).length).toBeLessThan(before - 2)
+    expect((await send(`/models/${name}`)).status).toBe(404)
+  })
+
+  test('killed in the middle, a merge goes on and gives the same bytes', async () => {
+    const straight = await ended(`${MERGES}/${(await ask(MERGES, { config: DELLA })).id}`)
+    const { id } = await ask(MERGES, { config: DELLA })
+    await until(`${MERGES}/${id}`, ({ tensors_done }) => tensors_done > 0)
+    await server.kill()
+    expect(workFolders()).toEqual([`.making-${id}`])
+    await server.start()
+    const resumed = await ended(`${MERGES}/${id}`)
+    const { data: events } = await ask(`${MERGES}/${id}/events`)
+    const told = events.map(({ message }: Reply) => message).join('\n')
+    expect(told).toMatch(/[1-9]\d* of them done before/)
+    const bytes = await hashes(resumed.merged_model)
+    expect(Object.keys(bytes).filter((name) => name.endsWith('.safetensors')).length).toBe(3)
+    expect(bytes).toEqual(await hashes(straight.merged_model))
+    expect(workFolders()).toEqual([])
+  })
+
+  test('a cancelled merge leaves nothing, and is cancelled once', async () => {
+    const { id } = await ask(MERGES, { config: DELLA })
+    await until(`${MERGES}/${id}`, ({ tensors_done }) => tensors_done > 0)
+    expect(await ask(`${MERGES}/${id}/cancel`, {})).toMatchObject({
+      status: 'cancelled',
+      merged_model: null,
+    })
+    expect((await send(`${MERGES}/${id}/cancel`, {})).status).toBe(400)
+    for (let waited = 0; workFolders().length > 0 && waited < 20_000; waited += 100)
+      await sleep(100)
+    expect(workFolders()).toEqual([])
+  })
+
+  test('a full disk ends a merge with a clear error, and nothing is registered', async () => {
+    const models = (await ask('/models')).data.length
+    const stored = await server.stored()
+    // No file may grow beyond: what a write then meets is what it meets on a disk without room.
+    execFileSync('prlimit', ['--pid', String(server.pid), '--fsize=5000000:unlimited'])
+    const { id } = await ask(MERGES, { config: DELLA })
+    const failed = await until(`${MERGES}/${id}`, ({ finished_at }) => finished_at !== null)
+    execFileSync('prlimit', ['--pid', String(server.pid), '--fsize=unlimited:unlimited'])
+    expect(failed).toMatchObject({
+      status: 'failed',
+      merged_model: null,
+      error: {
+        code: 'insufficient_storage',
+        message: expect.stringContaining('no more room for its files on the disk'),
+      },
+    })
+    expect((await ask('/models')).data.length).toBe(models)
+    expect(await server.stored()).toEqual(stored)
+    expect(workFolders()).toEqual([])
+    await ended(`${MERGES}/${(await ask(MERGES, { config: DELLA })).id}`)
+  })
+
+  test.each([
+    [
+      'models that do not fit',
+      { merge_method: 'linear', models: [{ model: base }, { model: 'large' }] },
+      /do not fit together: the tensor \S+ has the shape \[\d+,\d+\] in stories260k and \[\d+,\d+\] in large/,
+    ],
+    [
+      'a model that is not there',
+      { merge_method: 'passthrough', models: [{ model: '../x' }] },
+      /does not exist/,
+    ],
+    ['an unknown method', { merge_method: 'blend', models: [{ model: base }] }, /merge_method/],
+    ['two documents', 'merge_method: linear\n---\nmerge_method: linear\n', /one document/],
+  ])('is refused before any work: %s', async (_, config, why) => {
+    const settings = typeof config === 'string' ? config : { ...config, parameters: { weight: 1 } }
+    const reply = await send(MERGES, { config: settings })
+    expect([400, 404]).toContain(reply.status)
+    const { error }: Reply = await reply.json()
+    expect(error.message).toMatch(why)
+    expect(error.message).not.toContain(server.home)
+  })
+})
