@@ -3,6 +3,7 @@
 import type { Grader } from '../../engine/eval/grader.ts'
 import { invalidRequest, notFound } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
+import { badCursor } from '../cursor.ts'
 import { runsOfEval } from '../db/eval-runs.ts'
 import {
   type DataSourceConfig,
@@ -119,9 +120,3 @@ export function createEvals({ stores, grading, log }: EvalsDeps): Evals {
 
 export const evalNotFound = (id: string) =>
   notFound(`No eval found with id '${id}'.`, { param: 'eval_id' })
-
-export const badCursor = (after: string) =>
-  invalidRequest(`Invalid 'after': no object with id '${after}' in this list.`, {
-    param: 'after',
-    code: 'invalid_value',
-  })

@@ -5,6 +5,7 @@ import type { ItemSchema } from '../../engine/eval/items.ts'
 import { checkMessages } from '../../engine/eval/template.ts'
 import { invalidRequest, notFound } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
+import { badCursor } from '../cursor.ts'
 import {
   findOutputItem,
   listOutputItems,
@@ -31,7 +32,7 @@ import { newId } from '../ids.ts'
 import type { Models } from '../models/model.ts'
 import { keepObject, type Stores } from '../storage/objects.ts'
 import { asJsonl, type DataSource, releaseItems } from './data.ts'
-import { badCursor, type Evals } from './evals.ts'
+import type { Evals } from './evals.ts'
 import type { Grading } from './grading.ts'
 
 /** The kind of work that a run is; those of checkpoints are done by a worker of their own. */

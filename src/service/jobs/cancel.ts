@@ -5,9 +5,9 @@ import { changeJob, type FineTuningJob, listUnended } from '../db/fine-tuning-jo
 import { transaction } from '../db/pool.ts'
 import { cancelWork } from '../db/work.ts'
 import type { Stores } from '../storage/objects.ts'
+import { tell } from '../work/events.ts'
 import { eventText } from './event-texts.ts'
 import { releaseSuperseded } from './superseded.ts'
-import { tell } from './tell.ts'
 
 type Named = Pick<FineTuningJob, 'id' | 'project_id'>
 

@@ -4,6 +4,7 @@ import { randomInt } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { invalidRequest, notFound } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
+import { badCursor, type Cursor } from '../cursor.ts'
 import {
   type FineTuningCheckpoint,
   isCheckpointCursor,
@@ -20,17 +21,17 @@ import {
 } from '../db/fine-tuning-jobs.ts'
 import { type Db, isForeignKeyViolation, transaction } from '../db/pool.ts'
 import { insertWork, requestPause, resumeWork } from '../db/work.ts'
-import { findWorkEvent, listWorkEvents, type WorkEvent } from '../db/work-events.ts'
+import type { WorkEvent } from '../db/work-events.ts'
 import { newId, randomLetters } from '../ids.ts'
 import { baseOfTunedName, tunedModelName } from '../models/names.ts'
 import type { ModelRegistry } from '../models/registry.ts'
 import type { Stores } from '../storage/objects.ts'
+import { eventsOf, tell } from '../work/events.ts'
 import { alreadyEnded, cancelJob } from './cancel.ts'
 import { eventText } from './event-texts.ts'
 import { hyperparametersOf } from './hyperparameters.ts'
 import { type CreateJob, resolveRequest } from './requested.ts'
 import { isTerminal, type JobStatus } from './states.ts'
-import { tell } from './tell.ts'
 
 export const FINE_TUNING_JOB = 'fine_tuning.job'
 
@@ -49,11 +50,6 @@ export interface JobsOptions {
   /** How long a pause is waited for before the job is shown as it is by then. */
   pause_seconds?: number
   log: Pick<Logger, 'info'>
-}
-
-export interface Cursor {
-  after?: string | undefined
-  limit: number
 }
 
 export interface Jobs {
@@ -192,10 +188,9 @@ export function createJobs({
       return resumed
     },
 
-    async events(project_id, id, { after, limit }) {
+    async events(project_id, id, query) {
       const { id: work_id } = await retrieve(project_id, id)
-      if (after !== undefined && !(await findWorkEvent(db, work_id, after))) throw badCursor(after)
-      return listWorkEvents(db, { work_id, after, limit: limit + 1 })
+      return eventsOf(db, work_id, query)
     },
 
     async checkpoints(project_id, id, { after, limit }) {
@@ -222,9 +217,3 @@ function wrongState(id: string, status: JobStatus, wished: 'paused' | 'resumed')
     { code: 'invalid_job_state' },
   )
 }
-
-const badCursor = (after: string) =>
-  invalidRequest(`Invalid 'after': no object with id '${after}' in this list.`, {
-    param: 'after',
-    code: 'invalid_value',
-  })

@@ -28,7 +28,7 @@ import {
 import { insertRowLosses } from '../db/fine-tuning-row-losses.ts'
 import { findStep, listSteps, upsertStep } from '../db/fine-tuning-steps.ts'
 import { insertModel } from '../db/models.ts'
-import { type PoolClient, transaction } from '../db/pool.ts'
+import type { PoolClient } from '../db/pool.ts'
 import {
   endWork,
   holdLease,
@@ -41,6 +41,8 @@ import { insertWorkEvent } from '../db/work-events.ts'
 import { newId } from '../ids.ts'
 import { checkpointName } from '../models/names.ts'
 import { keepObject, keepObjects, type Stores } from '../storage/objects.ts'
+import { tell, tellFailure } from '../work/events.ts'
+import { whileHeld } from '../work/held.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
 import {
   checkpointMetrics,
@@ -54,7 +56,6 @@ import type { JobFailure } from './file-errors.ts'
 import { isGuarded, publishes, regressionOf } from './publishing.ts'
 import { resultCsv } from './result-file.ts'
 import { releaseSuperseded } from './superseded.ts'
-import { tell } from './tell.ts'
 
 /** As OpenAI keeps: the last three epoch ends. */
 const KEPT_CHECKPOINTS = 3
@@ -376,26 +377,14 @@ export class Progress {
     await this.#write(async (tx) => {
       await changeJob(tx, id, 'failed')
       await setError(tx, id, error)
-      await insertWorkEvent(tx, {
-        id: newId('ftevent-'),
-        work_id: id,
-        dedupe_key: 'failed',
-        level: 'error',
-        message: error.message,
-        data: { code: error.code, param: error.param, errors },
-      })
+      await tellFailure(tx, id, { ...error, errors })
       await endWork(tx, this.#lease)
     })
     await this.#releaseSuperseded()
   }
 
   #write<T>(body: (tx: PoolClient) => Promise<T>): Promise<T> {
-    return patiently(() =>
-      transaction(this.#stores.db, async (tx) => {
-        await holdLease(tx, this.#lease)
-        return await body(tx)
-      }),
-    )
+    return whileHeld(this.#stores.db, this.#lease, body)
   }
 
   #releaseSuperseded(): Promise<void> {

@@ -6,16 +6,17 @@ import { checkMergeValues, readMergeText } from '../../engine/merge/yaml.ts'
 import { spawn } from '../../engine/runtime/thread.ts'
 import { ApiError, invalidRequest, notFound } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
+import { badCursor, type Cursor } from '../cursor.ts'
 import { endMerge, findMerge, insertMerge, listMerges, type Merge } from '../db/merges.ts'
 import { transaction } from '../db/pool.ts'
 import { cancelWork, insertWork } from '../db/work.ts'
-import { findWorkEvent, listWorkEvents, type WorkEvent } from '../db/work-events.ts'
+import type { WorkEvent } from '../db/work-events.ts'
 import { newId, randomLetters } from '../ids.ts'
-import type { Cursor, JobOwner } from '../jobs/jobs.ts'
-import { tell } from '../jobs/tell.ts'
+import type { JobOwner } from '../jobs/jobs.ts'
 import { baseOfTunedName, tunedModelName } from '../models/names.ts'
 import type { DiskQuota } from '../storage/disk-quota.ts'
 import type { Stores } from '../storage/objects.ts'
+import { eventsOf, tell } from '../work/events.ts'
 import { type InputDeps, inputFiles, parentsOf } from './inputs.ts'
 
 export const MERGE = 'merge'
@@ -117,10 +118,9 @@ export function createMerges({ stores, quota, told, log, ...inputs }: MergesDeps
       return cancelled
     },
 
-    async events(project_id, id, { after, limit }) {
+    async events(project_id, id, query) {
       await retrieve(project_id, id)
-      if (after !== undefined && !(await findWorkEvent(db, id, after))) throw badCursor(after)
-      return listWorkEvents(db, { work_id: id, after, limit: limit + 1 })
+      return eventsOf(db, id, query)
     },
   }
 }
@@ -156,9 +156,3 @@ async function check(
   }
   throw new Error('The check of a merge ended without a result.')
 }
-
-const badCursor = (after: string) =>
-  invalidRequest(`Invalid 'after': no object with id '${after}' in this list.`, {
-    param: 'after',
-    code: 'invalid_value',
-  })

@@ -24,8 +24,8 @@ import {
   startEvalRun,
 } from '../db/eval-runs.ts'
 import { type Eval, findEval } from '../db/evals.ts'
-import { type PoolClient, transaction } from '../db/pool.ts'
-import { endWork, holdLease, type Lease, LeaseLost, noteProgress } from '../db/work.ts'
+import type { PoolClient } from '../db/pool.ts'
+import { endWork, type Lease, LeaseLost, noteProgress } from '../db/work.ts'
 import { type DataSource, samplingOf, withExamples } from '../evals/data.ts'
 import { Grading, GradingStopped } from '../evals/grading.ts'
 import { schemaOf } from '../evals/runs.ts'
@@ -33,6 +33,7 @@ import { newId } from '../ids.ts'
 import { localFile } from '../storage/local-file.ts'
 import { objectKey } from '../storage/object-store.ts'
 import type { Stores } from '../storage/objects.ts'
+import { whileHeld } from '../work/held.ts'
 import type { Outcome } from '../work/kind.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
 import { Asking, type AskingDeps, type Said, Usage } from './asking.ts'
@@ -78,13 +79,10 @@ export const failEval = async (stores: Stores, lease: Lease, cause: unknown): Pr
           message:
             'The run failed due to an internal error. The log of the server has the details under the id of the run.',
         }
-  await patiently(() =>
-    transaction(stores.db, async (tx) => {
-      await holdLease(tx, lease)
-      await endEvalRun(tx, lease.id, 'failed', error)
-      await endWork(tx, lease)
-    }),
-  )
+  await whileHeld(stores.db, lease, async (tx) => {
+    await endEvalRun(tx, lease.id, 'failed', error)
+    await endWork(tx, lease)
+  })
 }
 
 interface Finished {
@@ -268,12 +266,7 @@ class Run {
   }
 
   #write<T>(body: (tx: PoolClient) => Promise<T>): Promise<T> {
-    return patiently(() =>
-      transaction(this.#deps.stores.db, async (tx) => {
-        await holdLease(tx, this.#lease)
-        return body(tx)
-      }),
-    )
+    return whileHeld(this.#deps.stores.db, this.#lease, body)
   }
 }
 

@@ -10,17 +10,16 @@ import { ApiError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import { endMerge, findMerge, type Merge, setMerged } from '../db/merges.ts'
 import { insertModel, insertModelFiles } from '../db/models.ts'
-import { type PoolClient, transaction } from '../db/pool.ts'
+import type { PoolClient } from '../db/pool.ts'
 import { insertParents } from '../db/provenance.ts'
 import { endWork, holdLease, type Lease, LeaseLost, noteProgress } from '../db/work.ts'
-import { insertWorkEvent } from '../db/work-events.ts'
-import { newId } from '../ids.ts'
-import { tell } from '../jobs/tell.ts'
 import { type InputDeps, inputFiles } from '../merges/inputs.ts'
 import { MERGE, MERGE_THREAD } from '../merges/merges.ts'
 import type { ResolvedModel } from '../models/model.ts'
 import type { Staged } from '../storage/object-store.ts'
 import { keepObjects, type Stores } from '../storage/objects.ts'
+import { tell, tellFailure } from '../work/events.ts'
+import { whileHeld } from '../work/held.ts'
 import type { Outcome, WorkKind } from '../work/kind.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
 import { startWorker, type Worker, type WorkerOptions } from '../work/worker.ts'
@@ -177,12 +176,7 @@ class Run {
   }
 
   #write<T>(body: (tx: PoolClient) => Promise<T>): Promise<T> {
-    return patiently(() =>
-      transaction(this.#deps.stores.db, async (tx) => {
-        await holdLease(tx, this.#lease)
-        return await body(tx)
-      }),
-    )
+    return whileHeld(this.#deps.stores.db, this.#lease, body)
   }
 }
 
@@ -230,16 +224,8 @@ async function failed(deps: RunMergeDeps, lease: Lease, cause: unknown): Promise
               : 'The merge failed due to an internal error. The log of the server has the details under the id of the merge.',
           param: null,
         }
-  await transaction(deps.stores.db, async (tx) => {
-    await holdLease(tx, lease)
-    await insertWorkEvent(tx, {
-      id: newId('ftevent-'),
-      work_id: id,
-      dedupe_key: 'failed',
-      level: 'error',
-      message: error.message,
-      data: { code: error.code, param: error.param },
-    })
+  await whileHeld(deps.stores.db, lease, async (tx) => {
+    await tellFailure(tx, id, error)
     await endMerge(tx, id, { status: 'failed', error })
     await endWork(tx, lease)
   })

@@ -13,8 +13,8 @@ import {
   setTrials,
   type Trial,
 } from '../db/fine-tuning-sweeps.ts'
-import { type PoolClient, transaction } from '../db/pool.ts'
-import { endWork, holdLease, type Lease, resumeWork } from '../db/work.ts'
+import type { PoolClient } from '../db/pool.ts'
+import { endWork, type Lease, resumeWork } from '../db/work.ts'
 import { insertWorkEvent } from '../db/work-events.ts'
 import { newId } from '../ids.ts'
 import { eventText } from '../jobs/event-texts.ts'
@@ -22,9 +22,10 @@ import type { JobError } from '../jobs/file-errors.ts'
 import type { Jobs } from '../jobs/jobs.ts'
 import type { CreateJob } from '../jobs/requested.ts'
 import { isTerminal } from '../jobs/states.ts'
-import { tell } from '../jobs/tell.ts'
 import type { ModelRegistry } from '../models/registry.ts'
 import type { Stores } from '../storage/objects.ts'
+import { tell, tellFailure } from '../work/events.ts'
+import { whileHeld } from '../work/held.ts'
 import type { Outcome, WorkKind } from '../work/kind.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
 import { cancelTrials } from './cancel-trials.ts'
@@ -111,14 +112,7 @@ class Look {
     const { stores } = this.#deps
     const { id } = this.#lease
     const sweep = await this.#write(async (tx) => {
-      await insertWorkEvent(tx, {
-        id: newId('ftevent-'),
-        work_id: id,
-        dedupe_key: 'failed',
-        level: 'error',
-        message: error.message,
-        data: { code: error.code, param: error.param },
-      })
+      await tellFailure(tx, id, error)
       const ended = await endSweep(tx, id, { status: 'failed', error })
       await endWork(tx, this.#lease)
       return ended
@@ -276,12 +270,7 @@ class Look {
   }
 
   #write<T>(body: (tx: PoolClient) => Promise<T>): Promise<T> {
-    return patiently(() =>
-      transaction(this.#deps.stores.db, async (tx) => {
-        await holdLease(tx, this.#lease)
-        return await body(tx)
-      }),
-    )
+    return whileHeld(this.#deps.stores.db, this.#lease, body)
   }
 }
 

@@ -3,6 +3,7 @@
 import { randomInt } from 'node:crypto'
 import { invalidRequest, notFound } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
+import { badCursor, type Cursor } from '../cursor.ts'
 import {
   endSweep,
   findSweep,
@@ -12,12 +13,12 @@ import {
 } from '../db/fine-tuning-sweeps.ts'
 import { transaction } from '../db/pool.ts'
 import { cancelWork, insertWork } from '../db/work.ts'
-import { findWorkEvent, listWorkEvents, type WorkEvent } from '../db/work-events.ts'
+import type { WorkEvent } from '../db/work-events.ts'
 import { newId } from '../ids.ts'
-import type { Cursor, JobOwner } from '../jobs/jobs.ts'
+import type { JobOwner } from '../jobs/jobs.ts'
 import { type CreateJob, type RequestedDeps, resolveRequest } from '../jobs/requested.ts'
-import { tell } from '../jobs/tell.ts'
 import type { Stores } from '../storage/objects.ts'
+import { eventsOf, tell } from '../work/events.ts'
 import { cancelTrials } from './cancel-trials.ts'
 import type { Search } from './halving.ts'
 
@@ -113,10 +114,9 @@ export function createSweeps({ stores, models, log }: SweepsDeps): Sweeps {
       return cancelled
     },
 
-    async events(project_id, id, { after, limit }) {
+    async events(project_id, id, query) {
       await retrieve(project_id, id)
-      if (after !== undefined && !(await findWorkEvent(db, id, after))) throw badCursor(after)
-      return listWorkEvents(db, { work_id: id, after, limit: limit + 1 })
+      return eventsOf(db, id, query)
     },
   }
 }
@@ -134,9 +134,3 @@ function checkSearch(search: Search): void {
       code: 'invalid_value',
     })
 }
-
-const badCursor = (after: string) =>
-  invalidRequest(`Invalid 'after': no object with id '${after}' in this list.`, {
-    param: 'after',
-    code: 'invalid_value',
-  })
