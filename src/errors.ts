@@ -51,6 +51,14 @@ export const overloaded = (message: string, retryAfter = 1) =>
     headers: { 'retry-after': String(retryAfter) },
   })
 
+/** 507: trying again helps when somebody has made room. */
+export const noRoom = (message: string) =>
+  new ApiError(507, message, { type: 'server_error', code: 'insufficient_storage' })
+
+/** Whether a file could not be written for want of room; also where the error came from a thread as its text. */
+export const isDiskFull = (error: unknown): boolean =>
+  error instanceof Error && /\b(ENOSPC|EDQUOT|EFBIG)\b/.test(error.message)
+
 /** 503 with `Retry-After` in seconds. */
 export const unavailable = (message: string, retryAfter = 1) =>
   new ApiError(503, message, { headers: { 'retry-after': String(retryAfter) } })

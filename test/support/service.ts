@@ -33,7 +33,6 @@ import { createGraders } from '../../src/service/scheduler/graders.ts'
 import { modelFolders } from '../../src/service/scheduler/model-folders.ts'
 import { withoutFolders } from '../../src/service/scheduler/own-folders.ts'
 import { createPreflights } from '../../src/service/scheduler/preflights.ts'
-import { startMerging } from '../../src/service/scheduler/run-merge.ts'
 import { Serving } from '../../src/service/scheduler/serving.ts'
 import { createDiskQuota } from '../../src/service/storage/disk-quota.ts'
 import { localFile } from '../../src/service/storage/local-file.ts'
@@ -60,8 +59,6 @@ export interface TestService extends AsyncDisposable {
   readonly caller: Caller
   /** Starts claiming eval runs, as server.ts does. */
   startEvaluating(): Worker
-  /** Starts claiming merges, as server.ts does. */
-  startMerging(): Worker
   /** For caches, gone at the end. */
   readonly folder: string
   /** Where its objects lie, and its rows, for a process that goes there itself. */
@@ -196,18 +193,6 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
         log: testLog,
         device: 'cpu',
         poll_seconds: 0.2,
-      }),
-    startMerging: () =>
-      startMerging({
-        stores,
-        models,
-        adapterFile,
-        folders,
-        told,
-        threads: 2,
-        device: 'cpu',
-        poll_seconds: 0.2,
-        log: testLog,
       }),
     stored: objects.stored,
     place: objects.place,

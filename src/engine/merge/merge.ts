@@ -4,7 +4,7 @@
 import { existsSync } from 'node:fs'
 import { copyFile, mkdir, open, readFile, rm, statfs, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { ApiError, invalidRequest } from '../../errors.ts'
+import { invalidRequest, isDiskFull, noRoom } from '../../errors.ts'
 import { spawn } from '../runtime/thread.ts'
 import { readFolderVocabulary } from '../tokenizer/folder-vocabulary.ts'
 import { readGgufVocabulary } from '../tokenizer/gguf-vocabulary.ts'
@@ -85,12 +85,11 @@ async function refuseOtherTokens(
       )
 }
 
-/** Trying again helps when somebody has made room. */
-const noRoom = (message: string) =>
-  new ApiError(507, message, { type: 'server_error', code: 'insufficient_storage' })
-
 const unsupported = (param: string, why: string) =>
   invalidRequest(`Invalid '${param}': ${why}.`, { param, code: 'unsupported_value' })
+
+/** What a merge says where a disk is full. */
+export const FULL = 'The merge was stopped: there is no more room for its files on the disk'
 
 /** Merges into `out`. Aborting ends between two tensors; the same request later goes on from there. */
 export async function* merge(
@@ -101,12 +100,9 @@ export async function* merge(
   try {
     yield* write(plan, request, signal)
   } catch (cause) {
-    const code = cause instanceof Error && 'code' in cause ? cause.code : undefined
-    const text = cause instanceof Error ? cause.message : ''
-    if (code !== undefined || /ENOSPC|EDQUOT|EFBIG/.test(text))
-      if (['ENOSPC', 'EDQUOT', 'EFBIG'].some((full) => full === code || text.includes(full)))
-        throw noRoom('The merge was stopped: there is no more room for its files on the disk')
-    throw cause
+    throw isDiskFull(cause)
+      ? noRoom('The merge was stopped: there is no more room for its files on the disk')
+      : cause
   }
 }
 

@@ -2,6 +2,8 @@
 
 import { readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { Readable } from 'node:stream'
+import { buffer } from 'node:stream/consumers'
 import { textFiles } from '../export/folder.ts'
 import { openExport } from '../export/model.ts'
 import { type Adapter, readAdapter } from '../weights/adapter.ts'
@@ -26,6 +28,8 @@ export interface OpenModel {
   readonly checkpoint: Checkpoint
   /** As config.json says it; of a GGUF, as it would. */
   readonly config: Readonly<Record<string, unknown>>
+  /** Why there is no config, where there is none. */
+  readonly wordless?: string
   /** Files that a folder of this model has besides its weights and config.json, where they are not copied. */
   readonly texts?: ReadonlyMap<string, Uint8Array>
   /** As the files have them, under the names they have in the family. */
@@ -55,22 +59,17 @@ async function fromFolder(checkpoint: Checkpoint) {
 
 /** The words that an export of it would have; a family whose words nobody knows can be merged into another. */
 async function fromGguf({ path, tensors }: Checkpoint) {
+  const own = new Map([...tensors.values()].map((tensor) => [tensor.name, tensor]))
   const texts = new Map<string, Uint8Array>()
-  const files = await openExport({ base: path })
-    .then((model) => textFiles(model, 'F32'))
-    .catch(() => [])
-  for (const file of files) {
-    const chunks: Uint8Array[] = []
-    for await (const chunk of file.chunks()) chunks.push(chunk)
-    texts.set(file.path, Buffer.concat(chunks))
+  try {
+    for (const file of await textFiles(await openExport({ base: path }), 'F32'))
+      texts.set(file.path, await buffer(Readable.from(file.chunks())))
+  } catch (error) {
+    return { config: {}, tensors: own, wordless: (error as Error).message }
   }
-  const json = texts.get('config.json')
+  const config = JSON.parse(Buffer.from(texts.get('config.json')!).toString())
   texts.delete('config.json')
-  return {
-    config: json ? (JSON.parse(Buffer.from(json).toString()) as Record<string, unknown>) : {},
-    tensors: new Map([...tensors.values()].map((tensor) => [tensor.name, tensor])),
-    texts,
-  }
+  return { config: config as Record<string, unknown>, tensors: own, texts }
 }
 
 /** Under the family's names: an encoder's tensors lie with its class's prefix or without. */
@@ -114,8 +113,8 @@ export const bareName = (name: string): string => name.replace(/^(bert|roberta|d
 
 /** The model whose config.json and tokenizer the result gets. */
 export function asReference(model: OpenModel): OpenModel {
-  if (Object.keys(model.config).length > 0) return model
+  if (model.wordless === undefined) return model
   throw new Error(
-    `${model.key}: the config.json of a ${model.checkpoint.config.model_type} is not made from a GGUF, so the base model (or the first) must be a Hugging Face folder`,
+    `${model.key}: the base model (or the first) must be a Hugging Face folder. ${model.wordless}`,
   )
 }

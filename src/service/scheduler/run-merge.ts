@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { namedModels, parseMergeConfig } from '../../engine/merge/config.ts'
 import type { MergeThreadEvent, MergeThreadRequest } from '../../engine/merge/thread.ts'
 import { spawn } from '../../engine/runtime/thread.ts'
-import { ApiError } from '../../errors.ts'
+import { ApiError, isDiskFull, noRoom } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import { endMerge, findMerge, type Merge, setMerged } from '../db/merges.ts'
 import { insertModel, insertModelFiles } from '../db/models.ts'
@@ -170,7 +170,11 @@ class Run {
     const { store } = this.#deps.stores
     return patiently(() =>
       store.stage(createReadStream(file, { highWaterMark: 2 ** 20 })).catch((error: unknown) => {
-        throw isFull(error) ? noRoom() : error
+        throw isDiskFull(error)
+          ? noRoom(
+              'The merged model cannot be stored: there is no more room for its files on the disk',
+            )
+          : error
       }),
     )
   }
@@ -231,12 +235,3 @@ async function failed(deps: RunMergeDeps, lease: Lease, cause: unknown): Promise
   })
   await rm(deps.folders.aside(id), { recursive: true, force: true })
 }
-
-const isFull = (error: unknown): boolean =>
-  error instanceof Error && 'code' in error && ['ENOSPC', 'EDQUOT'].includes(String(error.code))
-
-const noRoom = () =>
-  new ApiError(507, 'The merge was stopped: there is no more room for its files on the disk', {
-    type: 'server_error',
-    code: 'insufficient_storage',
-  })

@@ -1,14 +1,20 @@
 // Merging whole folders: what is refused before any work, what goes on after a stop, what comes out.
 
-import { readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { Readable } from 'node:stream'
+import { buffer } from 'node:stream/consumers'
 import { expect, test } from 'vitest'
+import { exportFiles } from '../../../../src/engine/export/export.ts'
 import { keyOf, namedModels, parseMergeConfig } from '../../../../src/engine/merge/config.ts'
 import { merge } from '../../../../src/engine/merge/merge.ts'
 import { readMergeText } from '../../../../src/engine/merge/yaml.ts'
+import { openTokenizer } from '../../../../src/engine/tokenizer/tokenizer.ts'
+import { writeAdapter, writeAdapterConfig } from '../../../../src/engine/weights/adapter.ts'
 import { openCheckpoint } from '../../../../src/engine/weights/checkpoint.ts'
 import { writeSafetensors } from '../../../../src/engine/weights/safetensors.ts'
 import { readTensor } from '../../../../src/engine/weights/stored-tensor.ts'
+import { writeWholeModel } from '../../../../src/engine/weights/whole-model.ts'
 import { temporaryFolder } from '../../../support/temporary.ts'
 import { writeTinyEncoder } from '../../../support/tiny-encoder.ts'
 import { writeTinyModel } from '../../../support/tiny-model.ts'
@@ -46,7 +52,13 @@ function run(
 ) {
   const config = parseMergeConfig(readMergeText(text)[0])
   const models = Object.fromEntries(
-    namedModels(config).map((name) => [keyOf(name), { path: join(folder, name.model) }]),
+    namedModels(config).map((name) => [
+      keyOf(name),
+      {
+        path: join(folder, name.model),
+        ...(name.adapter && { adapter: join(folder, name.adapter, 'adapter_model.safetensors') }),
+      },
+    ]),
   )
   return merge({ config, models, out: join(folder, out), threads: 2 }, signal)
 }
@@ -121,6 +133,152 @@ test("a classifier's head is merged, or kept as told", async () => {
     Array.from(await head('a'), (x) => Math.fround(2 * x)),
   )
   expect(await head('kept')).toEqual(await head('b'))
+})
+
+const ONE = 'merge_method: linear\nparameters: { weight: 1 }\n'
+
+async function writeTuned(folder: string, adapter: Uint8Array, config: string) {
+  await mkdir(folder)
+  await writeFile(join(folder, 'adapter_model.safetensors'), adapter)
+  await writeFile(join(folder, 'adapter_config.json'), config)
+}
+
+test('an adapter is folded in: DoRA, and what was trained whole, with tokens that the base has not', async () => {
+  const folder = temporaryFolder()
+  await writeTinyModel(join(folder, 'a'))
+  const a = await openCheckpoint(join(folder, 'a'))
+  const config = {
+    r: 2,
+    lora_alpha: 6,
+    target_modules: ['k_proj'],
+    lora_dropout: 0,
+    use_rslora: false,
+    use_dora: true,
+    base_model_name_or_path: 'a',
+    modules_to_save: ['embed_tokens'],
+  }
+  const module = 'model.layers.1.self_attn.k_proj'
+  const [inner, out] = [32, 16]
+  const low = Float32Array.from({ length: 2 * inner }, (_, i) => Math.sin(i))
+  const high = Float32Array.from({ length: out * 2 }, (_, i) => Math.cos(i))
+  const magnitude = Float32Array.from({ length: out }, (_, i) => 1 + i / 8)
+  const pair = { a: low, b: high, magnitude, in_features: inner, out_features: out }
+  const table = {
+    dims: [260, 32],
+    data: Float32Array.from({ length: 260 * 32 }, (_, i) => i / 999),
+  }
+  const saved = new Map([['model.embed_tokens.weight', table]])
+  const adapter = writeAdapter({ config, pairs: new Map([[module, pair]]), saved })
+  await writeTuned(join(folder, 'tuned'), adapter, writeAdapterConfig(config))
+  await toEnd(run(`${ONE}models: [{ model: a+tuned }]`, folder))
+
+  const merged = await openCheckpoint(join(folder, 'out'))
+  expect(merged.config.vocab_size).toBe(260)
+  const read = async (name: string) => readTensor(merged.tensors.get(name)!)
+  expect(await read('model.embed_tokens.weight')).toEqual(table.data)
+  const before = await readTensor(a.tensors.get(`${module}.weight`)!)
+  const after = await read(`${module}.weight`)
+  for (let o = 0; o < out; o++) {
+    const row = Array.from({ length: inner }, (_, i) => {
+      const delta = high[o * 2]! * low[i]! + high[o * 2 + 1]! * low[inner + i]!
+      return before[o * inner + i]! + (6 / 2) * delta
+    })
+    const length = Math.hypot(...row)
+    for (const [i, x] of row.entries())
+      expect(after[o * inner + i]).toBeCloseTo((magnitude[o]! * x) / length, 5)
+  }
+  const other = 'model.layers.0.self_attn.k_proj.weight'
+  expect(await read(other)).toEqual(await readTensor(a.tensors.get(other)!))
+})
+
+test('an adapter for other shapes is refused by the tensor and both shapes', async () => {
+  const folder = temporaryFolder()
+  await writeTinyModel(join(folder, 'a'))
+  const config = {
+    r: 1,
+    lora_alpha: 1,
+    target_modules: ['q_proj'],
+    lora_dropout: 0,
+    use_rslora: false,
+    use_dora: false,
+    base_model_name_or_path: 'a',
+  }
+  const pair = {
+    a: new Float32Array(16),
+    b: new Float32Array(32),
+    in_features: 16,
+    out_features: 32,
+  }
+  const pairs = new Map([['model.layers.0.self_attn.q_proj', pair]])
+  await writeTuned(
+    join(folder, 'tuned'),
+    writeAdapter({ config, pairs }),
+    writeAdapterConfig(config),
+  )
+  await expect(run(`${ONE}models: [{ model: a+tuned }]`, folder).next()).rejects.toThrow(
+    'the tensor model.layers.0.self_attn.q_proj.weight has the shape [32,32], and the adapter in a+tuned is of [32,16]',
+  )
+})
+
+test('a model of which all weights were trained goes in as it was trained', async () => {
+  const folder = temporaryFolder()
+  await twoModels(folder)
+  const [a, b] = [await openCheckpoint(join(folder, 'a')), await openCheckpoint(join(folder, 'b'))]
+  const tensors = await Promise.all(
+    [...b.tensors.values()].map(async (tensor) => ({
+      name: tensor.name,
+      dims: tensor.dims,
+      data: await readTensor(tensor),
+    })),
+  )
+  const { adapter, adapter_config } = await writeWholeModel(a, tensors)
+  await writeTuned(join(folder, 'tuned'), adapter, adapter_config)
+  await toEnd(run(`${ONE}models: [{ model: a+tuned }]`, folder))
+  const merged = await openCheckpoint(join(folder, 'out'))
+  for (const { name, data } of tensors)
+    expect(await readTensor(merged.tensors.get(name)!), name).toEqual(data)
+})
+
+async function writeGguf(folder: string, name: string) {
+  const [file] = await exportFiles({
+    source: { base: join(folder, name) },
+    name,
+    format: 'gguf',
+    dtype: 'f32',
+    shard_bytes: 1e9,
+  })
+  await writeFile(join(folder, `${name}.gguf`), await buffer(Readable.from(file!.chunks())))
+}
+
+test('a GGUF may be the first: its config and tokenizer are written as a folder has them', async () => {
+  const folder = temporaryFolder()
+  await twoModels(folder)
+  await writeGguf(folder, 'a')
+  await toEnd(run(`${ONE}models: [{ model: a.gguf }, { model: b }]`, folder))
+  const [a, merged] = [
+    await openCheckpoint(join(folder, 'a')),
+    await openCheckpoint(join(folder, 'out')),
+  ]
+  expect(merged.config).toMatchObject({ num_hidden_layers: 2, hidden_size: 32 })
+  expect(merged.chat_template).toBe(a.chat_template)
+  // a and its half, at equal weights
+  for (const [name, tensor] of a.tensors)
+    expect(await readTensor(merged.tensors.get(name)!), name).toEqual(
+      (await readTensor(tensor)).map((x) => 0.75 * x),
+    )
+  const [ours, theirs] = [await openTokenizer(a), await openTokenizer(merged)]
+  expect(theirs.encode('Once, é</s>')).toEqual(ours.encode('Once, é</s>'))
+})
+
+test('a GGUF of a family whose config nobody can write cannot be the first, and is told why', async () => {
+  const folder = temporaryFolder()
+  await writeTinyModel(join(folder, 'g'), {
+    config: { model_type: 'gpt2', n_embd: 32, n_layer: 2, n_head: 4, n_positions: 96 },
+  })
+  await writeGguf(folder, 'g')
+  await expect(run(`${ONE}models: [{ model: g.gguf }]`, folder).next()).rejects.toThrow(
+    'g.gguf: the base model (or the first) must be a Hugging Face folder. A Hugging Face folder of a gpt2 is not made from a GGUF.',
+  )
 })
 
 test('models that do not fit are refused by the first tensor and both shapes, before any work', async () => {
