@@ -1,5 +1,6 @@
 // What the grading thread is asked, and what it answers.
 
+import type { CompareRequest, Comparison } from './compare.ts'
 import type { PromptExample } from './examples.ts'
 import type { Answered, Question } from './grade.ts'
 import type { Grade, GradeFault, Grader, Subject } from './grader.ts'
@@ -17,6 +18,7 @@ export type GradeThreadRequest =
   /** Rows that came with a request, or of a file from the one at `from` on. */
   | { type: 'check_items'; items: unknown[]; schema: ItemSchema }
   | { type: 'read_items'; path: string; schema: ItemSchema; from: number }
+  | ({ type: 'compare' } & CompareRequest)
 
 /** One grader's grade, or why there is none. */
 export type Graded = { grade: Grade } | { fault: GradeFault; message: string }
@@ -30,3 +32,4 @@ export type GradeThreadEvent =
   | { type: 'checked' }
   | { type: 'bad_item'; index: number; line?: number; error: string }
   | { type: 'item'; index: number; item: Item }
+  | { type: 'compared'; comparison: Comparison }

@@ -3,6 +3,7 @@
 
 import { serve } from '../runtime/thread.ts'
 import { checkGrader } from './check.ts'
+import { compareRuns } from './compare.ts'
 import { chooseExamples } from './examples.ts'
 import { grade, questions } from './grade.ts'
 import { GradeError, type GradeFault } from './grader.ts'
@@ -59,6 +60,9 @@ serve<GradeThreadRequest, GradeThreadEvent>(
         for await (const read of readItems(request.path, request.schema, request.from))
           if ('error' in read) yield { type: 'bad_item', ...read }
           else yield { type: 'item', ...read }
+        return
+      case 'compare':
+        yield { type: 'compared', comparison: compareRuns(request) }
         return
       default:
         request satisfies never

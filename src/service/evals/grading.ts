@@ -1,6 +1,7 @@
 // The grading thread and its limits: what clients wrote is worked on there, one thing at a time, and a thread that
 // takes too long or too much memory is ended with whatever it was doing.
 
+import type { CompareRequest, Comparison } from '../../engine/eval/compare.ts'
 import type { PromptExample } from '../../engine/eval/examples.ts'
 import type { Answered, Question } from '../../engine/eval/grade.ts'
 import type { GradeFault, Grader, Subject } from '../../engine/eval/grader.ts'
@@ -77,6 +78,13 @@ export class Grading implements AsyncDisposable {
     const event = await this.#inLine(() => this.#first({ type: 'examples', path, limit, seed }))
     if (event.type !== 'examples') throw new Error(`Grading answered ${event.type}.`)
     return event.examples
+  }
+
+  /** Runs beside each other: seconds of reckoning where there are many rows. */
+  async compare(request: CompareRequest): Promise<Comparison> {
+    const event = await this.#inLine(() => this.#first({ type: 'compare', ...request }))
+    if (event.type !== 'compared') throw new Error(`Grading answered ${event.type}.`)
+    return event.comparison
   }
 
   /** The first row that does not fit. */
