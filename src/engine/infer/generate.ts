@@ -167,12 +167,14 @@ export class Generator {
       emit,
     }))
     shared.choices.push(...running)
+    const enqueue = (r: Running) =>
+      add(this.#batcher, target.batch.key, r, { owner: shared, low: request.low_priority === true })
     try {
       if (shared.echo && !scored) tellEcho(shared)
       for (const r of running) {
-        if (!r.sequence.finish_reason) add(this.#batcher, target.batch.key, r, shared)
+        if (!r.sequence.finish_reason) enqueue(r)
         else if (!scored) emit(finishOf(r))
-        else if (r === running[0]) add(this.#batcher, target.batch.key, r, shared) // it ends them all
+        else if (r === running[0]) enqueue(r) // it ends them all
       }
       void this.#pump()
       let open = running.length

@@ -61,6 +61,8 @@ export interface GenerateRequest {
   grammar?: GrammarSource
   /** Which tools answers may or must call, in the model's own manner. */
   tool_use?: ToolUse
+  /** Nobody waits for it: its prompt is read while no other waits. */
+  low_priority?: boolean
 }
 
 /** A token at a place, and how probable the model found it there: before penalties, bias, temperature and truncation. */

@@ -44,6 +44,9 @@ export interface ServingOptions {
 
 export type Timed = 'first_token' | 'between_tokens' | 'request'
 
+/** What nobody waits for may take of the places; the others stay free for those who do. */
+const LOW_SHARE = 0.5
+
 /** The most choices that one request may ask for. */
 export const MAX_CHOICES = 128
 
@@ -102,7 +105,8 @@ export class Serving implements Answering, AsyncDisposable {
     generation: Generation,
     signal: AbortSignal,
   ): AsyncGenerator<InferEvent, void, undefined> {
-    using _place = this.#take(model.project_id, generation.n)
+    const share = generation.low_priority ? LOW_SHARE : 1
+    using _place = this.#take(model.project_id, generation.n, share)
     const clock = new Clock(this.#options.timed)
     try {
       const target = await this.#target(model)
@@ -151,11 +155,11 @@ export class Serving implements Answering, AsyncDisposable {
     await this.#thread?.[Symbol.asyncDispose]()
   }
 
-  #take(project_id: string, n: number): Disposable {
+  #take(project_id: string, n: number, share = 1): Disposable {
     const own = this.#takenBy.get(project_id) ?? 0
-    if (this.#taken + n > this.#capacity)
+    if (this.#taken + n > share * this.#capacity)
       throw overloaded('The server is overloaded with other requests. Please retry shortly.')
-    if (own + n > this.#projectCapacity)
+    if (own + n > share * this.#projectCapacity)
       throw overloaded('Your project has too many requests under way. Please retry shortly.')
     this.#taken += n
     this.#takenBy.set(project_id, own + n)

@@ -24,13 +24,13 @@ test('without work there is no step', () => {
 
 test('prompts come one at a time, and those that decode go on in between', () => {
   const batcher = createBatcher<number>()
-  for (const sequence of [1, 2, 3]) add(batcher, 'm', sequence, 'request')
+  for (const sequence of [1, 2, 3]) add(batcher, 'm', sequence, { owner: 'request' })
   expect(steps(batcher, 7)).toEqual(['p1', 'd1', 'p2', 'd1,2', 'p3', 'd1,2,3', 'd1,2,3'])
 })
 
 test('no more than the width decode together; a place that frees is taken', () => {
   const batcher = createBatcher<number>({ width: 2 })
-  for (const sequence of [1, 2, 3]) add(batcher, 'm', sequence, 'request')
+  for (const sequence of [1, 2, 3]) add(batcher, 'm', sequence, { owner: 'request' })
   expect(steps(batcher, 5)).toEqual(['p1', 'd1', 'p2', 'd1,2', 'd1,2'])
   expect(remove(batcher, 1)).toBe(true)
   expect(steps(batcher, 2)).toEqual(['p3', 'd2,3'])
@@ -38,11 +38,11 @@ test('no more than the width decode together; a place that frees is taken', () =
 
 test('requests take turns: many choices of one do not hold up another', () => {
   const batcher = createBatcher<number>({ width: 3 })
-  for (const sequence of [1, 2, 3, 4]) add(batcher, 'm', sequence, 'many')
-  add(batcher, 'm', 10, 'one')
+  for (const sequence of [1, 2, 3, 4]) add(batcher, 'm', sequence, { owner: 'many' })
+  add(batcher, 'm', 10, { owner: 'one' })
   const admitted = steps(batcher, 5).filter((step) => step.startsWith('p'))
   expect(admitted).toEqual(['p1', 'p10', 'p2'])
-  add(batcher, 'm', 20, 'late')
+  add(batcher, 'm', 20, { owner: 'late' })
   remove(batcher, 3)
   remove(batcher, 1)
   expect(steps(batcher, 2)).toEqual(['d10,2', 'p4'])
@@ -52,14 +52,14 @@ test('requests take turns: many choices of one do not hold up another', () => {
 
 test('targets take turns and are never in one step', () => {
   const batcher = createBatcher<number>()
-  for (const sequence of [1, 2]) add(batcher, 'm', sequence, 'request')
-  add(batcher, 'other', 10, 'request')
+  for (const sequence of [1, 2]) add(batcher, 'm', sequence, { owner: 'request' })
+  add(batcher, 'other', 10, { owner: 'request' })
   expect(steps(batcher, 6)).toEqual(['p1', 'p10', 'd1', 'd10', 'p2', 'd10'])
 })
 
 test('an aborted sequence is gone, whether it waits or decodes', () => {
   const batcher = createBatcher<number>()
-  for (const sequence of [1, 2, 3]) add(batcher, 'm', sequence, 'request')
+  for (const sequence of [1, 2, 3]) add(batcher, 'm', sequence, { owner: 'request' })
   expect(steps(batcher, 1)).toEqual(['p1'])
   expect(remove(batcher, 2)).toBe(true)
   expect(remove(batcher, 1)).toBe(true)
@@ -71,7 +71,7 @@ test('an aborted sequence is gone, whether it waits or decodes', () => {
 
 test('what a step names does not change under its reader', () => {
   const batcher = createBatcher<number>()
-  add(batcher, 'm', 1, 'request')
+  add(batcher, 'm', 1, { owner: 'request' })
   steps(batcher, 1)
   const step = nextStep(batcher)
   remove(batcher, 1)
@@ -80,10 +80,10 @@ test('what a step names does not change under its reader', () => {
 
 test('a long prompt is read in pieces, and those that decode go on between them', () => {
   const batcher = createBatcher<number>()
-  add(batcher, 'm', 1, 'request')
+  add(batcher, 'm', 1, { owner: 'request' })
   expect(steps(batcher, 1)).toEqual(['p1'])
-  add(batcher, 'm', 2, 'long')
-  add(batcher, 'm', 3, 'late')
+  add(batcher, 'm', 2, { owner: 'long' })
+  add(batcher, 'm', 3, { owner: 'late' })
   const types = Array.from({ length: 5 }, () => {
     const step = nextStep(batcher)
     return step?.type === 'prefill' ? `p${step.sequence}` : step?.type
@@ -91,4 +91,19 @@ test('a long prompt is read in pieces, and those that decode go on between them'
   expect(types).toEqual(['decode', 'p2', 'decode', 'p2', 'decode'])
   expect(remove(batcher, 2)).toBe(true)
   expect(steps(batcher, 2)).toEqual(['p3', 'd1,3'])
+})
+
+test('low priority: read while nobody else waits, put aside for who comes, and in half of the width', () => {
+  const batcher = createBatcher<number>({ width: 4 })
+  for (const sequence of [1, 2, 3]) add(batcher, 'm', sequence, { owner: 'batch', low: true })
+  expect(steps(batcher, 4)).toEqual(['p1', 'd1', 'p2', 'd1,2'])
+  // Half of the width is theirs; the rest stays free, though nobody asks for it.
+  expect(steps(batcher, 2)).toEqual(['d1,2', 'd1,2'])
+  remove(batcher, 1)
+  expect(nextStep(batcher)).toMatchObject({ type: 'prefill', sequence: 3 })
+  add(batcher, 'm', 10, { owner: 'a client' })
+  add(batcher, 'm', 11, { owner: 'another' })
+  expect(steps(batcher, 6)).toEqual(['d2', 'p10', 'd2,10', 'p11', 'd2,10,11', 'p3'])
+  for (const sequence of [2, 3, 10, 11]) expect(remove(batcher, sequence)).toBe(true)
+  expect(nextStep(batcher)).toBeUndefined()
 })

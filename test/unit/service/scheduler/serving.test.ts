@@ -33,8 +33,12 @@ afterEach(async () => {
 
 const never = new AbortController().signal
 
-async function ask(text: string, { model = base, n = 1, signal = never } = {}) {
+async function ask(
+  text: string,
+  { model = base, n = 1, signal = never, low_priority = false } = {},
+) {
   const generation: Generation = {
+    ...(low_priority && { low_priority }),
     prompt: { text },
     stop: [],
     n,
@@ -119,4 +123,15 @@ test('after it was closed nothing new is taken', async () => {
   await ask('hi')
   await serving[Symbol.asyncDispose]()
   await expect(ask('hi')).rejects.toMatchObject({ status: 503 })
+})
+
+test('what nobody waits for leaves half of the places to those who do', async () => {
+  start(4)
+  const abort = new AbortController()
+  const waiting = ask('wait', { n: 2, signal: abort.signal, low_priority: true })
+  await until(() => serving.taken === 2)
+  await expect(ask('hi', { low_priority: true })).rejects.toMatchObject({ status: 429 })
+  expect(await ask('hi')).toContain('/models/m')
+  abort.abort()
+  await waiting
 })
