@@ -15,6 +15,7 @@ import { checkDevice } from './engine/train/check-device.ts'
 import { createLog, type Logger } from './log.ts'
 import { readOrMakeKey } from './service/auth/bootstrap.ts'
 import { ensureBootstrapKey } from './service/auth/keys.ts'
+import { createBatches } from './service/batches/batches.ts'
 import { startEmbeddedPostgres } from './service/db/embedded-postgres.ts'
 import { removeEndedCursors } from './service/db/ended-cursors.ts'
 import { migrate } from './service/db/migrate.ts'
@@ -24,7 +25,7 @@ import { Grading } from './service/evals/grading.ts'
 import { createRuns } from './service/evals/runs.ts'
 import { createFiles } from './service/files/files.ts'
 import { createUploads } from './service/files/uploads.ts'
-import { buildApp, buildWorkerApp } from './service/http/app.ts'
+import { buildAnswers, buildApp, buildWorkerApp } from './service/http/app.ts'
 import { RateLimits } from './service/http/rate-limits.ts'
 import { createExamples } from './service/jobs/examples.ts'
 import { createJobs } from './service/jobs/jobs.ts'
@@ -34,6 +35,7 @@ import { openModels } from './service/models/registry.ts'
 import { createModelWeights } from './service/models/weights.ts'
 import { createProvenance } from './service/provenance/provenance.ts'
 import { adapterFiles } from './service/scheduler/adapter-files.ts'
+import { startBatching } from './service/scheduler/batching.ts'
 import { DevicePool } from './service/scheduler/device-pool.ts'
 import { startEvaluating } from './service/scheduler/evaluating.ts'
 import { createGraders } from './service/scheduler/graders.ts'
@@ -190,6 +192,11 @@ export const startServer = async (
       })
       shutdown.add('stop listening', async () => void merging.stop())
       shutdown.add('checkpoint running work', () => merging.stop())
+      const answers = await buildAnswers({ log, metrics, inference: { models, serving: local } })
+      const batching = startBatching({ stores, answer: answers.answer, log, device })
+      shutdown.add('stop listening', async () => void batching.stop())
+      shutdown.add('checkpoint running work', () => batching.stop())
+      shutdown.add('stop computing', () => answers[Symbol.asyncDispose]())
     }
 
     const sweeper = startSweeper({
@@ -241,6 +248,7 @@ export const startServer = async (
             merges: {
               merges: createMerges({ stores, models, adapterFile, quota, told, log }),
             },
+            batches: { batches: createBatches({ db, log }) },
             examples: { examples: createExamples({ stores, jobs, files, log }) },
             inference: { models, serving, limits },
             evals: { evals, runs: createRuns({ stores, evals, models, grading, log }) },

@@ -70,6 +70,12 @@ for (const list of ['EvalList', 'EvalRunList', 'EvalRunOutputItemList'])
       to: orNull,
       why: 'An empty list has no such object; the field is required.',
     })
+for (const end of ['first_id', 'last_id'])
+  CONTRADICTIONS.push({
+    at: `/components/schemas/ListBatchesResponse/properties/${end}`,
+    to: orNull,
+    why: 'An empty list has no such object; in other lists it is null then.',
+  })
 for (const at of [
   '/components/schemas/EvalRun/properties/error',
   '/components/schemas/EvalRunOutputItem/properties/sample/properties/error',

@@ -11,13 +11,14 @@ import {
   newKey,
   type Scope,
 } from '../../src/service/auth/keys.ts'
+import { createBatches } from '../../src/service/batches/batches.ts'
 import type { Pool } from '../../src/service/db/pool.ts'
 import { createEvals } from '../../src/service/evals/evals.ts'
 import { Grading } from '../../src/service/evals/grading.ts'
 import { createRuns } from '../../src/service/evals/runs.ts'
 import { createFiles, type Files } from '../../src/service/files/files.ts'
 import { createUploads, type Uploads } from '../../src/service/files/uploads.ts'
-import { type AppDeps, buildApp } from '../../src/service/http/app.ts'
+import { type AppDeps, buildAnswers, buildApp } from '../../src/service/http/app.ts'
 import { type Limits, RateLimits } from '../../src/service/http/rate-limits.ts'
 import { createExamples } from '../../src/service/jobs/examples.ts'
 import { createJobs } from '../../src/service/jobs/jobs.ts'
@@ -27,6 +28,7 @@ import { type ModelRegistry, openModels } from '../../src/service/models/registr
 import { createModelWeights } from '../../src/service/models/weights.ts'
 import { createProvenance } from '../../src/service/provenance/provenance.ts'
 import { type AdapterFile, adapterFiles } from '../../src/service/scheduler/adapter-files.ts'
+import { startBatching } from '../../src/service/scheduler/batching.ts'
 import { DevicePool } from '../../src/service/scheduler/device-pool.ts'
 import { startEvaluating } from '../../src/service/scheduler/evaluating.ts'
 import { createGraders } from '../../src/service/scheduler/graders.ts'
@@ -59,6 +61,8 @@ export interface TestService extends AsyncDisposable {
   readonly caller: Caller
   /** Starts claiming eval runs, as server.ts does. */
   startEvaluating(): Worker
+  /** Starts claiming batches, as server.ts does. */
+  startBatching(): Promise<Worker>
   /** For caches, gone at the end. */
   readonly folder: string
   /** Where its objects lie, and its rows, for a process that goes there itself. */
@@ -141,6 +145,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
   const grading = new Grading()
   const evals = createEvals({ stores, grading, log: testLog })
   const rates = new RateLimits(limits)
+  const metrics = createMetrics({ db, serving, device: pool })
   const health = { whyNotReady: async () => undefined }
   const app = await buildApp({
     log: testLog,
@@ -164,14 +169,16 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     merges: {
       merges: createMerges({ stores, models, adapterFile, quota, told, log: testLog }),
     },
+    batches: { batches: createBatches({ db, log: testLog }) },
     examples: { examples: createExamples({ stores, jobs, files, log: testLog }) },
     inference: { models, serving, limits: rates },
     evals: { evals, runs: createRuns({ stores, evals, models, grading, log: testLog }) },
     graders: { graders: createGraders({ models, serving, grading }), limits: rates },
-    metrics: createMetrics({ db, serving, device: pool }),
+    metrics,
     ...deps,
   })
   checkInjected(app)
+  const answers: AsyncDisposable[] = []
   let made = 0
   return {
     app,
@@ -194,6 +201,18 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
         device: 'cpu',
         poll_seconds: 0.2,
       }),
+    startBatching: async () => {
+      const deps = { log: testLog, metrics, inference: { models, serving } }
+      const asked = await buildAnswers(deps)
+      answers.push(asked)
+      return startBatching({
+        stores,
+        answer: asked.answer,
+        log: testLog,
+        device: 'cpu',
+        poll_seconds: 0.2,
+      })
+    },
     stored: objects.stored,
     place: objects.place,
     databaseUrl: database.url,
@@ -211,6 +230,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     },
     [Symbol.asyncDispose]: async () => {
       await app.close()
+      for (const asked of answers) await asked[Symbol.asyncDispose]()
       await grading[Symbol.asyncDispose]()
       await serving[Symbol.asyncDispose]()
       await database[Symbol.asyncDispose]()

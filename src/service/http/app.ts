@@ -22,9 +22,12 @@ import type { Db } from '../db/pool.ts'
 import type { Files } from '../files/files.ts'
 import type { Uploads } from '../files/uploads.ts'
 import type { Metrics } from '../metrics/metrics.ts'
+import type { AnswerRequest } from '../scheduler/run-batch.ts'
 import type { Inference } from './answer.ts'
+import { answersBy, behindOthers } from './answers.ts'
 import { requireKey } from './auth.ts'
 import { ErrorBody, errorBody, handleErrors, sendError } from './errors.ts'
+import { type BatchDeps, batchRoutes } from './routes/batches.ts'
 import { chatRoutes } from './routes/chat.ts'
 import { completionRoutes } from './routes/completions.ts'
 import { encoderRoutes } from './routes/encoders.ts'
@@ -57,6 +60,7 @@ export interface AppDeps {
   readonly examples: ExampleDeps
   readonly sweeps: SweepDeps
   readonly merges: MergeDeps
+  readonly batches: BatchDeps
   readonly graders: GraderDeps
   readonly evals: EvalsDeps
   readonly models: ModelsDeps
@@ -90,13 +94,33 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
       await api.register(evalRoutes, deps.evals)
       await api.register(modelRoutes, deps.models)
       await api.register(provenanceRoutes, deps.provenance)
-      await api.register(chatRoutes, deps.inference)
-      await api.register(completionRoutes, deps.inference)
-      await api.register(encoderRoutes, deps.inference)
+      await api.register(batchRoutes, deps.batches)
+      await registerInference(api, deps.inference)
     },
     { prefix: '/v1' },
   )
   return app
+}
+
+/** What models answer: over HTTP, and line by line in batches. */
+const registerInference = async (api: FastifyInstance, inference: Inference): Promise<void> => {
+  await api.register(chatRoutes, inference)
+  await api.register(completionRoutes, inference)
+  await api.register(encoderRoutes, inference)
+}
+
+/** Answers requests of batches by the routes themselves, in this process. */
+export const buildAnswers = async (
+  deps: Pick<AppDeps, 'log' | 'metrics'> & { readonly inference: Omit<Inference, 'limits'> },
+): Promise<AsyncDisposable & { readonly answer: AnswerRequest }> => {
+  // A line of the log for each line of a batch would be too much.
+  const app = newApp({ ...deps, log: deps.log.child({}, { level: 'warn' }) })
+  const answer = answersBy(app)
+  await app.register(async (api) => registerInference(api, behindOthers(deps.inference)), {
+    prefix: '/v1',
+  })
+  await app.ready()
+  return { answer, [Symbol.asyncDispose]: () => app.close() }
 }
 
 /** The server of a process that computes for others: no API, only what API processes ask. */

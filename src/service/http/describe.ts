@@ -16,6 +16,7 @@ export const describeApp = async (): Promise<string> => {
     preflights: { preflights: absent('preflights'), jobs: absent('jobs') },
     examples: { examples: absent('examples') },
     merges: { merges: absent('merges') },
+    batches: { batches: absent('batches') },
     sweeps: { sweeps: absent('sweeps') },
     graders: { graders: absent('graders'), limits: absent('limits') },
     evals: { evals: absent('evals'), runs: absent('runs') },

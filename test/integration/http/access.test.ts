@@ -46,6 +46,8 @@ const owned = {
   part: '',
   sweep: '',
   merge: '',
+  batch: '',
+  batch_input: '',
   eval: '',
   run: '',
   item: '',
@@ -59,6 +61,7 @@ const parameters: Record<string, () => string> = {
   upload_id: () => owned.upload,
   sweep_id: () => owned.sweep,
   merge_id: () => owned.merge,
+  batch_id: () => owned.batch,
   eval_id: () => owned.eval,
   run_id: () => owned.run,
   output_item_id: () => owned.item,
@@ -98,6 +101,12 @@ const aMerge = {
   merge_method: 'linear',
   models: [{ model: 'tiny', parameters: { weight: 1 } }],
 }
+const aBatch = () => ({
+  input_file_id: owned.batch_input,
+  endpoint: '/v1/completions',
+  completion_window: '24h',
+  metadata: { secret: 'of the owner' },
+})
 const aRun = { data_source: { type: 'jsonl', source: rows } }
 
 /** A body for each operation that takes one, naming the owner's rows where it can. */
@@ -131,6 +140,7 @@ const bodies: Record<string, () => Pick<InjectOptions, 'payload' | 'headers'>> =
     },
   }),
   deriveFineTuningFile: () => ({ payload: { lines: [1] } }),
+  createBatch: () => ({ payload: aBatch() }),
   createFineTuningMerge: () => ({ payload: { config: aMerge } }),
   createChatCompletion: () => ({
     payload: { model: owned.model, messages: [{ role: 'user', content: 'x' }] },
@@ -194,6 +204,8 @@ beforeAll(async () => {
     bytes: 1,
     model_name: 'ft:tiny:luthier:merged:AAAAAAAA',
   })
+  owned.batch_input = await service.upload('{}', { purpose: 'batch' })
+  owned.batch = (await service.post('/v1/batches', aBatch())).body.id
   owned.eval = (await service.post('/v1/evals', anEval)).body.id
   owned.run = (await service.post(`/v1/evals/${owned.eval}/runs`, aRun)).body.id
   owned.item = 'outputitem_owned'
@@ -285,7 +297,8 @@ for (const [who, headersOf] of Object.entries(callers))
       expect(reply.json().error.code).toBe('invalid_api_key')
     } else if (
       sent.includes(encodeURIComponent(owned.file)) ||
-      /owned|ftjob-|ftsweep-|upload_|eval_|evalrun_/.test(sent)
+      sent.includes(owned.batch_input) ||
+      /owned|ftjob-|ftsweep-|upload_|eval_|evalrun_|batch_/.test(sent)
     )
       expect([400, 404]).toContain(reply.statusCode)
     // What the caller sent may be said back; anything else of the owner may not.

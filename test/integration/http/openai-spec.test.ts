@@ -145,6 +145,16 @@ describe.skipIf(spec.missing)('the API as OpenAI describes it', () => {
     await ask('GET', `${evals}/runs`)
     await ask('DELETE', evals)
     await ask('GET', '/v1/evals')
+    const batch = (
+      await ask('POST', '/v1/batches', {
+        input_file_id: await api.upload('{}', { purpose: 'batch' }),
+        endpoint: '/v1/completions',
+        completion_window: '24h',
+      })
+    ).json()
+    await ask('GET', '/v1/batches')
+    await ask('GET', `/v1/batches/${batch.id}`)
+    await ask('POST', `/v1/batches/${batch.id}/cancel`)
     const begun = (await ask('POST', '/v1/uploads', upload)).json()
     const part = (await ask('POST', `/v1/uploads/${begun.id}/parts`, form('data'))).json()
     await ask('POST', `/v1/uploads/${begun.id}/complete`, { part_ids: [part.id] })
