@@ -193,6 +193,48 @@ models:
     expect((await send(`/models/${name}`)).status).toBe(404)
   })
 
+  test('adapters become one adapter, which is served beside its base; an adapter is taken out of a model', async () => {
+    const [one, two] = [await tune(base), await tune(base)]
+    const config = {
+      adapters: [one, two],
+      weights: [0.5, 0.5],
+      combination_type: 'cat',
+      name: 'both',
+    }
+    const { id } = await ask(MERGES, { config })
+    const { merged_model: both, models, tensors } = await ended(`${MERGES}/${id}`)
+    expect(models).toEqual([one, two])
+    expect(tensors).toBeGreaterThan(0)
+    expect(both).toMatch(/^ft:stories260k:luthier:both:.{8}$/)
+    // Equal jobs give equal adapters, and half of each is the whole of one.
+    expect(await answer(both)).toBe(await answer(one))
+    const name = encodeURIComponent(both)
+    expect(await ask(`/models/${name}`)).toMatchObject({ id: both, root: base })
+    const { statement } = await ask(`/models/${name}/provenance`)
+    expect(statement).toMatchObject({ parents: [one, two].sort(), merge: { merge: id } })
+    expect(statement.weights.sha256).toMatch(/^[0-9a-f]{64}$/)
+    expect((await send(`/models/${name}/weights?format=peft`)).status).toBe(200)
+    const again = await tune(both)
+    expect(await answer(again)).toContain('Tom')
+
+    const whole = await ask(MERGES, {
+      config: { merge_method: 'passthrough', models: [{ model: `${base}+${one}` }] },
+    })
+    const folded = (await ended(`${MERGES}/${whole.id}`)).merged_model
+    expect(await answer(folded)).toBe(await answer(one))
+    const extraction = await ask(MERGES, {
+      config: { extract_adapter: folded, base_model: base, max_rank: 8 },
+    })
+    const { merged_model: extracted } = await ended(`${MERGES}/${extraction.id}`)
+    expect(await ask(`/models/${encodeURIComponent(extracted)}`)).toMatchObject({ root: base })
+    expect(await answer(extracted)).toBe(await answer(one))
+    const { data: events } = await ask(`${MERGES}/${extraction.id}/events`)
+    expect(events.map(({ message }: Reply) => message).join('\n')).toMatch(
+      /The adapter has (100\.00|99\.9\d) % of the squared difference/,
+    )
+    expect(workFolders()).toEqual([])
+  })
+
   test('killed in the middle, a merge goes on and gives the same bytes', async () => {
     const straight = await ended(`${MERGES}/${(await ask(MERGES, { config: DELLA })).id}`)
     const { id } = await ask(MERGES, { config: DELLA })
@@ -257,9 +299,22 @@ models:
       /does not exist/,
     ],
     ['an unknown method', { merge_method: 'blend', models: [{ model: base }] }, /merge_method/],
+    [
+      'a base model among adapters',
+      { adapters: [base], weights: [1] },
+      /`stories260k` is not an adapter/,
+    ],
+    [
+      'an adapter to be extracted from another shape',
+      { extract_adapter: 'large', base_model: base },
+      /the tensor \S+ has the shape \[\d+,\d+\] in stories260k and \[\d+,\d+\] in large|is missing in stories260k/,
+    ],
     ['two documents', 'merge_method: linear\n---\nmerge_method: linear\n', /one document/],
   ])('is refused before any work: %s', async (_, config, why) => {
-    const settings = typeof config === 'string' ? config : { ...config, parameters: { weight: 1 } }
+    const settings =
+      typeof config === 'string' || !('merge_method' in config)
+        ? config
+        : { ...config, parameters: { weight: 1 } }
     const reply = await send(MERGES, { config: settings })
     expect([400, 404]).toContain(reply.status)
     const { error }: Reply = await reply.json()

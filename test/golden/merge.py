@@ -20,6 +20,8 @@ from mergekit.options import MergeOptions
 from mergekit.plan import MergePlanner
 from safetensors.numpy import load_file, save_file
 
+from philox import draws
+
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fixtures", "merge")
 D, F, V, L = 8, 12, 24, 3
 # The angles of short rows lose digits in float32; ours are taken in float64, and so are these.
@@ -161,28 +163,6 @@ CASES = {
 }
 
 
-def philox(counter, key):
-    """counter: four uint32 arrays or numbers, key: two numbers → four uint32 arrays."""
-    c = [np.asarray(x, dtype=np.uint64) for x in counter]
-    k = [np.uint64(x) for x in key]
-    mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)
-    for _ in range(10):
-        p0, p1 = np.uint64(0xD2511F53) * c[0], np.uint64(0xCD9E8D57) * c[2]
-        c = [(p1 >> half) ^ c[1] ^ k[0], p1 & mask, (p0 >> half) ^ c[3] ^ k[1], p0 & mask]
-        k = [(k[0] + np.uint64(0x9E3779B9)) & mask, (k[1] + np.uint64(0xBB67AE85)) & mask]
-    return c
-
-
-def draws(name, index, count):
-    assert count <= 65536
-    h = 0x811C9DC5
-    for byte in name.encode():
-        h = ((h ^ byte) * 0x01000193) & 0xFFFFFFFF
-    i = np.arange((count + 3) // 4)
-    words = np.stack(np.broadcast_arrays(*philox([i, h, index, 1], [SEED, 0])), axis=-1)
-    return words.reshape(-1)[:count].astype(np.float64) / 2**32
-
-
 class Same:
     """What sparsify.py calls `torch`: its bernoulli draws as ours does."""
 
@@ -192,7 +172,7 @@ class Same:
         return getattr(torch, attribute)
 
     def bernoulli(self, p):
-        u = torch.from_numpy(draws(Same.name, Same.index, p.numel())).reshape(p.shape)
+        u = torch.from_numpy(draws(SEED, Same.name, Same.index, p.numel())).reshape(p.shape)
         return (u < p.double()).to(p.dtype)
 
 

@@ -1,7 +1,7 @@
 // A merge as it is asked for, in mergekit's words: what is merged, by which method, with which parameters.
 // Knows names of models only; which files they are is said when it is planned.
 
-import { invalidRequest } from '../../errors.ts'
+import { bad, type Json, list, only, record, text, whole } from './fields.ts'
 import type { MergeMethod } from './method.ts'
 import { MERGE_METHODS } from './methods.ts'
 import { readSetting, type Settings } from './settings.ts'
@@ -78,8 +78,6 @@ const KEYS = [
   'random_seed',
   'max_shard_size',
 ]
-
-type Json = Readonly<Record<string, unknown>>
 
 /** Checks what a merge's text says. Throws an ApiError that names the field. */
 export function parseMergeConfig(value: unknown): MergeConfig {
@@ -323,33 +321,3 @@ function settingsOf(value: unknown, param: string): Settings {
     ]),
   )
 }
-
-function record(value: unknown, param: string): Json {
-  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Json
-  throw bad(param, 'Expected an object')
-}
-
-function list(value: unknown, param: string): readonly unknown[] {
-  if (Array.isArray(value) && value.length > 0) return value
-  throw bad(param, 'Expected a list')
-}
-
-function text(value: unknown, param: string): string {
-  if (typeof value === 'string' && value !== '') return value
-  throw bad(param, `Expected a text, found ${JSON.stringify(value)}`)
-}
-
-function whole(value: unknown, param: string): number {
-  const number = Number(value)
-  if (Number.isSafeInteger(number) && number >= 0) return number
-  throw bad(param, `Expected a whole number, found ${JSON.stringify(value)}`)
-}
-
-function only(value: Json, known: readonly string[], at: string): void {
-  for (const key of Object.keys(value))
-    if (!known.includes(key))
-      throw bad(`${at}${key}`, 'There is no such field', 'unknown_parameter')
-}
-
-const bad = (param: string, why: string, code = 'invalid_value') =>
-  invalidRequest(`Invalid '${param}': ${why}.`, { param, code })

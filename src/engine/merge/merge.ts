@@ -24,7 +24,7 @@ export interface MergeRequest {
 export type MergeEvent =
   | { type: 'planned'; tensors: number; bytes: number; done: number }
   | { type: 'tensor'; name: string; done: number; tensors: number }
-  | { type: 'merged'; files: readonly string[] }
+  | { type: 'merged'; files: readonly string[]; note?: string }
 
 const WORKER = new URL('./worker.ts', import.meta.url)
 /** Lies in the folder until all is done. */
@@ -100,9 +100,7 @@ export async function* merge(
   try {
     yield* write(plan, request, signal)
   } catch (cause) {
-    throw isDiskFull(cause)
-      ? noRoom('The merge was stopped: there is no more room for its files on the disk')
-      : cause
+    throw isDiskFull(cause) ? noRoom(FULL) : cause
   }
 }
 

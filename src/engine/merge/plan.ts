@@ -59,7 +59,7 @@ const SAFETENSORS: Readonly<Record<MergeDtype, 'F32' | 'F16' | 'BF16'>> = {
   float16: 'F16',
   bfloat16: 'BF16',
 }
-const LAYER = /^(.*\b(?:layers|layer|h)\.)(\d+)(\..+)$/
+export const LAYER = /^(.*\b(?:layers|layer|h)\.)(\d+)(\..+)$/
 /** How configs of the families count their layers. */
 const LAYERS = ['num_hidden_layers', 'n_layer', 'n_layers']
 const HEAD = /^(classifier|score|pre_classifier)\./
@@ -244,7 +244,8 @@ function storedName({ tensors }: OpenModel, name: string): string {
   return first ? first.name.replace(/\b(layers|layer|h)\.0\./, `$1.${layer[2]}.`) : name
 }
 
-function loraOf(model: OpenModel, name: string, { dims }: StoredTensor) {
+/** The adapter over a tensor, where there is one that fits. */
+export function loraOf(model: OpenModel, name: string, { dims }: StoredTensor) {
   const { adapter, files, checkpoint, key } = model
   if (!adapter || files.adapter === undefined || !name.endsWith('.weight')) return {}
   const wanted = bareName(name.slice(0, -'.weight'.length))
@@ -262,7 +263,7 @@ function loraOf(model: OpenModel, name: string, { dims }: StoredTensor) {
 }
 
 /** gpt2's files hold [in, out]. */
-const isTurned = ({ format, config }: OpenModel['checkpoint']) =>
+export const isTurned = ({ format, config }: OpenModel['checkpoint']) =>
   format === 'huggingface' && config.model_type === 'gpt2'
 
 const WIDTH: Readonly<Record<string, number>> = { F32: 4, BF16: 2, F16: 2 }

@@ -121,7 +121,10 @@ export function keepByRank(
 /** Fills `out` with numbers in [0, 1) for the positions from `at` on. */
 export type Draw = (at: number, out: Float64Array) => void
 
-export const drawFor =
-  ({ random }: MergeGroup, input: number): Draw =>
+/** The draws of one input. */
+export const drawAt =
+  (random: MergeGroup['random'], input: number): Draw =>
   (at, out) =>
     random(input, at, out)
+
+export const drawFor = ({ random }: MergeGroup, input: number): Draw => drawAt(random, input)

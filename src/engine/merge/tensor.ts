@@ -2,13 +2,13 @@
 
 import { type FileHandle, open } from 'node:fs/promises'
 import { turn } from '../export/tensor-bytes.ts'
-import { randomWords } from '../random.ts'
 import { elements } from '../tensor.ts'
 import { type Adapter, readAdapter } from '../weights/adapter.ts'
 import { isFloatDtype } from '../weights/dequantise.ts'
 import { foldAdapter } from '../weights/fold.ts'
 import { isRearranged, readTensor, type StoredTensor } from '../weights/stored-tensor.ts'
 import type { MergeDtype } from './config.ts'
+import { drawing } from './draws.ts'
 import type { MergeInput, MergeMethod } from './method.ts'
 import { MERGE_METHODS } from './methods.ts'
 import type { PlannedInput, PlannedTensor } from './plan.ts'
@@ -80,9 +80,10 @@ async function mergePart(
   return merged
 }
 
-async function readInput(
+/** A part of one model's tensor, with its adapter folded in. Throws where it holds what is no number. */
+export async function readInput(
   { tensor, lora }: PlannedInput,
-  { dims, round: dtype }: PlannedTensor,
+  { dims, round: dtype }: Pick<PlannedTensor, 'dims' | 'round'>,
   { at, count }: { at: number; count: number },
 ): Promise<Float32Array> {
   const total = elements(dims)
@@ -124,25 +125,6 @@ async function withAdapter(
   const rows = turn(weights, inner, out)
   foldAdapter(rows, pair, config)
   return turn(rows, out, inner)
-}
-
-/** Numbers of (seed, tensor's name, input, position). */
-function drawing(seed: number, name: string) {
-  let hash = 0x811c9dc5
-  for (const byte of new TextEncoder().encode(name)) hash = Math.imul(hash ^ byte, 0x01000193)
-  const BLOCK = 65_536
-  // Rows are shorter than blocks: the last one is kept.
-  let kept = { input: -1, block: -1, words: new Int32Array(0) as ArrayLike<number> }
-  return (input: number, at: number, out: Float64Array) => {
-    for (let done = 0; done < out.length; ) {
-      const block = Math.floor((at + done) / BLOCK)
-      const from = (at + done) % BLOCK
-      if (kept.input !== input || kept.block !== block)
-        kept = { input, block, words: randomWords(BLOCK, seed, [hash, input, block + 1]) }
-      for (let i = from; i < BLOCK && done < out.length; i++)
-        out[done++] = (kept.words[i]! >>> 0) / 2 ** 32
-    }
-  }
 }
 
 async function copy({ inputs, offset }: PlannedTensor, into: FileHandle): Promise<void> {

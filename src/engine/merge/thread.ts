@@ -1,8 +1,9 @@
 // The entry of the thread that a service merges in: it checks a merge, or does it, with threads of its own.
 
 import { serve } from '../runtime/thread.ts'
-import { parseMergeConfig } from './config.ts'
-import { type MergeEvent, type MergeRequest, merge, prepareMerge } from './merge.ts'
+import type { MergeEvent, MergeRequest } from './merge.ts'
+import { parseRequested } from './requested.ts'
+import { checkRequested, runRequested } from './run.ts'
 
 export interface MergeThreadRequest extends Omit<MergeRequest, 'config'> {
   /** Whether it is looked at only. */
@@ -17,9 +18,7 @@ serve<MergeThreadRequest, MergeThreadEvent>(async function* (
   { only_check, config, ...request },
   { signal },
 ) {
-  const asked = { ...request, config: parseMergeConfig(config) }
-  if (!only_check) return yield* merge(asked, signal)
-  const { tensors, shards } = await prepareMerge(asked)
-  const bytes = shards.reduce((sum, shard) => sum + shard.bytes, 0)
-  yield { type: 'checked', tensors: tensors.length, bytes }
+  const requested = parseRequested(config)
+  if (only_check) yield { type: 'checked', ...(await checkRequested(requested, request.models)) }
+  else yield* runRequested(requested, request, signal)
 })

@@ -90,7 +90,7 @@ export function createJobs({
 
     async create(owner, request, commit = (write) => transaction(db, write)) {
       const { project_id } = owner
-      const requested = { db, models, devices: known }
+      const requested = { stores, models, devices: known }
       const { method, root, initial, luthier, ...files } = await resolveRequest(
         requested,
         project_id,

@@ -1,12 +1,17 @@
 // A job as it is asked for, made sure of: what it names exists and fits together. Creates nothing.
 
+import { text } from 'node:stream/consumers'
 import { METHOD_NAMES, type MethodName, methodOf } from '../../engine/train/methods/index.ts'
+import type { LoraOptions } from '../../engine/train/request.ts'
+import { parseAdapterConfig } from '../../engine/weights/adapter.ts'
 import { invalidRequest } from '../../errors.ts'
 import { type FileRecord, findFile } from '../db/files.ts'
 import { findJob, type InitialAdapter } from '../db/fine-tuning-jobs.ts'
 import type { Db } from '../db/pool.ts'
 import type { Purpose } from '../files/files.ts'
 import type { ModelRegistry } from '../models/registry.ts'
+import { objectKey } from '../storage/object-store.ts'
+import type { Stores } from '../storage/objects.ts'
 import type { JobExtension } from './extension.ts'
 import type { FileParam } from './file-errors.ts'
 import {
@@ -43,7 +48,7 @@ export interface Requested {
 }
 
 export interface RequestedDeps {
-  db: Db
+  stores: Stores
   models: Pick<ModelRegistry, 'resolveRoot' | 'resolve'>
   /** How many devices work on jobs, where that is known. */
   devices?: number | undefined
@@ -58,9 +63,10 @@ export async function resolveRequest(
   const method = methodOfRequest(request)
   refuseUnsupported(request)
   const start = await resolveStart(deps, project_id, request.model)
+  const { db } = deps.stores
   const file = (id: string | null | undefined, param: FileField) =>
-    id == null ? undefined : resolveFile(deps.db, project_id, id, param)
-  const training = await resolveFile(deps.db, project_id, request.training_file, 'training_file')
+    id == null ? undefined : resolveFile(db, project_id, id, param)
+  const training = await resolveFile(db, project_id, request.training_file, 'training_file')
   const validation = await file(request.validation_file, 'validation_file')
   const luthier = request.luthier ?? null
   if (validation && luthier?.data?.validation_split !== undefined)
@@ -78,16 +84,37 @@ export async function resolveRequest(
 
 /** What a job starts from: a base model, or a tuned model or checkpoint over one. */
 async function resolveStart(
-  { db, models }: RequestedDeps,
+  { stores, models }: RequestedDeps,
   project_id: string,
   name: string,
 ): Promise<Pick<Requested, 'root' | 'initial'>> {
   const base = await models.resolveRoot(project_id, name)
   if (base) return { root: base.id, initial: null }
   const { root, adapter, job_id } = await models.resolve(project_id, name)
-  const plan = job_id && (await findJob(db, project_id, job_id))?.plan
-  if (!adapter || !plan) throw new Error(`Nothing is known of how ${name} was tuned.`)
-  return { root, initial: { model: name, ...adapter, lora: plan.lora } }
+  if (!adapter) throw new Error(`${name} is neither a model of its own nor an adapter.`)
+  const lora =
+    job_id === undefined
+      ? await loraOf(stores, project_id, adapter.config_sha256)
+      : (await findJob(stores.db, project_id, job_id))?.plan?.lora
+  if (!lora) throw new Error(`Nothing is known of how ${name} was tuned.`)
+  return { root, initial: { model: name, ...adapter, lora } }
+}
+
+/** Of an adapter that no job has made: as its own config says. */
+async function loraOf(
+  { store }: Stores,
+  project_id: string,
+  config_sha256: string,
+): Promise<LoraOptions> {
+  const json = await text(await store.get(objectKey(project_id, config_sha256)))
+  const { r, lora_alpha, target_modules, use_rslora, use_dora } = parseAdapterConfig(json)
+  return {
+    rank: r,
+    alpha: lora_alpha,
+    target_modules: [...target_modules],
+    ...(use_rslora && { use_rslora }),
+    ...(use_dora && { use_dora }),
+  }
 }
 
 type FileField = FileParam | typeof REFERENCE_FILE

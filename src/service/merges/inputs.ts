@@ -2,6 +2,7 @@
 
 import { keyOf, type ModelName } from '../../engine/merge/config.ts'
 import type { ModelFiles } from '../../engine/merge/models.ts'
+import type { Requested } from '../../engine/merge/requested.ts'
 import { ApiError, invalidRequest } from '../../errors.ts'
 import type { ResolvedModel } from '../models/model.ts'
 import type { ModelRegistry } from '../models/registry.ts'
@@ -45,6 +46,40 @@ export async function inputFiles(
     }
   }
   return found
+}
+
+/** The model that an adapter which is to be made will fit; undefined where a model with all of its weights is made. */
+export async function rootOfResult(
+  { models }: Pick<InputDeps, 'models'>,
+  project_id: string,
+  requested: Requested,
+): Promise<string | undefined> {
+  if (requested.kind === 'models') return undefined
+  if (requested.kind === 'extraction') {
+    const { model, adapter } = requested.base_model
+    const base = await models.resolve(project_id, model)
+    if (adapter === undefined && !base.adapter) return base.root
+    throw invalidRequest(
+      `\`${keyOf(requested.base_model)}\` is an adapter over its base: an adapter is extracted beside a model with all of its weights.`,
+      { param: 'base_model', code: 'invalid_value' },
+    )
+  }
+  const found = new Map<string, string>()
+  for (const { name } of requested.adapters) {
+    const { adapter, root } = await models.resolve(project_id, name.model)
+    if (!adapter)
+      throw invalidRequest(`\`${name.model}\` is not an adapter.`, {
+        param: 'adapters',
+        code: 'invalid_value',
+      })
+    found.set(root, name.model)
+  }
+  const [[root, one], other] = [...found] as [[string, string], [string, string]?]
+  if (!other) return root
+  throw invalidRequest(
+    `The adapters are of different base models: \`${one}\` of \`${root}\`, \`${other[1]}\` of \`${other[0]}\`.`,
+    { param: 'adapters', code: 'models_do_not_fit' },
+  )
 }
 
 /** The models and adapters by the names that their owner knows. */

@@ -1,6 +1,6 @@
 // What can be asked about merges: create, look, cancel. Doing them is `scheduler/run-merge.ts`'s.
 
-import { namedModels, parseMergeConfig } from '../../engine/merge/config.ts'
+import { describe, namesIn, parseRequested } from '../../engine/merge/requested.ts'
 import type { MergeThreadEvent, MergeThreadRequest } from '../../engine/merge/thread.ts'
 import { checkMergeValues, readMergeText } from '../../engine/merge/yaml.ts'
 import { spawn } from '../../engine/runtime/thread.ts'
@@ -17,7 +17,7 @@ import { baseOfTunedName, tunedModelName } from '../models/names.ts'
 import type { DiskQuota } from '../storage/disk-quota.ts'
 import type { Stores } from '../storage/objects.ts'
 import { eventsOf, tell } from '../work/events.ts'
-import { type InputDeps, inputFiles, parentsOf } from './inputs.ts'
+import { type InputDeps, inputFiles, parentsOf, rootOfResult } from './inputs.ts'
 
 export const MERGE = 'merge'
 
@@ -64,13 +64,15 @@ export function createMerges({ stores, quota, told, log, ...inputs }: MergesDeps
     async create(owner, request) {
       const { project_id, organization_id, organization_slug } = owner
       const config = readConfig(request.config)
-      const parsed = parseMergeConfig(config)
-      const names = namedModels(parsed)
+      const requested = parseRequested(config)
+      const { name, method } = describe(requested)
+      const names = namesIn(requested)
       const parents = parentsOf(names)
       const models = await inputFiles(inputs, project_id, names)
+      await rootOfResult(inputs, project_id, requested)
       const { tensors, bytes } = await check({ config, models }, told)
       await quota.admit(project_id, bytes)
-      const suffix = request.suffix ?? parsed.name?.slice(0, 64) ?? null
+      const suffix = request.suffix ?? name?.slice(0, 64) ?? null
       const id = newId('ftmerge-')
       const created = await transaction(db, async (tx) => {
         await insertWork(tx, { id, kind: MERGE, project_id })
@@ -93,7 +95,7 @@ export function createMerges({ stores, quota, told, log, ...inputs }: MergesDeps
           ),
         })
       })
-      log.info({ merge: id, project: project_id, method: parsed.method.name }, 'merge created')
+      log.info({ merge: id, project: project_id, method }, 'merge created')
       return created
     },
 

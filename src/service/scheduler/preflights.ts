@@ -33,7 +33,7 @@ export function createPreflights(deps: PreflightDeps): Preflights {
 
   async function judge(project_id: string, request: CreateJob, signal: AbortSignal) {
     signal.throwIfAborted()
-    const requested = { db: stores.db, models, devices }
+    const requested = { stores, models, devices }
     const found = await resolveRequest(requested, project_id, request)
     const base = await models.resolveRoot(project_id, found.root)
     if (!base) throw new Error(`The base model ${found.root} is not there any more.`)

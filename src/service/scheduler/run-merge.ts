@@ -3,7 +3,7 @@
 import { createReadStream } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { namedModels, parseMergeConfig } from '../../engine/merge/config.ts'
+import { namesIn, parseRequested } from '../../engine/merge/requested.ts'
 import type { MergeThreadEvent, MergeThreadRequest } from '../../engine/merge/thread.ts'
 import { spawn } from '../../engine/runtime/thread.ts'
 import { ApiError, isDiskFull, noRoom } from '../../errors.ts'
@@ -13,7 +13,7 @@ import { insertModel, insertModelFiles } from '../db/models.ts'
 import type { PoolClient } from '../db/pool.ts'
 import { insertParents } from '../db/provenance.ts'
 import { endWork, holdLease, type Lease, LeaseLost, noteProgress } from '../db/work.ts'
-import { type InputDeps, inputFiles } from '../merges/inputs.ts'
+import { type InputDeps, inputFiles, rootOfResult } from '../merges/inputs.ts'
 import { MERGE, MERGE_THREAD } from '../merges/merges.ts'
 import type { ResolvedModel } from '../models/model.ts'
 import type { Staged } from '../storage/object-store.ts'
@@ -44,6 +44,15 @@ export type MergingOptions = RunMergeDeps &
 
 /** Merging itself failed: what it says names files and tensors, and may be told; trying again changes nothing. */
 class MergeFault extends Hopeless {}
+
+type StagedFile = Staged & { path: string }
+
+/** What came out, and where it lies. */
+interface Made {
+  merge: Merge
+  out: string
+  files: readonly string[]
+}
 
 /** How often progress is written. */
 const TELL_MS = 2000
@@ -95,18 +104,20 @@ class Run {
     const merge = await patiently(() => findMerge(stores.db, project_id, id))
     if (!merge) throw new Hopeless(`There is work for the merge ${id}, but no such merge.`)
     const out = folders.aside(id)
-    const names = namedModels(parseMergeConfig(merge.config))
+    const requested = parseRequested(merge.config)
+    const names = namesIn(requested)
     const models = await patiently(() => inputFiles(this.#deps, project_id, names))
+    const root = await patiently(() => rootOfResult(this.#deps, project_id, requested))
     const { threads } = this.#deps
     const request = { only_check: false, config: merge.config, models, out, threads }
-    let files: readonly string[] | undefined
+    let merged: Extract<MergeThreadEvent, { type: 'merged' }> | undefined
     let last = 0
     for await (const event of ask(request, this.#signal, this.#deps.told))
       if (event.type === 'planned') {
         await this.#write(async (tx) => {
           await setMerged(tx, id, event.done)
           const rest = event.done > 0 ? `, ${event.done} of them done before` : ''
-          const what = `Merging ${event.tensors} tensors, ${(event.bytes / 1e6).toFixed(1)} MB${rest}`
+          const what = `Merging ${event.tensors} ${root === undefined ? 'tensors' : 'modules'}, ${(event.bytes / 1e6).toFixed(1)} MB${rest}`
           await tell(tx, id, `planned-${event.done}`, what)
         })
         log.info({ merge: id, tensors: event.tensors, done: event.done }, 'merge started')
@@ -117,23 +128,23 @@ class Run {
           await setMerged(tx, id, event.done)
           await noteProgress(tx, this.#lease)
         })
-      } else if (event.type === 'merged') files = event.files
-    if (!files) throw new Error('The merge ended without a result.')
-    await this.#publish(merge, out, files)
+      } else if (event.type === 'merged') merged = event
+    if (!merged) throw new Error('The merge ended without a result.')
+    if (merged.note !== undefined)
+      await this.#write((tx) => tell(tx, id, 'note', `${merged.note}.`))
+    const made = { merge, out, files: merged.files }
+    if (root === undefined) await this.#publishModel(made)
+    else await this.#publishAdapter(made, root)
     log.info({ merge: id, model: merge.model_name }, 'merge succeeded')
     return { type: 'ended' }
   }
 
   /** Stores the files, and makes them a model: all of it, or nothing. */
-  async #publish(merge: Merge, out: string, paths: readonly string[]): Promise<void> {
-    const { stores, folders, warm, log } = this.#deps
+  async #publishModel(made: Made): Promise<void> {
+    const { folders, warm, log } = this.#deps
+    const { merge, out } = made
     const { id, project_id, model_name } = merge
-    const staged: (Staged & { path: string })[] = []
-    try {
-      for (const path of paths) {
-        this.#signal.throwIfAborted()
-        staged.push({ ...(await this.#stage(join(out, path))), path })
-      }
+    await this.#staged(made, async (staged) => {
       const files = staged.map(({ path, sha256, bytes }) => ({ path, sha256, bytes }))
       const base_path = await folders.put(out, project_id, files)
       try {
@@ -141,29 +152,74 @@ class Run {
       } catch (err) {
         log.warn({ merge: id, err }, 'the new model is not resident yet')
       }
-      const write = async (tx: PoolClient) => {
-        await holdLease(tx, this.#lease)
-        await insertModel(tx, {
-          id: model_name,
-          project_id,
-          merge_id: id,
-          parent: merge.parents[0]!,
-          root: model_name,
-        })
+      await this.#keep(merge, staged, async (tx) => {
+        await insertModel(tx, { ...this.#rowOf(merge), root: model_name })
         await insertModelFiles(tx, { id: model_name, project_id }, files)
-        await insertParents(tx, { project_id, model: model_name, parents: merge.parents })
-        await endMerge(tx, id, { status: 'succeeded' })
-        await tell(tx, id, 'succeeded', `The merge has completed: its model is ${model_name}`)
-        await endWork(tx, this.#lease)
-      }
-      await keepObjects(stores, project_id, staged, write).catch(async (error) => {
+      }).catch(async (error) => {
         await folders.remove(project_id, files)
         throw error
       })
+    })
+  }
+
+  /** The same for an adapter over `root`, which is kept as a tuned model's is. */
+  async #publishAdapter(made: Made, root: string): Promise<void> {
+    const { models, warm, log } = this.#deps
+    const { merge, out } = made
+    await this.#staged(made, async (staged) => {
+      const hashOf = (path: string) => staged.find((one) => one.path === path)!.sha256
+      await this.#keep(merge, staged, (tx) =>
+        insertModel(tx, {
+          ...this.#rowOf(merge),
+          root,
+          adapter_sha256: hashOf('adapter_model.safetensors'),
+          adapter_config_sha256: hashOf('adapter_config.json'),
+        }),
+      )
+    })
+    await rm(out, { recursive: true, force: true })
+    try {
+      await warm?.(await models.resolve(merge.project_id, merge.model_name))
+    } catch (err) {
+      log.warn({ merge: merge.id, err }, 'the new model is not resident yet')
+    }
+  }
+
+  #rowOf({ id, project_id, model_name, parents }: Merge) {
+    return { id: model_name, project_id, merge_id: id, parent: parents[0]! }
+  }
+
+  async #staged(
+    { out, files }: Made,
+    body: (staged: readonly StagedFile[]) => Promise<void>,
+  ): Promise<void> {
+    const staged: StagedFile[] = []
+    try {
+      for (const path of files) {
+        this.#signal.throwIfAborted()
+        staged.push({ ...(await this.#stage(join(out, path))), path })
+      }
+      await body(staged)
     } catch (error) {
       for (const one of staged) await one.discard()
       throw error
     }
+  }
+
+  /** In one transaction: the objects, the model's rows, and the end of the merge. */
+  #keep(
+    { id, project_id, model_name, parents }: Merge,
+    staged: readonly Staged[],
+    insert: (tx: PoolClient) => Promise<void>,
+  ): Promise<void> {
+    return keepObjects(this.#deps.stores, project_id, staged, async (tx) => {
+      await holdLease(tx, this.#lease)
+      await insert(tx)
+      await insertParents(tx, { project_id, model: model_name, parents })
+      await endMerge(tx, id, { status: 'succeeded' })
+      await tell(tx, id, 'succeeded', `The merge has completed: its model is ${model_name}`)
+      await endWork(tx, this.#lease)
+    })
   }
 
   #stage(file: string): Promise<Staged> {

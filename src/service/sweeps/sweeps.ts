@@ -66,7 +66,7 @@ export function createSweeps({ stores, models, log }: SweepsDeps): Sweeps {
 
     async create(owner, { job, search, budget_steps, max_trials = DEFAULT_TRIALS, seed }) {
       const { project_id, organization_id } = owner
-      await resolveRequest({ db, models }, project_id, job)
+      await resolveRequest({ stores, models }, project_id, job)
       if (job.validation_file == null && job.luthier?.data?.validation_split === undefined)
         throw invalidRequest(
           "A sweep compares its trials on validation rows: send a 'validation_file' or 'luthier.data.validation_split'.",
