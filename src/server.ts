@@ -242,6 +242,8 @@ export const startServer = async (
                 devices: known,
                 precision: config.precision === 'int4' ? 'auto' : config.precision,
                 compute: { device, threads },
+                cache: join(cache, 'weights'),
+                ...(local && { takeTurn: pool.serving.turns('training') }),
               }),
             },
             sweeps: { sweeps: createSweeps({ stores, models, log }) },

@@ -163,6 +163,8 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
         models,
         precision: 'auto',
         compute: { device: 'cpu', threads: 1 },
+        cache: join(folder, 'weights'),
+        takeTurn: pool.serving.turns('training'),
       }),
     },
     sweeps: { sweeps: createSweeps({ stores, models, log: testLog }) },

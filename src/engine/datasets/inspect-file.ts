@@ -45,6 +45,10 @@ export interface InspectedFile {
   details?: RowDetails
   /** Tokens of each example after cutting, in the file's order; empty without a tokenizer. */
   lengths: Int32Array
+  /** How many of them are learned. */
+  trained: Int32Array
+  /** How many different tokens occur. */
+  distinct: number
 }
 
 const KEPT_ERRORS = 100
@@ -59,6 +63,8 @@ export async function inspectFile(path: string, options: InspectOptions): Promis
     options.encoder ?? (tokenizer && rowEncoder({ tokenizer, chat_template, max_sequence_length }))
   const errors: RowError[] = []
   const lengths = new GrowingList()
+  const learned = new GrowingList()
+  const occurring = new Set<number>()
   const count = {
     rows: 0,
     errors: 0,
@@ -101,6 +107,8 @@ export async function inspectFile(path: string, options: InspectOptions): Promis
       }
       const trained = example.weights.reduce((n, weight) => n + (weight > 0 ? 1 : 0), 0)
       lengths.push(example.tokens.length)
+      learned.push(trained)
+      for (const id of example.tokens) occurring.add(id)
       rows?.add(example, trained)
       count.tokens += example.tokens.length
       count.trained += trained
@@ -135,6 +143,8 @@ export async function inspectFile(path: string, options: InspectOptions): Promis
     warnings: warningsOf(count, max_sequence_length),
     ...(rows && tokenizer && { details: rows.details(tokenizer) }),
     lengths: lengths.values(),
+    trained: learned.values(),
+    distinct: occurring.size,
   }
 }
 

@@ -1,66 +1,105 @@
-// How much memory a step will take, reckoned from shapes alone: so that what is kept of it can be chosen beforehand.
+// What a plan will take on this machine: memory from its shapes, time from its cost and from how fast the base was here.
 
-import type { Keep } from '../models/keep.ts'
-import { QUERIES } from '../models/layers.ts'
-import { elements } from '../tensor.ts'
-import { type ModelConfig, requiredTensors } from '../weights/model-config.ts'
-import type { Precision } from './precision.ts'
-import { HEAD_ROWS } from './step.ts'
+import type { TakeTurn } from '../runtime/thread.ts'
+import type { Checkpoint } from '../weights/checkpoint.ts'
+import { type Costed, evaluationCost, stepCost } from './cost.ts'
+import { peakMemory } from './memory.ts'
+import { LEAST_GAIN, type Precision } from './precision.ts'
+import type { Forecast, Plan } from './request.ts'
+import { knownThroughput, measureThroughput } from './throughput.ts'
+import { type ExampleSizes, type Workload, workloadOf } from './workload.ts'
 
 export interface ForecastInput {
-  readonly config: ModelConfig
-  /** Elements of the trained vector. */
+  readonly checkpoint: Checkpoint
+  /** Folder of converted weights; absent: no time is forecast. */
+  readonly cache: string | undefined
+  /** Whether a speed that is not known is measured. */
+  readonly measure: boolean
+  readonly plan: Plan
   readonly parameters: number
-  readonly rows: number
-  readonly length: number
-  readonly keep: Keep
-  readonly precision: Precision
-  /** That run micro-batches at the same time; absent: 1. */
-  readonly devices?: number
+  readonly reference: boolean
+  readonly training: ExampleSizes
+  readonly validation: ExampleSizes | undefined
 }
 
-/** Memory of the process before it trains: the runtime, and what it has loaded. */
-const PROCESS = 230e6
-/**
- * Peak resident bytes of a step of a decoder with adapters. How far it is from peaks that were measured, all of
- * SmolLM2-135M, stands in docs/performance.md.
- */
-export function peakMemory(input: ForecastInput): number {
-  const { config, parameters, rows, length, keep, precision, devices = 1 } = input
-  const tokens = rows * length
-  const layers = config.num_hidden_layers
-  const D = config.hidden_size
-  const F = config.intermediate_size
-  const Q = config.num_attention_heads * config.head_dim
-  const KV = config.num_key_value_heads * config.head_dim
-  // Keys that a query is compared with on average, all of a stretch's.
-  const stretches = Math.ceil(length / QUERIES)
-  const seen = Math.min(length, ((stretches + 1) / 2) * QUERIES)
-  const scores = config.num_attention_heads * seen
+export async function forecastOf(input: ForecastInput, turn: TakeTurn): Promise<Forecast> {
+  const { checkpoint, plan, parameters, reference, training, validation } = input
+  const { config } = checkpoint
+  const { adapter, keep = 'everything', devices } = plan
+  const work = workloadOf(plan, config, training)
+  const planned: Precision = plan.precision === 'int8' ? 'int8' : 'fp32'
+  const memory_bytes = peakMemory(
+    {
+      config,
+      parameters,
+      keep,
+      devices,
+      precision: planned,
+      whole: adapter === 'none',
+      reference,
+    },
+    work,
+  )
+  const timed: Timed[] = []
+  for (const precision of plan.precision === 'auto' ? BOTH : [plan.precision]) {
+    const of = { checkpoint, plan, precision }
+    const speed = await speedOf(input, of, turn)
+    if (speed === undefined) continue
+    const costed = { ...plan, config, parameters, precision, reference }
+    const checking = validation ? validationCost(costed, plan, validation) : 0
+    timed.push({
+      precision,
+      step: speed * stepCost(costed, work),
+      validating: speed * checking,
+    })
+  }
+  const [fp32, int8] = [timed.find(of('fp32')), timed.find(of('int8'))]
+  // As the trial chooses, but for the gradient's likeness, which only a trial sees.
+  const chosen = fp32 && int8 ? (fp32.step >= LEAST_GAIN * int8.step ? int8 : fp32) : (int8 ?? fp32)
+  if (!chosen) return { memory_bytes, step_seconds: null, seconds: null }
+  const { step, validating } = chosen
+  return { memory_bytes, step_seconds: step, seconds: plan.total_steps * step + validating }
+}
 
-  // Floats of one token in one block: what products and norms read, what lies between, gradients that wait for their
-  // turn. The factors are fitted to measured peaks, for the runtime reuses some memory and holds some twice.
-  const read = 4 * D + 2 * Q + 2 * KV + 3 * F
-  const waiting = 0.6 * (Q + 2 * KV + 2 * D + 2 * F)
-  const whole = 0.85 * (read + 2 * F) + 2.5 * scores
-  const kept = {
-    everything: layers * whole,
-    products: layers * (read + waiting) + scores + 2 * F,
-    blocks: layers * 2 * D + 3.5 * whole,
-  }[keep]
-  const logits = 3 * Math.min(tokens, HEAD_ROWS) * config.vocab_size
-  // Adapter, both moments, the sum of gradients, one gradient, and a copy of each side of the session.
-  const trained = 7 * parameters
+const BOTH: readonly Precision[] = ['fp32', 'int8']
+
+interface Timed {
+  readonly precision: Precision
+  /** Seconds of one step, and of all validation of the job. */
+  readonly step: number
+  readonly validating: number
+}
+
+const of =
+  (precision: Precision) =>
+  (timed: Timed): boolean =>
+    timed.precision === precision
+
+async function speedOf(
+  { cache, measure }: ForecastInput,
+  of: { checkpoint: Checkpoint; plan: Plan; precision: Precision },
+  turn: TakeTurn,
+): Promise<number | undefined> {
+  if (cache === undefined) return undefined
+  const measurable = { ...of, cache }
   return (
-    PROCESS + weightBytes(config, precision) + 4 * (devices * (tokens * kept + logits) + trained)
+    (await knownThroughput(measurable)) ??
+    (measure ? await measureThroughput(measurable, turn) : undefined)
   )
 }
 
-/** Mapped weights that a step touches: the embeddings and the head in float32, the rest in its precision, twice in int8. */
-function weightBytes(config: ModelConfig, precision: Precision): number {
-  let bytes = 0
-  const tables = /embed|lm_head|wte|wpe/
-  for (const [name, dims] of requiredTensors(config))
-    bytes += elements(dims) * (tables.test(name) || precision === 'fp32' ? 4 : 2)
-  return bytes
+/** Examples that are packed together when all are validated, about. */
+const TOGETHER = 512
+/** Batches that are validated between epochs' ends, at most. */
+const BETWEEN = 20
+
+/** All validation of a job: every row at each epoch's end, a batch now and then. */
+function validationCost(costed: Costed, plan: Plan, sizes: ExampleSizes): number {
+  const rows = sizes.lengths.length
+  const together = Math.min(rows, TOGETHER)
+  const all = workloadOf({ ...plan, batch_size: together }, costed.config, sizes)
+  const one = workloadOf(plan, costed.config, sizes)
+  const cost = (work: Workload) => work.microBatches * evaluationCost(costed, work)
+  const batches = Math.min(BETWEEN, plan.total_steps)
+  return plan.n_epochs * (rows / together) * cost(all) + batches * cost(one)
 }

@@ -1,22 +1,28 @@
-// A job before it runs: are its files sound, what is in them, and what will be done with them. Touches no device.
+// A job before it runs: are its files sound, what is in them, what will be done with them, and what that will take.
 
 import { availableParallelism } from 'node:os'
 import { invalidRequest } from '../../errors.ts'
 import { lineSet } from '../curate/split.ts'
 import { inspectFile } from '../datasets/inspect-file.ts'
-import { elements } from '../tensor.ts'
+import type { TakeTurn } from '../runtime/thread.ts'
 import { openTokenizer } from '../tokenizer/tokenizer.ts'
 import { type Checkpoint, openCheckpoint } from '../weights/checkpoint.ts'
-import { type ModelConfig, requiredTensors } from '../weights/model-config.ts'
 import { isTrainedWhole } from '../weights/whole-model.ts'
-import { peakMemory } from './forecast.ts'
+import { forecastOf } from './forecast.ts'
 import { methodOf } from './methods/index.ts'
 import type { MethodEncoder } from './methods/method.ts'
-import { parametersOfRank, resolvePlan, sequenceLimit } from './plan.ts'
-import type { Dataset, FileReport, Inspection, InspectRequest, Plan } from './request.ts'
+import { longestOf, resolvePlan, sequenceLimit, trainedParameters } from './plan.ts'
+import type { Dataset, FileReport, Inspection, InspectRequest } from './request.ts'
+import type { ExampleSizes } from './workload.ts'
 
-/** Checks every row of the files; with sound ones it also gives the plan. Throws what is wrong with the model. */
-export async function inspect(request: InspectRequest): Promise<Inspection> {
+/**
+ * Checks every row of the files; with sound ones it also gives the plan and what it will take. Throws what is wrong with
+ * the model. Touches a device only where a speed is to be measured, and takes `turn` for it.
+ */
+export async function inspect(
+  request: InspectRequest,
+  turn: TakeTurn = async () => ({ [Symbol.dispose]() {} }),
+): Promise<Inspection> {
   const checkpoint = await openCheckpoint(request.model)
   const tokenizer = await openTokenizer(checkpoint)
   const max_sequence_length = sequenceLimit(request.hyperparameters, checkpoint.config)
@@ -28,9 +34,9 @@ export async function inspect(request: InspectRequest): Promise<Inspection> {
     { path }: Dataset,
     encoder: MethodEncoder,
     wanted?: (line: number) => boolean,
-  ): Promise<{ report: FileReport; lengths: Int32Array }> => {
+  ): Promise<{ report: FileReport; sizes: ExampleSizes; distinct: number }> => {
     const { truncation } = request.hyperparameters
-    const { lengths, ...report } = await inspectFile(path, {
+    const { lengths, trained, distinct, ...report } = await inspectFile(path, {
       ...options,
       truncation,
       encoder,
@@ -38,7 +44,7 @@ export async function inspect(request: InspectRequest): Promise<Inspection> {
       detailed: request.curation !== undefined,
       tell: (rows) => request.tell?.('reading rows as tokens', rows),
     })
-    return { report, lengths }
+    return { report, sizes: { lengths, trained }, distinct }
   }
   const encoder = method.encoder(options)
   const { held_back } = request
@@ -55,46 +61,41 @@ export async function inspect(request: InspectRequest): Promise<Inspection> {
     ...(held_back !== undefined && { held_back }),
   }
   const sound = [training, validation].every((f) => !f || f.report.error_count === 0)
-  if (!sound || training.lengths.length === 0) return inspection
+  if (!sound || training.sizes.lengths.length === 0) return inspection
   const { config } = checkpoint
+  const compute = request.compute ?? { device: 'cpu' as const, threads: availableParallelism() }
   const plan = resolvePlan({
     method,
     facts,
     hyperparameters: request.hyperparameters,
     config,
-    lengths: training.lengths,
-    trained_tokens: training.report.trained_tokens,
-    longestValidation: validation?.lengths.reduce((a, b) => Math.max(a, b), 0) ?? 0,
-    memory: process.availableMemory(),
-    compute: request.compute ?? { device: 'cpu', threads: availableParallelism() },
+    ...training.sizes,
+    distinct: training.distinct,
+    longestValidation: validation ? longestOf(validation.sizes.lengths) : 0,
+    memory: request.memory ?? process.availableMemory(),
+    compute,
   })
+  const whole = plan.adapter === 'none'
+  const parameters = trainedParameters(config, whole ? undefined : plan.lora, training.distinct)
+  const forecast = await forecastOf(
+    {
+      checkpoint,
+      cache: request.cache,
+      measure: request.measure ?? false,
+      plan,
+      parameters,
+      reference: request.method === 'dpo',
+      training: training.sizes,
+      validation: validation?.sizes,
+    },
+    turn,
+  )
+  const { memory_bytes } = forecast
   return {
     ...inspection,
-    plan: { ...plan, ...(held_back !== undefined && { held_back }) },
-    ...takes(plan, config),
-  }
-}
-
-/** What will be trained, and the memory that it takes where that can be reckoned: with adapters, of decoders. */
-function takes(plan: Plan, config: ModelConfig): Pick<Inspection, 'parameters' | 'memory_bytes'> {
-  if (plan.adapter === 'none')
-    return {
-      parameters: [...requiredTensors(config).values()].reduce((n, dims) => n + elements(dims), 0),
-    }
-  const parameters = plan.lora.rank * parametersOfRank(config, plan.lora.target_modules)
-  if (config.encoder) return { parameters }
-  const { rows, row_length: length, keep = 'everything', precision, devices } = plan
-  return {
+    plan: { ...plan, memory_bytes, ...(held_back !== undefined && { held_back }) },
     parameters,
-    memory_bytes: peakMemory({
-      config,
-      parameters,
-      rows,
-      length,
-      keep,
-      precision: precision === 'int8' ? 'int8' : 'fp32',
-      ...(devices !== undefined && { devices }),
-    }),
+    forecast,
   }
 }
 

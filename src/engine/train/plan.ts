@@ -8,12 +8,13 @@ import { KEEPS, type Keep } from '../models/keep.ts'
 import { type Compute, capabilitiesOf } from '../runtime/device.ts'
 import { elements } from '../tensor.ts'
 import { familyOf, type ModelConfig, requiredTensors } from '../weights/model-config.ts'
-import { peakMemory } from './forecast.ts'
+import { peakMemory } from './memory.ts'
 import type { Facts, Method } from './methods/method.ts'
 import type { Hyperparameters, LoraOptions, Plan } from './request.ts'
 import type { StepShape } from './step.ts'
 import type { Patience } from './stopping.ts'
 import { chooseTextShape } from './text-shape.ts'
+import { workloadOf } from './workload.ts'
 
 /** Longer rows are cut unless the job asks for more: attention's memory grows with the square. */
 const DEFAULT_SEQUENCE_LENGTH = 1024
@@ -31,8 +32,10 @@ export interface PlanInput {
   readonly config: ModelConfig
   /** Tokens of every training example, already cut to `sequenceLimit`. */
   readonly lengths: ArrayLike<number>
-  /** Tokens that are learned in one epoch. */
-  readonly trained_tokens?: number
+  /** How many of each are learned; absent: all. */
+  readonly trained?: ArrayLike<number>
+  /** How many different tokens occur; absent: all that there are. */
+  readonly distinct?: number
   /** Tokens of the longest validation example. */
   readonly longestValidation: number
   /** Of each device. */
@@ -79,7 +82,7 @@ export function resolvePlan(input: PlanInput): Plan {
       })
     : chooseShape(lengths, batch_size, input.longestValidation, devices)
   const lora = loraOptions(input, reasons)
-  const keep = choosableKeep(input, { ...shape, lora }, reasons)
+  const keep = choosableKeep(input, { ...shape, batch_size, lora }, reasons)
   return {
     n_epochs,
     batch_size,
@@ -125,42 +128,77 @@ function patienceOf(
   return { patience, min_delta }
 }
 
-/** What the forecast may be wrong by: the worst that was measured is 22 % too low. */
-const MEMORY_MARGIN = 1.3
+/** What the forecast may be wrong by (docs/performance.md). */
+const MEMORY_MARGIN = 1.15
 
 /** As much as fits, for what is not kept costs time. Encoders and models trained whole keep everything. */
 function choosableKeep(
-  { method, config, hyperparameters, memory }: PlanInput,
-  { rows, length, lora }: { rows: number; length: number; lora: LoraOptions },
+  input: PlanInput,
+  shape: TextShape & { batch_size: number; lora: LoraOptions },
   reasons: string[],
 ): Keep {
-  if (config.encoder || hyperparameters.adapter === 'none') return 'everything'
-  const precision = hyperparameters.precision === 'int8' ? 'int8' : 'fp32'
-  const devices = hyperparameters.data_parallel ?? 1
-  const parameters = lora.rank * parametersOfRank(config, lora.target_modules)
-  const needed = (keep: Keep, length: number) =>
-    MEMORY_MARGIN * peakMemory({ config, parameters, rows, length, keep, precision, devices })
+  const { method, config, hyperparameters, memory, lengths, trained = lengths } = input
+  const { rows, length, long: long_rows, batch_size, lora } = shape
+  const { precision, adapter, data_parallel: devices } = hyperparameters
+  const whole = adapter === 'none'
+  const needed = (keep: Keep, longest: number, whole: boolean) => {
+    const cut = { rows, row_length: Math.min(length, longest), batch_size }
+    const shorter = (sizes: ArrayLike<number>) =>
+      Array.from({ length: Math.min(sizes.length, 64 * batch_size) }, (_, i) =>
+        Math.min(sizes[i]!, longest),
+      )
+    const sizes = { lengths: shorter(lengths), trained: shorter(trained) }
+    const long = long_rows && { ...long_rows, length: Math.min(long_rows.length, longest) }
+    return (
+      MEMORY_MARGIN *
+      peakMemory(
+        {
+          config,
+          keep,
+          devices,
+          parameters: trainedParameters(config, whole ? undefined : lora, input.distinct),
+          precision: precision === 'int8' && !whole ? 'int8' : 'fp32',
+          whole,
+          reference: method.name === 'dpo',
+        },
+        workloadOf({ ...cut, ...(long && { long_rows: long }) }, config, sizes),
+      )
+    )
+  }
   const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`
-  for (const keep of KEEPS) {
-    if (needed(keep, length) > memory) continue
+  const longest = Math.max(length, long_rows?.length ?? 0)
+  const choices: readonly Keep[] = config.encoder || whole ? ['everything'] : KEEPS
+  for (const keep of choices) {
+    if (needed(keep, longest, whole) > memory) continue
     if (keep !== 'everything')
       reasons.push(
-        `memory: ${gigabytes(memory)} are free and keeping everything would take ${gigabytes(needed('everything', length))}, so ${keep === 'blocks' ? 'whole blocks are' : 'what lies between products is'} computed twice`,
+        `memory: ${gigabytes(memory)} are free and keeping everything would take ${gigabytes(needed('everything', longest, whole))}, so ${keep === 'blocks' ? 'whole blocks are' : 'what lies between products is'} computed twice`,
       )
     return keep
   }
-  let fits = length
-  while (fits > 0 && needed('blocks', fits) > memory) fits -= 64
-  const least = gigabytes(needed('blocks', length))
-  throw invalidRequest(
-    `Rows of ${length} tokens need about ${least} of memory, and ${gigabytes(memory)} are free. ` +
-      (fits > 0
-        ? `With max_sequence_length ${fits} it would fit.`
-        : 'No length of rows would fit; choose a smaller model.'),
-    {
-      param: `method.${method.name}.hyperparameters.max_sequence_length`,
-      code: 'insufficient_memory',
-    },
+  const least = choices.at(-1)!
+  const hyper = `method.${method.name}.hyperparameters`
+  const refused = (what: string, advice: string, param: string) =>
+    invalidRequest(
+      `${what} need about ${gigabytes(needed(least, longest, whole))} of memory, and ${gigabytes(memory)} are free. ${advice}`,
+      { param: `${hyper}.${param}`, code: 'insufficient_memory' },
+    )
+  const grain = config.encoder ? 32 : 64
+  let fits = Math.ceil(longest / grain) * grain - grain
+  while (fits > 0 && needed(least, fits, whole) > memory) fits -= grain
+  // Of a pair both texts lie in one row.
+  if (fits > 0)
+    throw refused(
+      `Rows of ${longest} tokens`,
+      `With max_sequence_length ${method.name === 'dpo' ? fits / 2 : fits} it would fit.`,
+      'max_sequence_length',
+    )
+  if (whole && needed(config.encoder ? 'everything' : 'blocks', longest, false) <= memory)
+    throw refused('All weights', 'With an adapter (adapter: lora) it would fit.', 'adapter')
+  throw refused(
+    `Rows of ${longest} tokens`,
+    'No length of rows would fit; choose a smaller model.',
+    'max_sequence_length',
   )
 }
 
@@ -222,6 +260,31 @@ function autoBatchSize(examples: number, reasons: string[]): number {
   return size
 }
 
+/**
+ * Elements of what is trained: an adapter's, or of every weight; of an encoder's words only those that occur. A head that
+ * comes to an encoder is left out.
+ */
+export function trainedParameters(
+  config: ModelConfig,
+  lora: Pick<LoraOptions, 'rank' | 'target_modules'> | undefined,
+  distinct = Number.POSITIVE_INFINITY,
+): number {
+  if (lora) return lora.rank * parametersOfRank(config, lora.target_modules)
+  let sum = 0
+  for (const [name, dims] of requiredTensors(config)) {
+    const [rows = 0] = dims
+    const occurring = config.encoder && name.endsWith('word_embeddings.weight')
+    sum += elements(dims) * (occurring ? Math.min(1, distinct / rows) : 1)
+  }
+  return Math.round(sum)
+}
+
+function sumOf(numbers: ArrayLike<number>): number {
+  let sum = 0
+  for (let i = 0; i < numbers.length; i++) sum += numbers[i]!
+  return sum
+}
+
 /** What an adapter of rank 1 on these layers trains. */
 export const parametersOfRank = (config: ModelConfig, targets: readonly string[]): number =>
   [...requiredTensors(config)].reduce((sum, [name, [out = 0, inner = 0]]) => {
@@ -234,12 +297,12 @@ export const parametersOfRank = (config: ModelConfig, targets: readonly string[]
  * ("LoRA Without Regret", section on capacity); above it more rank was no gain (docs/overfitting.md).
  */
 function autoRank(
-  { config, hyperparameters, lengths, trained_tokens = 0 }: PlanInput,
+  { config, hyperparameters, lengths, trained = lengths }: PlanInput,
   targets: readonly string[],
   reasons: string[],
 ): number {
   const each = parametersOfRank(config, targets)
-  const learned = config.encoder ? lengths.length : trained_tokens
+  const learned = config.encoder ? lengths.length : sumOf(trained)
   let rank = 8
   while (rank < 64 && rank * each < learned) rank *= 2
   if (hyperparameters.adapter !== 'none')
@@ -315,7 +378,7 @@ const batchCost = (
   (rows * length * (1 + length / 3000) + 32)
 
 /** Math.max(...lengths, least) without a stack that grows with the file. */
-function longestOf(lengths: ArrayLike<number>, least: number): number {
+export function longestOf(lengths: ArrayLike<number>, least = 0): number {
   let longest = least
   for (let i = 0; i < lengths.length; i++) longest = Math.max(longest, lengths[i]!)
   return longest

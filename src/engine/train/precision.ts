@@ -14,7 +14,7 @@ export interface Choice {
 /** Below it int8 costs learning: a speed trial cannot see outlier channels, the gradient does. */
 const LEAST_COSINE = 0.98
 /** What int8 must gain at least, for it is never quite the same. */
-const LEAST_GAIN = 1.1
+export const LEAST_GAIN = 1.1
 /** Timed runs of each; the first run of a session is not among them. */
 const RUNS = 2
 

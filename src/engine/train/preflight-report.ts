@@ -49,6 +49,7 @@ export interface PreflightReport {
     epochs: number
     batch_size: number
     memory_bytes: number | null
+    step_seconds: number | null
     seconds: number | null
   } | null
   /** All of it to be read. */
@@ -108,8 +109,9 @@ export function preflightReport(
           steps: plan.total_steps,
           epochs: plan.n_epochs,
           batch_size: plan.batch_size,
-          memory_bytes: inspection.memory_bytes ?? null,
-          seconds: null,
+          memory_bytes: inspection.forecast?.memory_bytes ?? null,
+          step_seconds: inspection.forecast?.step_seconds ?? null,
+          seconds: inspection.forecast?.seconds ?? null,
         }
       : null,
   }
@@ -309,7 +311,7 @@ function textOf(report: Omit<PreflightReport, 'text'>): string {
     )
   if (forecast)
     lines.push(
-      `Forecast: ${forecast.steps} steps over ${forecast.epochs} epoch(s)${forecast.memory_bytes === null ? '' : `, about ${(forecast.memory_bytes / 1e9).toFixed(1)} GB`}.`,
+      `Forecast: ${forecast.steps} steps over ${forecast.epochs} epoch(s)${forecast.memory_bytes === null ? '' : `, about ${(forecast.memory_bytes / 1e9).toFixed(1)} GB`}${forecast.seconds === null ? '' : `, about ${spoken(forecast.seconds)}`}.`,
     )
   if (report.overfit_risk) lines.push(`Risk of overfitting: ${report.overfit_risk.level}.`)
   for (const { level, name, message } of report.findings)
@@ -318,6 +320,13 @@ function textOf(report: Omit<PreflightReport, 'text'>): string {
     lines.push(`${param}, line ${line}${pointer && ` (${pointer})`}: ${message}`)
   return lines.join('\n')
 }
+
+const spoken = (seconds: number) =>
+  seconds < 90
+    ? `${Math.ceil(seconds)} s`
+    : seconds < 5400
+      ? `${Math.round(seconds / 60)} min`
+      : `${(seconds / 3600).toFixed(1)} h`
 
 const percent = (share: number) => `${Math.round(share * 100)} %`
 

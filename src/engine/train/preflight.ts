@@ -1,10 +1,11 @@
 // A job's files judged before a step is taken: what inspection finds wrong with single rows, and what curation finds
-// wrong with all of them together. Touches no device and changes nothing.
+// wrong with all of them together. Changes nothing.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { curateFiles } from '../curate/curate-files.ts'
 import { packLines } from '../curate/split.ts'
 import { rowFormats } from '../datasets/rows.ts'
+import type { TakeTurn } from '../runtime/thread.ts'
 import { inspect } from './inspect.ts'
 import { preflightReport } from './preflight-report.ts'
 import type { Inspection, InspectRequest } from './request.ts'
@@ -21,10 +22,13 @@ export type PreflightEvent = PreflightProgress | Inspection
 const TELL_MS = 5000
 
 /** Curates and inspects; the last event is the inspection, with its report where `request.curation` asks for one. */
-export async function* preflight(request: InspectRequest): AsyncGenerator<PreflightEvent> {
+export async function* preflight(
+  request: InspectRequest,
+  turn?: TakeTurn,
+): AsyncGenerator<PreflightEvent> {
   const { curation } = request
   if (!curation) {
-    yield await inspect(request)
+    yield await inspect(request, turn)
     return
   }
   let latest: PreflightProgress | undefined
@@ -47,11 +51,14 @@ export async function* preflight(request: InspectRequest): AsyncGenerator<Prefli
       tell,
     )
     const held = curated.held_back
-    const inspection = await inspect({
-      ...request,
-      ...(held && held.length > 0 && { held_back: packLines(held) }),
-      tell,
-    })
+    const inspection = await inspect(
+      {
+        ...request,
+        ...(held && held.length > 0 && { held_back: packLines(held) }),
+        tell,
+      },
+      turn,
+    )
     const report = preflightReport(request, inspection, curated)
     return { ...inspection, preflight: report }
   }

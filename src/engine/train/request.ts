@@ -87,6 +87,12 @@ export interface InspectRequest {
   hyperparameters: Hyperparameters
   /** What each device of the job is; absent: all of this machine's processors. */
   compute?: Compute
+  /** Bytes that training may take; absent: what is free now. */
+  memory?: number
+  /** Folder for converted weights, where measured speeds lie too; absent: no time is forecast. */
+  cache?: string
+  /** A speed that is not known yet is measured: a few steps of the base on the device. */
+  measure?: boolean
   /** What is to be found out about the files besides; absent: nothing. */
   curation?: {
     reference?: Dataset
@@ -137,6 +143,8 @@ export interface Plan {
   precision: Auto<Precision>
   /** Of the method dpo. */
   beta?: number
+  /** What was forecast of the memory that it takes. */
+  memory_bytes?: number
   /** When training ends before its last epoch; absent: never. */
   early_stopping?: Patience
   /** What the method found in the training file and needs again: how many classes there are, and which. */
@@ -146,7 +154,16 @@ export interface Plan {
 }
 
 /** What is in a file; the lengths of its rows stay in the thread. */
-export type FileReport = Omit<InspectedFile, 'lengths'>
+export type FileReport = Omit<InspectedFile, 'lengths' | 'trained' | 'distinct'>
+
+/** What the plan will take on this machine. */
+export interface Forecast {
+  /** The most memory of the process that trains. */
+  memory_bytes: number
+  /** A step, and all of them with validation; null where this machine's speed is not known. */
+  step_seconds: number | null
+  seconds: number | null
+}
 
 export interface Inspection {
   type: 'inspected'
@@ -156,8 +173,8 @@ export interface Inspection {
   held_back?: string
   /** Elements that are trained. */
   parameters?: number
-  /** The most memory that a step will take. */
-  memory_bytes?: number
+  /** Present where there is a plan. */
+  forecast?: Forecast
   preflight?: PreflightReport
   /** Absent when a file has errors. */
   plan?: Plan

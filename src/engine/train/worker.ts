@@ -8,7 +8,7 @@ import type { TrainEvent, TrainThreadRequest } from './request.ts'
 serve<TrainThreadRequest, TrainEvent>(async function* (request, context) {
   switch (request.type) {
     case 'inspect':
-      yield* preflight(request)
+      yield* preflight(request, context.turn)
       break
     case 'train':
       yield* train(request, context)

@@ -17,12 +17,16 @@ const FORMAT_VERSION = 1
 /** Every tensor the model computes with, as float32; converts into `cacheDir` if the files are anything else. */
 export async function mapWeights(checkpoint: Checkpoint, cacheDir: string): Promise<MappedWeights> {
   const needed = neededTensors(checkpoint)
-  const id = `${checkpoint.id}-${await fingerprint(needed)}`
+  const id = await weightsId(checkpoint)
   const tensors =
     (await mapInPlace(needed)) ??
     (await mapConverted(needed, resolve(cacheDir), `${id}.safetensors`))
   return { id, config: checkpoint.config, tensors }
 }
+
+/** What the base's converted files are named after: another for other bytes. */
+export const weightsId = async (checkpoint: Checkpoint): Promise<string> =>
+  `${checkpoint.id}-${await fingerprint(neededTensors(checkpoint))}`
 
 function neededTensors({ id, config, tensors }: Checkpoint): StoredTensor[] {
   const needed = [...requiredTensors(config).keys()].map((name) => {

@@ -17,12 +17,18 @@ export interface InspectionDefaults {
   /** Of frozen weights, where the job does not say. */
   readonly precision: NonNullable<Hyperparameters['precision']>
   readonly compute: Compute
+  /** Folder for converted weights. */
+  readonly cache: string
+  /** Whether a speed that is not known yet is measured; absent: it is not. */
+  readonly measure?: boolean
+  /** Bytes that training may take; absent: what is free. */
+  readonly memory?: number
 }
 
 export function inspectRequest(
   { method, initial, luthier }: Pick<FineTuningJob, 'method' | 'initial' | 'luthier'>,
   { model, training, validation, reference }: InspectedPaths,
-  { precision, compute }: InspectionDefaults,
+  { precision, compute, cache, measure = false, memory }: InspectionDefaults,
 ): InspectRequest {
   const sent = hyperparametersOf(method)
   // What the adapter is stays; how much of it is dropped in training is the job's.
@@ -39,6 +45,9 @@ export function inspectRequest(
     method: method.type,
     hyperparameters,
     compute,
+    cache,
+    measure,
+    ...(memory !== undefined && { memory }),
     curation: {
       ...(reference && { reference: { path: reference.path } }),
       ...(groups && { groups }),

@@ -2,7 +2,7 @@
 
 import { methodOf } from '../../engine/train/methods/index.ts'
 import type { PreflightReport } from '../../engine/train/preflight-report.ts'
-import type { Plan, StepMetrics, TrainEvent } from '../../engine/train/request.ts'
+import type { Forecast, Plan, StepMetrics, TrainEvent } from '../../engine/train/request.ts'
 import { insertFile } from '../db/files.ts'
 import {
   type FineTuningCheckpoint,
@@ -84,7 +84,7 @@ export class Progress {
   }
 
   /** The files are fit: `auto` has become numbers, and the job waits for its turn. */
-  planned(plan: Plan, warnings: readonly string[]): Promise<void> {
+  planned(plan: Plan, warnings: readonly string[], forecast?: Forecast): Promise<void> {
     const { id } = this.#lease
     return this.#write(async (tx) => {
       await setPlan(tx, id, plan)
@@ -105,7 +105,7 @@ export class Progress {
         work_id: id,
         dedupe_key: 'plan',
         message: `Training plan: ${plan.n_epochs} epoch(s), batch size ${plan.batch_size}, learning rate ${plan.learning_rate}, ${plan.total_steps} steps`,
-        data: { kind: 'plan', reasons: plan.reasons },
+        data: { kind: 'plan', reasons: plan.reasons, ...(forecast && { forecast }) },
       })
     })
   }

@@ -1,8 +1,8 @@
 // A job's files judged without a job: what POST /fine_tuning/alpha/preflight asks for. One after the other, each in a
-// thread of its own that touches no device.
+// thread of its own, which takes a turn on the device only to measure how fast a base is that never ran here.
 
 import type { Compute } from '../../engine/runtime/device.ts'
-import { spawn } from '../../engine/runtime/thread.ts'
+import { spawn, type TakeTurn } from '../../engine/runtime/thread.ts'
 import type { PreflightReport } from '../../engine/train/preflight-report.ts'
 import type { Hyperparameters, TrainEvent, TrainThreadRequest } from '../../engine/train/request.ts'
 import { ApiError } from '../../errors.ts'
@@ -20,6 +20,10 @@ export interface PreflightDeps extends Pick<RequestedDeps, 'models' | 'devices'>
   stores: Stores
   precision: NonNullable<Hyperparameters['precision']>
   compute: Compute
+  /** Folder for converted weights. */
+  cache: string
+  /** Turns on the device; absent: this process has none, and measures nothing. */
+  takeTurn?: TakeTurn
 }
 
 const WORKER = new URL('../../engine/train/worker.ts', import.meta.url)
@@ -28,6 +32,7 @@ const MOST_WAITING = 16
 
 export function createPreflights(deps: PreflightDeps): Preflights {
   const { stores, models, devices } = deps
+  const defaults = { ...deps, measure: deps.takeTurn !== undefined }
   let turn: Promise<unknown> = Promise.resolve()
   let waiting = 0
 
@@ -41,12 +46,12 @@ export function createPreflights(deps: PreflightDeps): Preflights {
     await using training = await open(found.training.sha256)
     await using validation = found.validation && (await open(found.validation.sha256))
     await using reference = found.reference && (await open(found.reference.sha256))
-    await using thread = spawn<TrainThreadRequest, TrainEvent>(WORKER)
+    await using thread = spawn<TrainThreadRequest, TrainEvent>(WORKER, deps.takeTurn)
     const quit = () => void thread[Symbol.asyncDispose]()
     signal.addEventListener('abort', quit)
     using _ = { [Symbol.dispose]: () => signal.removeEventListener('abort', quit) }
     const paths = { model: base.path, training, validation, reference }
-    for await (const event of thread.run(inspectRequest(found, paths, deps), signal))
+    for await (const event of thread.run(inspectRequest(found, paths, defaults), signal))
       if (event.type === 'inspected' && event.preflight) return event.preflight
     throw new Error('The inspection of the files ended without a result.')
   }

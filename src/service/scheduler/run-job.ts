@@ -2,7 +2,12 @@
 
 import type { Compute } from '../../engine/runtime/device.ts'
 import type { Thread } from '../../engine/runtime/thread.ts'
-import type { Hyperparameters, TrainEvent, TrainThreadRequest } from '../../engine/train/request.ts'
+import type {
+  Hyperparameters,
+  Plan,
+  TrainEvent,
+  TrainThreadRequest,
+} from '../../engine/train/request.ts'
 import { ApiError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import type { FineTuningJob } from '../db/fine-tuning-jobs.ts'
@@ -19,6 +24,7 @@ import { type Stores, sweepUnknown } from '../storage/objects.ts'
 import { type Outcome, WorkPauses } from '../work/kind.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
 import type { AdapterFile } from './adapter-files.ts'
+import type { Reserved, TrainingMemory } from './training-memory.ts'
 
 export type TrainingThread = Thread<TrainThreadRequest, TrainEvent>
 
@@ -42,6 +48,8 @@ export interface RunJobDeps {
   precision: NonNullable<Hyperparameters['precision']>
   /** What each device of a job is. */
   compute: Compute
+  /** What all jobs of this process share. */
+  memory: TrainingMemory
   log: Logger
   /** What is counted of training. */
   metrics?: Pick<Metrics, 'stepped' | 'rested'>
@@ -121,6 +129,7 @@ class Run {
       job = await this.#progress.job()
     }
     if (!job.plan) throw new Hopeless(`The job ${job.id} is ${job.status} but has no plan.`)
+    using _memory = await this.#room(job, job.plan)
     // Awaited here: the thread and the files live until this returns.
     return await this.#train(job, thread, {
       ...files,
@@ -133,13 +142,28 @@ class Run {
     })
   }
 
+  /** Waits until what is forecast of the job fits beside the jobs that run here. */
+  async #room(job: FineTuningJob, { memory_bytes = 0 }: Plan): Promise<Reserved> {
+    // Work that is to be paused must start first, for a state: it goes on waiting.
+    const stop = new AbortController()
+    const follow = () => {
+      if (!(this.#signal.reason instanceof WorkPauses)) stop.abort(this.#signal.reason)
+    }
+    if (this.#signal.aborted) follow()
+    this.#signal.addEventListener('abort', follow)
+    using _ = { [Symbol.dispose]: () => this.#signal.removeEventListener('abort', follow) }
+    this.#deps.log.debug({ job: job.id, memory_bytes }, 'waits for memory')
+    return await this.#deps.memory.reserve(memory_bytes, stop.signal)
+  }
+
   /** Whether the job has failed: its files are not fit for training. */
   async #validate(
     job: FineTuningJob,
     thread: TrainingThread,
     files: InspectedPaths,
   ): Promise<boolean> {
-    const request = inspectRequest(job, files, this.#deps)
+    const { memory, ...defaults } = this.#deps
+    const request = inspectRequest(job, files, { ...defaults, memory: memory.total })
     // Reading a large file is not worth waiting for; there is nothing to save yet either.
     const quit = () => void thread[Symbol.asyncDispose]()
     this.#signal.addEventListener('abort', quit)
@@ -158,7 +182,7 @@ class Run {
       }
       if (!event.plan) throw new Error('The files are fit for training, but there is no plan.')
       const warnings = [event.training, event.validation].flatMap((file) => file?.warnings ?? [])
-      await this.#progress.planned(event.plan, warnings)
+      await this.#progress.planned(event.plan, warnings, event.forecast)
       this.#deps.log.info({ job: job.id, steps: event.plan.total_steps }, 'job planned')
       return false
     }

@@ -12,12 +12,15 @@ import { startWorker, type Worker, type WorkerOptions } from '../work/worker.ts'
 import type { DevicePool } from './device-pool.ts'
 import { withoutFolders } from './own-folders.ts'
 import { type RunJobDeps, runJob, TrainingFault } from './run-job.ts'
+import { TrainingMemory } from './training-memory.ts'
 
 export interface TrainingOptions
-  extends Omit<RunJobDeps, 'spawnThread'>,
+  extends Omit<RunJobDeps, 'spawnThread' | 'memory'>,
     Pick<WorkerOptions, 'lease_seconds' | 'poll_seconds'> {
   /** Where training threads compute. */
   pool: DevicePool
+  /** Bytes that jobs may take together; absent: what is free when this starts. */
+  memory?: number
   /** What is claimed besides jobs. */
   others?: readonly WorkKind[]
   /** Folders of this machine that no message to a client names. */
@@ -28,7 +31,8 @@ const WORKER = new URL('../../engine/train/worker.ts', import.meta.url)
 
 /** Starts claiming and training; dispose it to stop, which commits the running job's state first. */
 export function startTraining(options: TrainingOptions): Worker {
-  const { pool, folders, others = [], lease_seconds, poll_seconds, ...deps } = options
+  const { pool, folders, others = [], lease_seconds, poll_seconds, memory, ...rest } = options
+  const deps = { ...rest, memory: new TrainingMemory(memory ?? process.availableMemory()) }
   const releasing = releaseEnded(deps.stores).catch((err) =>
     deps.log.warn({ err }, 'what ended jobs left behind could not be released'),
   )

@@ -90,9 +90,15 @@ test('a preflight tells what is wrong with the files and leaves nothing behind',
     contradictions: { clusters: 1, largest: [{ lines: [5, 32], outputs: 2 }] },
     leakage: { exact: { rows: 1, first: [{ line: 6, training_line: 8 }] }, near: { rows: 0 } },
     groups: [{ field: 'channel', values: 2, missing: 0 }],
-    forecast: { steps: 4, epochs: 1, batch_size: 8, memory_bytes: expect.any(Number) },
+    forecast: { steps: 4, epochs: 1, batch_size: 8 },
     overfit_risk: { rows: 32, trainable_parameters: expect.any(Number) },
   })
+  const { memory_bytes, step_seconds, seconds } = body.forecast
+  expect(memory_bytes).toBeGreaterThan(1e8)
+  expect(step_seconds).toBeGreaterThan(0)
+  // Four steps, and validation.
+  expect(seconds).toBeGreaterThan(4 * step_seconds)
+  expect(body.text).toMatch(/Forecast: 4 steps over 1 epoch\(s\), about \d\.\d GB, about \d+ s\./)
   const [shown] = body.training.shown
   expect(shown.tokens.map(({ text }: { text: string }) => text).join('')).toContain('where')
   expect(shown.tokens.at(-1)).toMatchObject({ trained: true })
