@@ -78,7 +78,12 @@ export interface Comparison {
 export const ENOUGH_ROWS = 10
 const MOST_GROUPS = 200
 
-export function compareRuns({ criteria, groups, runs }: CompareRequest): Comparison {
+/** Stops between two runs or pairs, so that whoever drives it can tell slow from endless. */
+export function* compareRuns({
+  criteria,
+  groups,
+  runs,
+}: CompareRequest): Generator<void, Comparison, undefined> {
   const warnings: string[] = []
   for (const { run_id, errored, keys } of runs) {
     const count = countOf(errored)
@@ -87,9 +92,17 @@ export function compareRuns({ criteria, groups, runs }: CompareRequest): Compari
         `${count} of ${keys.length} rows of ${run_id} could not be sampled or graded; they count as not passed, with the score 0.`,
       )
   }
-  const tests = runs.flatMap((first, i) =>
-    runs.slice(i + 1).map((second) => testPair(criteria, first, second)),
-  )
+  const results: RunResult[] = []
+  for (const run of runs) {
+    results.push(resultOf(criteria, run))
+    yield
+  }
+  const tests: PairedTest[] = []
+  for (const [i, first] of runs.entries())
+    for (const second of runs.slice(i + 1)) {
+      tests.push(testPair(criteria, first, second))
+      yield
+    }
   for (const { runs: pair, rows } of tests)
     if (pair.some((id) => rows < runs.find(({ run_id }) => run_id === id)!.keys.length))
       warnings.push(
@@ -104,7 +117,7 @@ export function compareRuns({ criteria, groups, runs }: CompareRequest): Compari
     else if (without)
       warnings.push(`${without.rows} rows do not have the field '${field}'; they are a group.`)
   }
-  return { results: runs.map((run) => resultOf(criteria, run)), tests, groups: grouped, warnings }
+  return { results, tests, groups: grouped, warnings }
 }
 
 function resultOf(names: readonly string[], run: RunColumns): RunResult {

@@ -32,4 +32,6 @@ export type GradeThreadEvent =
   | { type: 'checked' }
   | { type: 'bad_item'; index: number; line?: number; error: string }
   | { type: 'item'; index: number; item: Item }
+  /** A part of it is done. */
+  | { type: 'comparing' }
   | { type: 'compared'; comparison: Comparison }

@@ -3,7 +3,7 @@
 
 import { serve } from '../runtime/thread.ts'
 import { checkGrader } from './check.ts'
-import { compareRuns } from './compare.ts'
+import { type CompareRequest, compareRuns } from './compare.ts'
 import { chooseExamples } from './examples.ts'
 import { grade, questions } from './grade.ts'
 import { GradeError, type GradeFault } from './grader.ts'
@@ -62,7 +62,7 @@ serve<GradeThreadRequest, GradeThreadEvent>(
           else yield { type: 'item', ...read }
         return
       case 'compare':
-        yield { type: 'compared', comparison: compareRuns(request) }
+        yield* compared(request)
         return
       default:
         request satisfies never
@@ -70,6 +70,14 @@ serve<GradeThreadRequest, GradeThreadEvent>(
   },
   { ahead: AHEAD },
 )
+
+function* compared(request: CompareRequest): Generator<GradeThreadEvent, void, undefined> {
+  const steps = compareRuns(request)
+  for (let step = steps.next(); ; step = steps.next()) {
+    if (step.done) return yield { type: 'compared', comparison: step.value }
+    yield { type: 'comparing' }
+  }
+}
 
 async function attempt<T>(
   f: () => Promise<T>,

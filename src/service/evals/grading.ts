@@ -80,11 +80,13 @@ export class Grading implements AsyncDisposable {
     return event.examples
   }
 
-  /** Runs beside each other: seconds of reckoning where there are many rows. */
+  /** Runs beside each other: minutes of reckoning where there are many of them, rows and criteria. */
   async compare(request: CompareRequest): Promise<Comparison> {
-    const event = await this.#inLine(() => this.#first({ type: 'compare', ...request }))
-    if (event.type !== 'compared') throw new Error(`Grading answered ${event.type}.`)
-    return event.comparison
+    return await this.#inLine(async () => {
+      for await (const event of this.#run({ type: 'compare', ...request }))
+        if (event.type === 'compared') return event.comparison
+      throw new Error('Grading ended without a comparison.')
+    })
   }
 
   /** The first row that does not fit. */

@@ -1,5 +1,15 @@
 import { expect, test } from 'vitest'
-import { compareRuns, type RunColumns } from '../../../../src/engine/eval/compare.ts'
+import {
+  type CompareRequest,
+  type Comparison,
+  compareRuns as comparing,
+  type RunColumns,
+} from '../../../../src/engine/eval/compare.ts'
+
+function compareRuns(request: CompareRequest): Comparison {
+  const steps = comparing(request)
+  for (let step = steps.next(); ; step = steps.next()) if (step.done) return step.value
+}
 
 /** Rows as [key, passed, score, group]. */
 const run = (run_id: string, rows: [string, boolean, number, string | null][]): RunColumns => ({

@@ -72,3 +72,15 @@ test('a mean of fair draws is inside its interval as often as 95 % promises', ()
   // Binomial(100, 0.95): 95 ± 2.2; percentile intervals of 60 rows are a little narrow.
   expect(inside).toBeGreaterThan(88)
 })
+
+test('of very many values the normal distribution says what draws would say', () => {
+  const many = (length: number) =>
+    Float64Array.from({ length }, (_, i) => (((i * 7919) % 1000) - 485) / 1000)
+  const [drawn, reckoned] = [bootstrapMean(many(5000)), bootstrapMean(many(5001))]
+  expect(Math.abs(drawn.low - reckoned.low)).toBeLessThan(0.001)
+  expect(Math.abs(drawn.high - reckoned.high)).toBeLessThan(0.001)
+  const some = (length: number) => Float64Array.from({ length }, (_, i) => (i % 100 < 52 ? 1 : -1))
+  // binomtest(2600, 5000).pvalue is 0.0049.
+  expect(Math.abs(permutationTest(some(5000)) - 0.0049)).toBeLessThan(0.004)
+  expect(Math.abs(permutationTest(some(5100)) - 0.0043)).toBeLessThan(0.001)
+})
