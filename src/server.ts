@@ -20,8 +20,10 @@ import { startEmbeddedPostgres } from './service/db/embedded-postgres.ts'
 import { removeEndedCursors } from './service/db/ended-cursors.ts'
 import { migrate } from './service/db/migrate.ts'
 import { openPool, type Pool } from './service/db/pool.ts'
+import { createComparisons } from './service/evals/comparisons.ts'
 import { createEvals } from './service/evals/evals.ts'
 import { Grading } from './service/evals/grading.ts'
+import { latestEval } from './service/evals/latest.ts'
 import { createRuns } from './service/evals/runs.ts'
 import { createFiles } from './service/files/files.ts'
 import { createUploads } from './service/files/uploads.ts'
@@ -231,7 +233,7 @@ export const startServer = async (
             db,
             files,
             uploads,
-            models: { models },
+            models: { models, latestEval: (...which) => latestEval(db, ...which) },
             provenance: { weights, provenance },
             fineTuning: { jobs, db },
             preflights: {
@@ -254,6 +256,9 @@ export const startServer = async (
             examples: { examples: createExamples({ stores, jobs, files, log }) },
             inference: { models, serving, limits },
             evals: { evals, runs: createRuns({ stores, evals, models, grading, log }) },
+            comparisons: {
+              comparisons: createComparisons({ stores, evals, models, grading, log }),
+            },
             graders: { graders: createGraders({ models, serving, grading }), limits },
             metrics,
             health,

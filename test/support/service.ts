@@ -13,8 +13,10 @@ import {
 } from '../../src/service/auth/keys.ts'
 import { createBatches } from '../../src/service/batches/batches.ts'
 import type { Pool } from '../../src/service/db/pool.ts'
+import { createComparisons } from '../../src/service/evals/comparisons.ts'
 import { createEvals } from '../../src/service/evals/evals.ts'
 import { Grading } from '../../src/service/evals/grading.ts'
+import { latestEval } from '../../src/service/evals/latest.ts'
 import { createRuns } from '../../src/service/evals/runs.ts'
 import { createFiles, type Files } from '../../src/service/files/files.ts'
 import { createUploads, type Uploads } from '../../src/service/files/uploads.ts'
@@ -153,7 +155,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     files,
     uploads,
     health,
-    models: { models },
+    models: { models, latestEval: (...which) => latestEval(db, ...which) },
     provenance: { weights, provenance },
     fineTuning: { jobs, db },
     preflights: {
@@ -175,6 +177,9 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     examples: { examples: createExamples({ stores, jobs, files, log: testLog }) },
     inference: { models, serving, limits: rates },
     evals: { evals, runs: createRuns({ stores, evals, models, grading, log: testLog }) },
+    comparisons: {
+      comparisons: createComparisons({ stores, evals, models, grading, log: testLog }),
+    },
     graders: { graders: createGraders({ models, serving, grading }), limits: rates },
     metrics,
     ...deps,

@@ -158,3 +158,40 @@ export async function listOutputItems(db: Db, query: OutputItemQuery): Promise<O
   )
   return rows
 }
+
+/** What a comparison needs of a row. */
+export interface GradedRow {
+  /** Of the row in its data. */
+  place: number
+  status: OutputItemStatus
+  results: CriterionResult[]
+  /** Of the row itself: equal rows have equal digests. */
+  digest: string
+  /** What stands in each field that was asked for; null where the row has it not. */
+  groups: unknown[]
+}
+
+const ROWS_A_PAGE = 500
+
+/** Every row of a run in the order of its data; `fields` are paths into the row. */
+export async function* gradedRows(
+  db: Db,
+  run_id: string,
+  fields: readonly (readonly string[])[],
+): AsyncGenerator<GradedRow, void, undefined> {
+  const groups = fields.map((_, i) => `datasource_item #> $${i + 3}::text[]`).join(', ')
+  for (let after = -1; ; ) {
+    const { rows } = await db.query<GradedRow>(
+      `select datasource_item_id as place, status, results, md5(datasource_item::text) as digest,
+              json_build_array(${groups}) as groups
+         from eval_output_items
+        where run_id = $1 and datasource_item_id > $2
+        order by datasource_item_id
+        limit ${ROWS_A_PAGE}`,
+      [run_id, after, ...fields],
+    )
+    yield* rows
+    if (rows.length < ROWS_A_PAGE) return
+    after = rows.at(-1)!.place
+  }
+}

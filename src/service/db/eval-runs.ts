@@ -136,6 +136,33 @@ export async function findNewestSampling(db: Db, eval_id: string): Promise<EvalR
   return rows[0]
 }
 
+/** By their ids; those that are not there are left out. */
+export async function runsByIds(db: Db, ids: readonly string[]): Promise<Map<string, EvalRun>> {
+  const { rows } = await db.query<EvalRun>('select * from eval_runs where id = any ($1)', [ids])
+  return new Map(rows.map((run) => [run.id, run]))
+}
+
+/** Runs of a model over these rows that have not gone wrong, those that have ended first. */
+export async function findRunsOver(
+  db: Db,
+  eval_id: string,
+  {
+    model,
+    items_sha256,
+    few_shot_sha256,
+  }: { model: string; items_sha256: string; few_shot_sha256: string | null },
+): Promise<EvalRun[]> {
+  const { rows } = await db.query<EvalRun>(
+    `select * from eval_runs
+      where eval_id = $1 and model = $2 and items_sha256 = $3
+        and few_shot_sha256 is not distinct from $4
+        and status in ('queued', 'in_progress', 'completed')
+      order by status = 'completed' desc, seq desc`,
+    [eval_id, model, items_sha256, few_shot_sha256],
+  )
+  return rows
+}
+
 export interface RunQuery {
   eval_id: string
   after?: string | undefined
@@ -234,18 +261,22 @@ export async function deleteEvalRun(
   return rows[0]
 }
 
-/** The last run that each of these models came to the end of. */
-export async function latestRuns(
+/** The last run that this model, or the checkpoint that bears its name now, came to the end of. */
+export async function findLatestRun(
   db: Db,
   project_id: string,
-  models: readonly string[],
-): Promise<Map<string, EvalRun & { model: string; eval_name: string }>> {
-  const { rows } = await db.query<EvalRun & { model: string; eval_name: string }>(
-    `select distinct on (r.model) r.*, e.name as eval_name
+  model: string,
+): Promise<(EvalRun & { eval_name: string }) | undefined> {
+  const { rows } = await db.query<EvalRun & { eval_name: string }>(
+    `select r.*, e.name as eval_name
        from eval_runs r join evals e on e.id = r.eval_id
-      where r.project_id = $1 and r.model = any ($2) and r.status = 'completed'
-      order by r.model, r.finished_at desc, r.seq desc`,
-    [project_id, models],
+      where r.project_id = $1 and r.status = 'completed'
+        and (r.model = $2
+             or (r.job_id, r.step) in (select job_id, step_number from fine_tuning_checkpoints
+                                        where project_id = $1 and fine_tuned_model_checkpoint = $2))
+      order by r.finished_at desc, r.seq desc
+      limit 1`,
+    [project_id, model],
   )
-  return new Map(rows.map((run) => [run.model, run]))
+  return rows[0]
 }

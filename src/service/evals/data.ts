@@ -1,7 +1,9 @@
 // Where the rows of a run come from, in OpenAI's words; and the bytes that they are kept as.
 
 import type { TemplateMessage } from '../../engine/eval/grader.ts'
+import type { ItemSchema } from '../../engine/eval/items.ts'
 import type { PromptMessage } from '../../engine/eval/prompt.ts'
+import type { Eval } from '../db/evals.ts'
 import { releaseObject, type Stores } from '../storage/objects.ts'
 
 export interface RowSource {
@@ -44,6 +46,10 @@ export function samplingOf({ sampling_params }: DataSource) {
     max_completion_tokens: max_completion_tokens ?? SAMPLING.max_completion_tokens,
   }
 }
+
+/** The schema that each row's `item` must fit. */
+export const schemaOf = ({ data_source_config }: Pick<Eval, 'data_source_config'>): ItemSchema =>
+  data_source_config.item_schema
 
 /** Rows that came with a request, as the file that they might have been. */
 export async function* asJsonl(rows: readonly unknown[]): AsyncGenerator<Uint8Array> {

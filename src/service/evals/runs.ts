@@ -1,8 +1,6 @@
 // What can be asked about the runs of an eval: create, look, cancel, delete, and what each row came to. Running them
 // is the scheduler's.
 
-import type { ItemSchema } from '../../engine/eval/items.ts'
-import { checkMessages } from '../../engine/eval/template.ts'
 import { invalidRequest, notFound } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import { badCursor } from '../cursor.ts'
@@ -25,15 +23,15 @@ import {
   sumsOfRuns,
 } from '../db/eval-runs.ts'
 import type { Eval } from '../db/evals.ts'
-import { findFile } from '../db/files.ts'
 import { type Db, transaction } from '../db/pool.ts'
 import { cancelWork, insertWork } from '../db/work.ts'
 import { newId } from '../ids.ts'
 import type { Models } from '../models/model.ts'
-import { keepObject, type Stores } from '../storage/objects.ts'
-import { asJsonl, type DataSource, releaseItems } from './data.ts'
+import type { Stores } from '../storage/objects.ts'
+import { type DataSource, releaseItems } from './data.ts'
 import type { Evals } from './evals.ts'
 import type { Grading } from './grading.ts'
+import { examplesOf, missing, pinRows, refuseUnsupported } from './prepare.ts'
 
 /** The kind of work that a run is; those of checkpoints are done by a worker of their own. */
 export const EVAL_RUN = 'eval.run'
@@ -60,8 +58,6 @@ export interface RunsDeps {
 
 export interface Runs {
   create(project_id: string, eval_id: string, request: CreateRun): Promise<RunWithSums>
-  /** Checks and pins what a run needs; `commit` then writes it, with whatever belongs to it. */
-  prepare(project_id: string, one: Eval, request: CreateRun): Promise<PreparedRun>
   retrieve(project_id: string, eval_id: string, id: string): Promise<RunWithSums>
   /** One more than `limit`, where there are more; so with every list here. */
   list(project_id: string, query: RunQuery): Promise<RunWithSums[]>
@@ -77,14 +73,6 @@ export interface Runs {
     eval_id: string,
     which: { run_id: string; id: string },
   ): Promise<{ run: EvalRun; item: OutputItem }>
-}
-
-/** All that is known of a run before it is written. */
-export interface PreparedRun {
-  items_sha256: string
-  few_shot_sha256: string | null
-  /** Writes in a transaction in which the pinned bytes cannot go. */
-  commit<T>(write: (tx: Db) => Promise<T>): Promise<T>
 }
 
 export function createRuns({ stores, evals, models, grading, log }: RunsDeps): Runs {
@@ -108,61 +96,19 @@ export function createRuns({ stores, evals, models, grading, log }: RunsDeps): R
   }
   const alone = async (run: EvalRun): Promise<RunWithSums> => (await withSums([run]))[0]!
 
-  async function fileOf(project_id: string, id: string, param: string): Promise<string> {
-    const file = await findFile(db, project_id, id)
-    if (!file)
-      throw invalidRequest(`The file \`${id}\` does not exist.`, { param, code: 'invalid_file' })
-    if (file.status === 'error')
-      throw invalidRequest(`The file \`${id}\` is no JSONL: ${file.status_details}`, {
-        param,
-        code: 'invalid_file',
-      })
-    return file.sha256
-  }
-
-  async function prepare(
-    project_id: string,
-    one: Eval,
-    { data_source, luthier }: CreateRun,
-  ): Promise<PreparedRun> {
-    refuseUnsupported(data_source)
-    if (data_source.type !== 'jsonl') {
-      if (data_source.model === undefined) throw missing('data_source.model')
-      await models.resolve(project_id, data_source.model)
-    }
-    const few_shot_sha256 = luthier?.few_shot
-      ? await fileOf(project_id, luthier.few_shot.file_id, 'luthier.few_shot.file_id')
-      : null
-    const { source } = data_source
-    if (source.type === 'file_id') {
-      const items_sha256 = await fileOf(project_id, source.id ?? '', 'data_source.source.id')
-      return { items_sha256, few_shot_sha256, commit: (write) => transaction(db, write) }
-    }
-    const content = source.content ?? []
-    await checkContent(content, schemaOf(one))
-    const staged = await stores.store.stage(asJsonl(content))
-    const commit: PreparedRun['commit'] = (write) => keepObject(stores, project_id, staged, write)
-    return { items_sha256: staged.sha256, few_shot_sha256, commit }
-  }
-
-  async function checkContent(content: unknown[], schema: ItemSchema): Promise<void> {
-    const bad = await grading.badItem(content, schema).catch((error: unknown) => {
-      if (!(error instanceof Error) || error.name !== 'GradingStopped') throw error
-      return { index: 0, error: `cannot be held against the eval's schema: ${error.message}` }
-    })
-    if (!bad) return
-    const param = `data_source.source.content[${bad.index}]`
-    throw invalidRequest(`Invalid '${param}': ${bad.error}`, { param, code: 'invalid_item' })
-  }
-
   return {
-    prepare,
-
     async create(project_id, eval_id, request) {
       const one = await evals.retrieve(project_id, eval_id)
-      const prepared = await prepare(project_id, one, request)
-      const run = await prepared.commit((tx) =>
-        writeRun(tx, { ...newRun(one, request), ...pins(prepared) }),
+      const { data_source, luthier } = request
+      refuseUnsupported(data_source)
+      if (data_source.type !== 'jsonl') {
+        if (data_source.model === undefined) throw missing('data_source.model')
+        await models.resolve(project_id, data_source.model)
+      }
+      const few_shot_sha256 = await examplesOf({ stores }, project_id, luthier)
+      const { items_sha256, commit } = await pinRows({ stores, grading }, one, data_source)
+      const run = await commit((tx) =>
+        writeRun(tx, { ...newRun(one, request), items_sha256, few_shot_sha256 }),
       )
       log.info({ run: run.id, eval: eval_id, project: project_id }, 'eval run created')
       return alone(run)
@@ -224,14 +170,6 @@ export function createRuns({ stores, evals, models, grading, log }: RunsDeps): R
   }
 }
 
-/** The schema that each row's `item` must fit. */
-export const schemaOf = ({ data_source_config }: Eval): ItemSchema => data_source_config.item_schema
-
-export const pins = ({ items_sha256, few_shot_sha256 }: PreparedRun) => ({
-  items_sha256,
-  few_shot_sha256,
-})
-
 /** A run as its request says it. */
 export const newRun = (one: Eval, { name, metadata, data_source, luthier }: CreateRun) => ({
   id: newId('evalrun_'),
@@ -255,42 +193,3 @@ export async function writeRun(
   await insertWork(tx, { id: run.id, kind, project_id: run.project_id })
   return insertEvalRun(tx, run)
 }
-
-function refuseUnsupported(data_source: DataSource): void {
-  const { source, input_messages, sampling_params = {} } = data_source
-  if (source.type === 'stored_completions' || source.type === 'responses')
-    throw invalidRequest(
-      "This server keeps no completions and no responses of requests that a run could draw on. Use a source of type 'file_content' or 'file_id'.",
-      { param: 'data_source.source.type', code: 'unsupported_data_source' },
-    )
-  if (source.type === 'file_content' && !source.content?.length)
-    throw source.content
-      ? invalidRequest("Invalid 'data_source.source.content': expected at least one row.", {
-          param: 'data_source.source.content',
-          code: 'invalid_value',
-        })
-      : missing('data_source.source.content')
-  if (source.type === 'file_id' && source.id === undefined) throw missing('data_source.source.id')
-  if (data_source.type === 'jsonl') return
-  if (!input_messages) throw missing('data_source.input_messages')
-  if (input_messages.type === 'template')
-    checkMessages(input_messages.template, 'data_source.input_messages.template')
-  const where = 'data_source.sampling_params'
-  const { response_format, text, tools } = sampling_params
-  const format = response_format?.type ?? text?.format?.type ?? 'text'
-  if (format !== 'text')
-    throw unsupported(`${where}.${response_format ? 'response_format' : 'text'}`)
-  if (tools && tools.length > 0) throw unsupported(`${where}.tools`)
-}
-
-const missing = (param: string) =>
-  invalidRequest(`Missing required parameter: '${param}'.`, {
-    param,
-    code: 'missing_required_parameter',
-  })
-
-const unsupported = (param: string) =>
-  invalidRequest(`Unsupported parameter: '${param}' is not supported by this server.`, {
-    param,
-    code: 'unsupported_parameter',
-  })

@@ -29,6 +29,7 @@ import { requireKey } from './auth.ts'
 import { ErrorBody, errorBody, handleErrors, sendError } from './errors.ts'
 import { type BatchDeps, batchRoutes } from './routes/batches.ts'
 import { chatRoutes } from './routes/chat.ts'
+import { type ComparisonDeps, comparisonRoutes } from './routes/comparisons.ts'
 import { completionRoutes } from './routes/completions.ts'
 import { encoderRoutes } from './routes/encoders.ts'
 import { type EvalsDeps, evalRoutes } from './routes/evals.ts'
@@ -63,6 +64,7 @@ export interface AppDeps {
   readonly batches: BatchDeps
   readonly graders: GraderDeps
   readonly evals: EvalsDeps
+  readonly comparisons: ComparisonDeps
   readonly models: ModelsDeps
   readonly provenance: ProvenanceDeps
   readonly metrics: Metrics
@@ -92,6 +94,7 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
       await api.register(mergeRoutes, deps.merges)
       await api.register(graderRoutes, deps.graders)
       await api.register(evalRoutes, deps.evals)
+      await api.register(comparisonRoutes, deps.comparisons)
       await api.register(modelRoutes, deps.models)
       await api.register(provenanceRoutes, deps.provenance)
       await api.register(batchRoutes, deps.batches)

@@ -20,7 +20,8 @@ export const describeApp = async (): Promise<string> => {
     sweeps: { sweeps: absent('sweeps') },
     graders: { graders: absent('graders'), limits: absent('limits') },
     evals: { evals: absent('evals'), runs: absent('runs') },
-    models: { models: absent('models') },
+    comparisons: { comparisons: absent('comparisons') },
+    models: { models: absent('models'), latestEval: absent('latestEval') },
     provenance: { weights: absent('weights'), provenance: absent('provenance') },
     metrics: absent('metrics'),
   } satisfies AppDeps)

@@ -50,7 +50,9 @@ const owned = {
   batch_input: '',
   eval: '',
   run: '',
+  other_run: '',
   item: '',
+  comparison: '',
 }
 
 /** A value of each parameter that stands in a path; a new one is added here. */
@@ -65,6 +67,7 @@ const parameters: Record<string, () => string> = {
   eval_id: () => owned.eval,
   run_id: () => owned.run,
   output_item_id: () => owned.item,
+  comparison_id: () => owned.comparison,
 }
 
 const form = (...fields: string[]) => ({
@@ -128,6 +131,9 @@ const bodies: Record<string, () => Pick<InjectOptions, 'payload' | 'headers'>> =
   createEval: () => ({ payload: anEval }),
   updateEval: () => ({ payload: { name: 'other' } }),
   createEvalRun: () => ({ payload: aRun }),
+  createEvalComparison: () => ({
+    payload: { runs: [{ run_id: owned.run }, { run_id: owned.other_run }] },
+  }),
   validateGrader: () => ({ payload: { grader: check } }),
   createFineTuningSweep: () => ({
     payload: {
@@ -208,6 +214,12 @@ beforeAll(async () => {
   owned.batch = (await service.post('/v1/batches', aBatch())).body.id
   owned.eval = (await service.post('/v1/evals', anEval)).body.id
   owned.run = (await service.post(`/v1/evals/${owned.eval}/runs`, aRun)).body.id
+  owned.other_run = (await service.post(`/v1/evals/${owned.eval}/runs`, aRun)).body.id
+  owned.comparison = (
+    await service.post(`/v1/evals/${owned.eval}/comparisons`, {
+      ...(bodies.createEvalComparison!().payload as object),
+    })
+  ).body.id
   owned.item = 'outputitem_owned'
   await service.db.query(
     `insert into eval_output_items (id, run_id, datasource_item_id, status, datasource_item, results, sample)
@@ -298,7 +310,7 @@ for (const [who, headersOf] of Object.entries(callers))
     } else if (
       sent.includes(encodeURIComponent(owned.file)) ||
       sent.includes(owned.batch_input) ||
-      /owned|ftjob-|ftsweep-|upload_|eval_|evalrun_|batch_/.test(sent)
+      /owned|ftjob-|ftsweep-|upload_|eval_|evalrun_|batch_|evalcmp_/.test(sent)
     )
       expect([400, 404]).toContain(reply.statusCode)
     // What the caller sent may be said back; anything else of the owner may not.

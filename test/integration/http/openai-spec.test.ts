@@ -17,6 +17,8 @@ const OURS = new Set([
   'post /v1/classifications',
   // As OpenAI's clients call it; its description has it without the last step.
   'post /v1/evals/{eval_id}/runs/{run_id}/cancel',
+  ...['get', 'post'].map((method) => `${method} /v1/evals/{eval_id}/comparisons`),
+  'get /v1/evals/{eval_id}/comparisons/{comparison_id}',
   ...['get', 'post'].map((method) => `${method} /v1/fine_tuning/alpha/merges`),
   'get /v1/fine_tuning/alpha/merges/{merge_id}',
   'get /v1/fine_tuning/alpha/merges/{merge_id}/events',

@@ -114,6 +114,62 @@ describe.skipIf(stories.missing)('a tuned model', () => {
     expect(lineage.data[0]).toMatchObject({ model, parents: [base], job_id: job.id })
   }
 
+  /** The model beside its base, as it is and behind examples of the training file. */
+  async function expectComparison(model: string) {
+    const { id: eval_id } = await client.evals.create({
+      name: 'cars',
+      data_source_config: { type: 'custom', item_schema: { type: 'object' } },
+      testing_criteria: [
+        {
+          type: 'string_check',
+          name: 'a car',
+          input: '{{sample.output_text}}',
+          reference: 'Tom and Sam',
+          operation: 'like',
+        },
+      ],
+    })
+    const entry = `/models/${encodeURIComponent(model)}`
+    expect((await json(entry)).latest_eval).toBeUndefined()
+    // biome-ignore lint/suspicious/noExplicitAny: a test looks into what it expects
+    let comparison = await client.post<any>(`/evals/${eval_id}/comparisons`, {
+      body: {
+        tuned_model: model,
+        data_source: {
+          type: 'completions',
+          input_messages: {
+            type: 'template',
+            template: [{ role: 'user', content: '{{item.begin}}' }],
+          },
+          sampling_params: { temperature: 0, max_completion_tokens: 20 },
+          source: { type: 'file_content', content: [{ item: { begin: 'Once upon a time' } }] },
+        },
+      },
+    })
+    while (comparison.status === 'in_progress') {
+      await sleep(100)
+      comparison = await json(`/evals/${eval_id}/comparisons/${comparison.id}`)
+    }
+    expect(comparison.error).toBe(null)
+    const { results } = comparison.report
+    expect(results).toMatchObject([
+      { label: 'base', model: base, examples: 0, pass_rate: { value: 0 } },
+      { label: 'base, few-shot', model: base },
+      { label: 'tuned', model, examples: 0, pass_rate: { value: 1 } },
+    ])
+    expect(results[1].examples).toBeGreaterThan(0)
+    const { latest_eval } = await json(entry)
+    expect(latest_eval).toMatchObject({
+      eval_id,
+      eval_name: 'cars',
+      run_id: results[2].run_id,
+      rows: 1,
+      pass_rate: { value: 1 },
+      criteria: [{ name: 'a car', pass_rate: 1, mean_score: 1 }],
+    })
+    expect(latest_eval.finished_at).toBeGreaterThan(1.7e9)
+  }
+
   test('answers as it was taught once its job has succeeded, and its base as before', async () => {
     const untuned = await ask(base)
     const job = await tune()
@@ -131,6 +187,7 @@ describe.skipIf(stories.missing)('a tuned model', () => {
     expect(earlier).toHaveLength(2)
     for (const name of earlier) expect((await ask(name)).fingerprint).not.toBe(tuned.fingerprint)
 
+    await expectComparison(model)
     await expectExports(model, job)
 
     await client.models.delete(model)

@@ -2,6 +2,7 @@
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from 'typebox'
+import type { LatestEval } from '../../evals/latest.ts'
 import type { Models } from '../../models/model.ts'
 import {
   DeletedModel,
@@ -13,11 +14,15 @@ import {
 
 export interface ModelsDeps {
   readonly models: Pick<Models, 'list' | 'retrieve' | 'delete'>
+  readonly latestEval: (project_id: string, model: string) => Promise<LatestEval | undefined>
 }
 
 const tags = ['Models']
 
-export const modelRoutes: FastifyPluginAsyncTypebox<ModelsDeps> = async (app, { models }) => {
+export const modelRoutes: FastifyPluginAsyncTypebox<ModelsDeps> = async (
+  app,
+  { models, latestEval },
+) => {
   app.addSchema(ModelReply)
 
   app.get(
@@ -32,7 +37,7 @@ export const modelRoutes: FastifyPluginAsyncTypebox<ModelsDeps> = async (app, { 
     },
     async ({ caller }) => ({
       object: 'list' as const,
-      data: (await models.list(caller.project_id)).map(presentModel),
+      data: (await models.list(caller.project_id)).map((model) => presentModel(model)),
     }),
   )
 
@@ -47,8 +52,8 @@ export const modelRoutes: FastifyPluginAsyncTypebox<ModelsDeps> = async (app, { 
         response: { 200: Type.Ref('Model#') },
       },
     },
-    async ({ caller, params }) =>
-      presentModel(await models.retrieve(caller.project_id, params.model)),
+    async ({ caller: { project_id }, params: { model } }) =>
+      presentModel(await models.retrieve(project_id, model), await latestEval(project_id, model)),
   )
 
   app.delete(

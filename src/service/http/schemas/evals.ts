@@ -11,9 +11,9 @@ import { Metadata } from './fine-tuning.ts'
 import { GraderSchema, TemplateMessage } from './graders.ts'
 
 const closed = { additionalProperties: false }
-const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()])
-const metadata = Type.Optional(nullable(Metadata))
-const name = Type.Optional(Type.String({ minLength: 1, maxLength: 256 }))
+export const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()])
+export const metadata = Type.Optional(nullable(Metadata))
+export const name = Type.Optional(Type.String({ minLength: 1, maxLength: 256 }))
 const AnyObject = Type.Record(Type.String(), Type.Unknown())
 
 export const CreateEvalRequest = Type.Unsafe<CreateEval>(
@@ -55,14 +55,14 @@ export const ItemParams = Type.Object({
   output_item_id: Type.String(),
 })
 
-const order = Type.Optional(Type.Enum(['asc', 'desc'], { default: 'asc' }))
-const page = cursorQuery({ default: 20, maximum: 100 }).properties
+export const order = Type.Optional(Type.Enum(['asc', 'desc'], { default: 'asc' }))
+export const page = cursorQuery({ default: 20, maximum: 100 }).properties
 export const ListEvalsQuery = Type.Object({
   ...page,
   order,
   order_by: Type.Optional(Type.Enum(['created_at', 'updated_at'], { default: 'created_at' })),
 })
-const RUN_STATUSES = ['queued', 'in_progress', 'completed', 'canceled', 'failed'] as const
+export const RUN_STATUSES = ['queued', 'in_progress', 'completed', 'canceled', 'failed'] as const
 export const ListRunsQuery = Type.Object({
   ...page,
   order,
@@ -124,12 +124,18 @@ const Sampling = Type.Object(
   closed,
 )
 
-const sampled = {
+const asking = {
   source: Rows,
-  model: Type.Optional(Type.String({ minLength: 1 })),
   input_messages: Type.Optional(InputMessages),
   sampling_params: Type.Optional(Sampling),
 }
+const sampled = { ...asking, model: Type.Optional(Type.String({ minLength: 1 })) }
+
+/** How models are asked that are named elsewhere. */
+export const AskingDataSource = Type.Union([
+  Type.Object({ type: Type.Literal('completions'), ...asking }, closed),
+  Type.Object({ type: Type.Literal('responses'), ...asking }, closed),
+])
 
 /** Where the rows come from, and how a model is asked with them. */
 export const RunDataSource = Type.Union([
@@ -139,14 +145,18 @@ export const RunDataSource = Type.Union([
 ])
 
 /** Examples before each prompt. */
-export const fewShotFields = {
-  examples: Type.Union([Type.Literal('auto'), Type.Integer({ minimum: 1, maximum: 64 })], {
-    description: '`auto`: as many as fit into the context with the longest prompt, 64 at most.',
-  }),
-  max_prompt_tokens: Type.Optional(
-    Type.Integer({ minimum: 1, description: 'Fewer examples, so that no prompt is longer.' }),
-  ),
-}
+export const FewShot = Type.Object(
+  {
+    file_id: Type.String({ description: 'A training file, to choose examples of.' }),
+    examples: Type.Union([Type.Literal('auto'), Type.Integer({ minimum: 1, maximum: 64 })], {
+      description: '`auto`: as many as fit into the context with the longest prompt, 64 at most.',
+    }),
+    max_prompt_tokens: Type.Optional(
+      Type.Integer({ minimum: 1, description: 'Fewer examples, so that no prompt is longer.' }),
+    ),
+  },
+  closed,
+)
 
 export const CreateEvalRunRequest = Type.Unsafe<CreateRun>(
   Type.Object(
@@ -157,15 +167,7 @@ export const CreateEvalRunRequest = Type.Unsafe<CreateRun>(
       luthier: Type.Optional(
         Type.Object(
           {
-            few_shot: Type.Optional(
-              Type.Object(
-                {
-                  file_id: Type.String({ description: 'A training file, to choose examples of.' }),
-                  ...fewShotFields,
-                },
-                closed,
-              ),
-            ),
+            few_shot: Type.Optional(FewShot),
           },
           closed,
         ),
@@ -188,8 +190,8 @@ export const EvalReply = Type.Object(
   { $id: 'Eval' },
 )
 
-const count = Type.Integer({ minimum: 0 })
-const RunError = nullable(Type.Object({ code: Type.String(), message: Type.String() }))
+export const count = Type.Integer({ minimum: 0 })
+export const RunError = nullable(Type.Object({ code: Type.String(), message: Type.String() }))
 
 export const EvalRunReply = Type.Object(
   {
@@ -256,7 +258,7 @@ export const DeletedEvalRun = Type.Object({
   run_id: Type.String(),
 })
 
-const seconds = (date: Date): number => Math.floor(date.getTime() / 1000)
+export const seconds = (date: Date): number => Math.floor(date.getTime() / 1000)
 
 export const presentEval = (one: Eval): Static<typeof EvalReply> => ({
   object: 'eval',
