@@ -1,5 +1,6 @@
 // float32 → llama.cpp's Q4_K: eight groups of 32 values, each with a scale and a minimum of 6 bits.
-// The scales are searched as its reference does: 21 guesses, each bettered by weighted least squares.
+// The scales are searched as its reference does: 21 guesses from the best minimum so far, each bettered by weighted
+// least squares.
 
 import { floatToHalf, halfToFloat } from './halves.ts'
 import { putHalf } from './quantise-32.ts'
@@ -9,9 +10,10 @@ const f = Math.fround
 export function writeQ4_K(values: Float32Array, out: Uint8Array): void {
   const scales = new Float32Array(8)
   const minima = new Float32Array(8)
+  const found = Array.from({ length: 8 }, () => new Uint8Array(32))
   for (let at = 0, from = 0; from < values.length; at += 144, from += 256) {
     const groupOf = (g: number) => values.subarray(from + 32 * g, from + 32 * g + 32)
-    for (let g = 0; g < 8; g++) [scales[g], minima[g]] = searchScale(groupOf(g)) as [number, number]
+    for (let g = 0; g < 8; g++) [scales[g], minima[g]] = searchScale(groupOf(g), found[g]!)
     const most = Math.max(...scales, 0)
     const lowest = Math.max(...minima, 0)
     out.fill(0, at, at + 144)
@@ -24,12 +26,12 @@ export function writeQ4_K(values: Float32Array, out: Uint8Array): void {
       const minimum = six(minima[g]!, lowest)
       putScales(out, at + 4, g, scale, minimum)
       const step = f(d * scale)
-      if (step === 0) continue
       const offset = f(dmin * minimum)
       const group = groupOf(g)
       const nibbles = at + 16 + 32 * (g >> 1)
-      for (let i = 0; i < 32; i++)
-        out[nibbles + i]! |= level(f(f(group[i]! + offset) / step)) << (4 * (g & 1))
+      // Without a step the levels say nothing, and stay as the search had them.
+      const levels = step === 0 ? found[g]! : group.map((x) => level(f(f(x + offset) / step)))
+      for (let i = 0; i < 32; i++) out[nibbles + i]! |= levels[i]! << (4 * (g & 1))
     }
   }
 }
@@ -49,8 +51,9 @@ function putScales(out: Uint8Array, at: number, g: number, scale: number, minimu
   out[at + g]! |= (minimum >> 4) << 6
 }
 
-/** Scale and negated minimum of 32 values, in 15 steps; what is large counts more. */
-function searchScale(x: Float32Array): [number, number] {
+/** Scale and negated minimum of 32 values, in 15 steps, and their `chosen` levels; what is large counts more. */
+function searchScale(x: Float32Array, chosen: Uint8Array): [number, number] {
+  chosen.fill(0)
   let squares = 0
   for (const v of x) squares = f(squares + f(v * v))
   const mean = f(Math.sqrt(f(squares / 32)))
@@ -68,12 +71,13 @@ function searchScale(x: Float32Array): [number, number] {
   least = Math.min(least, 0)
   if (most === least) return [0, -least]
   const levels = new Uint8Array(32)
+  // From where levels are counted: the best minimum so far, so that each guess starts where the last good one ended.
+  let minimum = least
   const spread = (from: number) => {
-    const inverse = f(from / f(most - least))
-    for (let i = 0; i < 32; i++) levels[i] = level(f(inverse * f(x[i]! - least0)))
+    const inverse = f(from / f(most - minimum))
+    for (let i = 0; i < 32; i++) levels[i] = level(f(inverse * f(x[i]! - minimum)))
     return inverse
   }
-  const least0 = least
   const errorOf = (scale: number, minimum: number) => {
     let error = 0
     for (let i = 0; i < 32; i++) {
@@ -83,8 +87,8 @@ function searchScale(x: Float32Array): [number, number] {
     return error
   }
   let scale = f(1 / spread(15))
-  let minimum = least
   let best = errorOf(scale, minimum)
+  chosen.set(levels)
   for (let guess = 0; guess <= 20; guess++) {
     spread(f(f(-1 + f(f(0.1) * guess)) + 15))
     let sumL = 0
@@ -105,7 +109,9 @@ function searchScale(x: Float32Array): [number, number] {
       s = f(sumXL / sumL2)
     }
     const error = errorOf(s, m)
-    if (error < best) [best, scale, minimum] = [error, s, m]
+    if (!(error < best)) continue
+    ;[best, scale, minimum] = [error, s, m]
+    chosen.set(levels)
   }
   return [scale, -minimum]
 }
