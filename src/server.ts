@@ -29,6 +29,7 @@ import { createFiles } from './service/files/files.ts'
 import { createUploads } from './service/files/uploads.ts'
 import { buildAnswers, buildApp, buildWorkerApp } from './service/http/app.ts'
 import { RateLimits } from './service/http/rate-limits.ts'
+import { createImports } from './service/imports/imports.ts'
 import { createExamples } from './service/jobs/examples.ts'
 import { createJobs } from './service/jobs/jobs.ts'
 import { createMerges } from './service/merges/merges.ts'
@@ -46,6 +47,7 @@ import { withoutFolders } from './service/scheduler/own-folders.ts'
 import { createPreflights } from './service/scheduler/preflights.ts'
 import { newWorkerToken, registerWorker } from './service/scheduler/registration.ts'
 import { RelayedServing } from './service/scheduler/relayed-serving.ts'
+import { startImporting } from './service/scheduler/run-import.ts'
 import { startMerging } from './service/scheduler/run-merge.ts'
 import { Serving } from './service/scheduler/serving.ts'
 import { startTraining } from './service/scheduler/training.ts'
@@ -199,6 +201,18 @@ export const startServer = async (
       shutdown.add('stop listening', async () => void batching.stop())
       shutdown.add('checkpoint running work', () => batching.stop())
       shutdown.add('stop computing', () => answers[Symbol.asyncDispose]())
+      const importing = startImporting({
+        stores,
+        models,
+        folders,
+        quota,
+        told,
+        device,
+        warm: (model) => local.warm(model),
+        log,
+      })
+      shutdown.add('stop listening', async () => void importing.stop())
+      shutdown.add('checkpoint running work', () => importing.stop())
     }
 
     const sweeper = startSweeper({
@@ -253,6 +267,7 @@ export const startServer = async (
               merges: createMerges({ stores, models, adapterFile, quota, told, log }),
             },
             batches: { batches: createBatches({ db, log }) },
+            imports: { imports: createImports({ stores, files, models, log }) },
             examples: { examples: createExamples({ stores, jobs, files, log }) },
             inference: { models, serving, limits },
             evals: { evals, runs: createRuns({ stores, evals, models, grading, log }) },

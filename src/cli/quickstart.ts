@@ -100,6 +100,7 @@ async function baseModel({ models, hub }: Config, progress: Progress): Promise<s
         )
         break
       case 'pulled':
+      case 'adopted':
         progress.end()
         console.log(`Base model: ${value.id}`)
         break

@@ -22,6 +22,7 @@ import { createFiles, type Files } from '../../src/service/files/files.ts'
 import { createUploads, type Uploads } from '../../src/service/files/uploads.ts'
 import { type AppDeps, buildAnswers, buildApp } from '../../src/service/http/app.ts'
 import { type Limits, RateLimits } from '../../src/service/http/rate-limits.ts'
+import { createImports } from '../../src/service/imports/imports.ts'
 import { createExamples } from '../../src/service/jobs/examples.ts'
 import { createJobs } from '../../src/service/jobs/jobs.ts'
 import { createMerges } from '../../src/service/merges/merges.ts'
@@ -174,6 +175,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
       merges: createMerges({ stores, models, adapterFile, quota, told, log: testLog }),
     },
     batches: { batches: createBatches({ db, log: testLog }) },
+    imports: { imports: createImports({ stores, files, models, log: testLog }) },
     examples: { examples: createExamples({ stores, jobs, files, log: testLog }) },
     inference: { models, serving, limits: rates },
     evals: { evals, runs: createRuns({ stores, evals, models, grading, log: testLog }) },

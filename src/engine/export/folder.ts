@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { elements } from '../tensor.ts'
 import { readGgufVocabulary } from '../tokenizer/gguf-vocabulary.ts'
 import { readJson } from '../weights/checkpoint.ts'
+import { FOLDER_TEXTS } from '../weights/folder-files.ts'
 import { bytesOf } from '../weights/quantise.ts'
 import { layoutSafetensors } from '../weights/safetensors.ts'
 import { type ExportFile, jsonFile, textFile } from './file.ts'
@@ -14,19 +15,6 @@ import { pieces, turn } from './tensor-bytes.ts'
 export type FolderDtype = 'F32' | 'F16' | 'BF16'
 
 const TORCH = { F32: 'float32', F16: 'float16', BF16: 'bfloat16' } as const
-
-/** What a folder may have besides config.json and the weights. */
-const BESIDE = [
-  'generation_config.json',
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'special_tokens_map.json',
-  'added_tokens.json',
-  'vocab.json',
-  'merges.txt',
-  'vocab.txt',
-  'chat_template.jinja',
-]
 
 /** All files of the folder; a shard holds `shard_bytes` of weights at most, or one tensor. */
 export async function folderFiles(
@@ -42,7 +30,7 @@ export async function textFiles(model: ExportModel, dtype: FolderDtype): Promise
   const kind = { dtype: TORCH[dtype], torch_dtype: TORCH[dtype] }
   if (base.format === 'gguf') return fromGguf(model, kind)
   const config = (await readJson(base.path, 'config.json')) as Record<string, unknown>
-  const beside = BESIDE.filter((name) => existsSync(join(base.path, name))).map((name) =>
+  const beside = FOLDER_TEXTS.filter((name) => existsSync(join(base.path, name))).map((name) =>
     copied(base.path, name),
   )
   return [jsonFile('config.json', { ...config, ...kind, ...changes }), ...beside]

@@ -8,6 +8,7 @@ import { invalidRequest, isDiskFull, noRoom } from '../../errors.ts'
 import { spawn } from '../runtime/thread.ts'
 import { readFolderVocabulary } from '../tokenizer/folder-vocabulary.ts'
 import { readGgufVocabulary } from '../tokenizer/gguf-vocabulary.ts'
+import { FOLDER_TEXTS } from '../weights/folder-files.ts'
 import { keyOf, type MergeConfig, namedModels } from './config.ts'
 import { type ModelFiles, type OpenModel, openModel } from './models.ts'
 import { type MergePlan, planMerge } from './plan.ts'
@@ -29,18 +30,6 @@ export type MergeEvent =
 const WORKER = new URL('./worker.ts', import.meta.url)
 /** Lies in the folder until all is done. */
 const NOTES = '.merge.jsonl'
-
-const TOKENIZER_FILES = [
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'special_tokens_map.json',
-  'added_tokens.json',
-  'vocab.txt',
-  'vocab.json',
-  'merges.txt',
-  'generation_config.json',
-  'chat_template.jinja',
-]
 
 /** Opens and checks every model of a merge; throws before any work what does not fit. */
 export async function prepareMerge({
@@ -201,7 +190,7 @@ async function finish(plan: MergePlan, out: string, config: MergeConfig): Promis
     await writeFile(join(out, name), bytes)
     files.push(name)
   }
-  for (const name of plan.texts ? [] : TOKENIZER_FILES)
+  for (const name of plan.texts ? [] : FOLDER_TEXTS)
     if (existsSync(join(plan.reference, name))) {
       await copyFile(join(plan.reference, name), join(out, name))
       files.push(name)

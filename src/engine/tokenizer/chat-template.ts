@@ -71,7 +71,8 @@ export function renderChat(
 const MOST_PARSED = 16
 const parsed = new Map<string, Template>()
 
-function parseTemplate(text: string | undefined): Template {
+/** Throws where there is none, or where it is no template. */
+export function parseTemplate(text: string | undefined): Template {
   if (text === undefined)
     throw new ApiError(
       400,

@@ -1,13 +1,14 @@
-// The tables `models` and `model_files`: tuned and merged models. Base models are files on disk, not rows.
+// The tables `models` and `model_files`: tuned, merged and imported models. Base models are files on disk, not rows.
 
 import type { Db } from './pool.ts'
 
 export interface TunedModel {
   id: string
   project_id: string
-  /** The job that tuned it, or the merge that made it. */
+  /** The job that tuned it, the merge that made it, or the import that brought it. */
   job_id: string | null
   merge_id: string | null
+  import_id: string | null
   owned_by: string
   /** The model the job named, or the first that the merge did. */
   parent: string
@@ -34,8 +35,9 @@ export async function insertModel(
 ): Promise<void> {
   await tx.query(
     `insert into models
-       (id, project_id, job_id, owned_by, parent, root, adapter_sha256, adapter_config_sha256, merge_id)
-     select $1, p.id, $3, o.slug, $4, $5, $6, $7, $8
+       (id, project_id, job_id, owned_by, parent, root, adapter_sha256, adapter_config_sha256, merge_id,
+        import_id)
+     select $1, p.id, $3, o.slug, $4, $5, $6, $7, $8, $9
        from projects p join organizations o on o.id = p.organization_id
       where p.id = $2`,
     [
@@ -47,6 +49,7 @@ export async function insertModel(
       model.adapter_sha256 ?? null,
       model.adapter_config_sha256 ?? null,
       model.merge_id ?? null,
+      model.import_id ?? null,
     ],
   )
 }
@@ -99,7 +102,7 @@ export async function listModels(db: Db, project_id: string): Promise<TunedModel
   return rows
 }
 
-/** A model, checkpoint, or job or merge under way that needs this model's own files, if there is one. */
+/** A model, checkpoint, or job, merge or import under way that needs this model's own files, if there is one. */
 export async function findUser(
   db: Db,
   project_id: string,
@@ -116,6 +119,8 @@ export async function findUser(
       where project_id = $1 and root = $2 and finished_at is null
      union all
      select id from merges where project_id = $1 and $2 = any (parents) and finished_at is null
+     union all
+     select id from imports where project_id = $1 and base_model = $2 and finished_at is null
      limit 1`,
     [project_id, id],
   )

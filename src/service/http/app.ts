@@ -38,6 +38,7 @@ import { filesRoutes } from './routes/files.ts'
 import { type FineTuningDeps, fineTuningRoutes } from './routes/fine-tuning.ts'
 import { type GraderDeps, graderRoutes } from './routes/graders.ts'
 import { type HealthDeps, healthRoutes } from './routes/health.ts'
+import { type ImportDeps, importRoutes } from './routes/imports.ts'
 import { type InternalDeps, internalRoutes } from './routes/internal.ts'
 import { type MergeDeps, mergeRoutes } from './routes/merges.ts'
 import { countRequests, metricsRoutes } from './routes/metrics.ts'
@@ -62,6 +63,7 @@ export interface AppDeps {
   readonly sweeps: SweepDeps
   readonly merges: MergeDeps
   readonly batches: BatchDeps
+  readonly imports: ImportDeps
   readonly graders: GraderDeps
   readonly evals: EvalsDeps
   readonly comparisons: ComparisonDeps
@@ -92,6 +94,7 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
       await api.register(exampleRoutes, deps.examples)
       await api.register(sweepRoutes, deps.sweeps)
       await api.register(mergeRoutes, deps.merges)
+      await api.register(importRoutes, deps.imports)
       await api.register(graderRoutes, deps.graders)
       await api.register(evalRoutes, deps.evals)
       await api.register(comparisonRoutes, deps.comparisons)

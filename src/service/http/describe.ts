@@ -17,6 +17,7 @@ export const describeApp = async (): Promise<string> => {
     examples: { examples: absent('examples') },
     merges: { merges: absent('merges') },
     batches: { batches: absent('batches') },
+    imports: { imports: absent('imports') },
     sweeps: { sweeps: absent('sweeps') },
     graders: { graders: absent('graders'), limits: absent('limits') },
     evals: { evals: absent('evals'), runs: absent('runs') },

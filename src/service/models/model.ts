@@ -23,6 +23,8 @@ export interface ResolvedModel {
   job_id?: string
   /** The merge that made it. */
   merge_id?: string
+  /** The import that brought it. */
+  import_id?: string
 }
 
 /** One entry of `GET /models`. */

@@ -1,10 +1,13 @@
-// Brings a base model into the folder of base models: fetched aside, then put in place by one rename.
+// Brings a base model into the folder of base models: fetched aside, looked at, then put in place by one rename. An
+// adapter goes to whoever keeps adapters.
 
+import { existsSync } from 'node:fs'
 import { mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import { ADAPTER_CONFIG } from '../../engine/import/request.ts'
 import { invalidRequest } from '../../errors.ts'
 import { scanBaseModels } from './base-models.ts'
-import { type FetchProgress, type Hub, parseSource } from './sources.ts'
+import { type Fetched, type FetchProgress, type Hub, parseSource } from './sources.ts'
 
 export interface PullOptions {
   /** The folder of base models. */
@@ -12,9 +15,17 @@ export interface PullOptions {
   hub: Hub
   /** The name to store it under instead of its own. */
   as?: string | undefined
+  /** Throws what is wrong with the model at this path, before it has a name. */
+  look?: (path: string) => Promise<unknown>
+  /** Takes an adapter's folder in, and gives the name of the model that it becomes. */
+  adopt?: (fetched: Fetched) => Promise<string>
 }
 
-export type PullEvent = FetchProgress | { type: 'pulled'; id: string; path: string }
+export type PullEvent =
+  | FetchProgress
+  | { type: 'pulled'; id: string; path: string }
+  /** It was an adapter, and is a model of a project now. */
+  | { type: 'adopted'; id: string }
 
 const ASIDE = '.pull-'
 const STALE_MS = 24 * 3600 * 1000
@@ -22,7 +33,7 @@ const STALE_MS = 24 * 3600 * 1000
 /** Fetches `source` and stores it under its own name, or under `as`. A name that is taken is an error. */
 export async function* pull(
   source: string,
-  { folder, hub, as }: PullOptions,
+  { folder, hub, as, look, adopt }: PullOptions,
 ): AsyncGenerator<PullEvent, void, undefined> {
   if (as !== undefined) checkName(as)
   const fetch = parseSource(source, hub)
@@ -35,6 +46,15 @@ export async function* pull(
     const inner = join(aside, 'model')
     await mkdir(inner)
     const fetched = yield* fetch(inner)
+    if (isAdapter(fetched)) {
+      if (!adopt || as !== undefined)
+        throw invalidRequest(
+          `${source} is an adapter: it is named after its base, which no --as changes.`,
+        )
+      yield { type: 'adopted', id: await adopt(fetched) }
+      return
+    }
+    await look?.(fetched.path)
     const id = as ?? fetched.name
     checkName(id)
     await checkFree(folder, id)
@@ -45,6 +65,8 @@ export async function* pull(
     await rm(aside, { recursive: true, force: true })
   }
 }
+
+const isAdapter = ({ path }: Fetched) => existsSync(join(path, ADAPTER_CONFIG))
 
 function checkName(name: string) {
   if (/^[\p{L}\p{N}][\p{L}\p{N}._-]*$/u.test(name) && !name.endsWith('.gguf')) return

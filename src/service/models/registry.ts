@@ -1,6 +1,6 @@
 // The models of a project under one roof: base models on disk, aliases, tuned models and checkpoints.
 
-import { resolve as absolute } from 'node:path'
+import { resolve as absolute, join } from 'node:path'
 import { invalidRequest, modelNotFound } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import {
@@ -102,8 +102,12 @@ class Registry implements ModelRegistry {
     if (base) return { id: name, base_path: base.path, root: base.id, project_id }
     const tuned = await this.#findTuned(project_id, name)
     if (!tuned) throw modelNotFound(name)
-    const { root, adapter, job_id, merge_id } = tuned
-    const made = { ...(job_id !== null && { job_id }), ...(merge_id !== null && { merge_id }) }
+    const { root, adapter, job_id, merge_id, import_id } = tuned
+    const made = {
+      ...(job_id !== null && { job_id }),
+      ...(merge_id !== null && { merge_id }),
+      ...(import_id !== null && { import_id }),
+    }
     const under = await this.resolveRoot(project_id, adapter ? root : name)
     if (!under)
       throw invalidRequest(
@@ -119,7 +123,10 @@ class Registry implements ModelRegistry {
     if (base) return base
     const files = await listModelFiles(this.#stores.db, { id: name, project_id })
     if (files.length === 0) return undefined
-    return { id: name, path: await this.#folders.of(project_id, files) }
+    const folder = await this.#folders.of(project_id, files)
+    const [only, ...others] = files
+    const gguf = others.length === 0 && only?.path.endsWith('.gguf') ? only.path : ''
+    return { id: name, path: join(folder, gguf) }
   }
 
   async retrieve(project_id: string, name: string): Promise<ModelEntry> {
@@ -183,6 +190,7 @@ class Registry implements ModelRegistry {
         root: model.root,
         job_id: model.job_id,
         merge_id: model.merge_id,
+        import_id: model.import_id,
         adapter: adapterOf(model)[0],
         entry: entryOfModel(model),
       }
@@ -196,6 +204,7 @@ class Registry implements ModelRegistry {
       root: checkpoint.root,
       job_id: checkpoint.job_id,
       merge_id: null,
+      import_id: null,
       adapter: adapterOf(checkpoint)[0],
       entry: { ...entryOfCheckpoint(checkpoint), id: name },
     }
@@ -222,7 +231,8 @@ const entryOfModel = (model: TunedModel): ModelEntry => ({
   id: model.id,
   created_at: model.created_at,
   owned_by: model.owned_by,
-  parent: model.parent,
+  // What came from outside was made of nothing here.
+  parent: model.parent === model.id ? null : model.parent,
   root: model.root,
   job_id: model.job_id,
 })

@@ -9,6 +9,7 @@ import { basename, dirname, join, resolve } from 'node:path'
 import { Readable, Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { downloadFile, type ListFileEntry, listFiles } from '@huggingface/hub'
+import { ADAPTER_CONFIG, ADAPTER_WEIGHTS } from '../../engine/import/request.ts'
 import { invalidRequest } from '../../errors.ts'
 
 export interface Hub {
@@ -105,6 +106,8 @@ function choose(listed: ListFileEntry[], repo: string, file: string | undefined)
   const paths = listed.map((entry) => entry.path)
   if (paths.includes('config.json') && paths.some((path) => path.endsWith('.safetensors')))
     return listed.filter((entry) => WANTED.test(entry.path))
+  if (paths.includes(ADAPTER_CONFIG) && paths.includes(ADAPTER_WEIGHTS))
+    return listed.filter(({ path }) => path === ADAPTER_CONFIG || path === ADAPTER_WEIGHTS)
   const ggufs = listed.filter((entry) => entry.path.endsWith('.gguf'))
   if (ggufs.length === 1) return ggufs
   throw new Error(
@@ -242,7 +245,7 @@ function run(command: string, args: string[]): Promise<void> {
   })
 }
 
-/** The one model at or under a path: a .gguf file, or a folder with config.json and weights. */
+/** The one model at or under a path: a .gguf file, or a folder with config.json, or an adapter's, and weights. */
 async function findModel(path: string): Promise<string> {
   const at = await stat(path).catch(() => undefined)
   if (!at) throw new Error(`There is nothing at ${path}.`)
@@ -256,15 +259,15 @@ async function findModel(path: string): Promise<string> {
     .map((file) => join(path, file))
     .concat(
       files
-        .filter((file) => basename(file) === 'config.json')
+        .filter((file) => ['config.json', ADAPTER_CONFIG].includes(basename(file)))
         .map((file) => join(path, dirname(file)))
         .filter((folder) =>
           files.some((f) => join(path, dirname(f)) === folder && f.endsWith('.safetensors')),
         ),
     )
-  const only = found[0]
+  const [only] = found
   if (only === undefined)
     throw new Error(`${path} holds neither a .gguf file nor config.json with .safetensors files.`)
-  if (found.length > 1) throw new Error(`${path} holds several models: ${found.join(', ')}`)
+  if (new Set(found).size > 1) throw new Error(`${path} holds several models: ${found.join(', ')}`)
   return only
 }

@@ -8,6 +8,7 @@ export function modelCard({
   base,
   training,
   merge,
+  imported,
   parents,
   software,
   created_at,
@@ -47,6 +48,16 @@ export function modelCard({
       '```json',
       JSON.stringify(merge.config, null, 2),
       '```',
+      '',
+    )
+  if (imported)
+    lines.push(
+      '## Import',
+      '',
+      `- Import ${imported.import}, ${imported.imported_at}`,
+      ...imported.received.map(
+        ({ filename, sha256, bytes }) => `- ${filename}: ${bytes} bytes, sha256 \`${sha256}\``,
+      ),
       '',
     )
   lines.push('`provenance.json` is the signed statement: `luthier verify FOLDER` checks it.', '')

@@ -2,6 +2,7 @@
 
 import { stat } from 'node:fs/promises'
 import { findJob } from '../db/fine-tuning-jobs.ts'
+import { findImport } from '../db/imports.ts'
 import { findMerge } from '../db/merges.ts'
 import {
   type Ancestor,
@@ -30,6 +31,8 @@ export interface Statement {
   training: Training | null
   /** What merged its parents; null where it was tuned, or neither. */
   merge: Merging | null
+  /** What came from outside; null where it was made here. */
+  imported: Imported | null
   software: { name: 'luthier'; version: string }
 }
 
@@ -46,6 +49,14 @@ export interface Training {
 export interface Merging {
   merge: string
   config: unknown
+}
+
+export interface Imported {
+  import: string
+  kind: string | null
+  imported_at: string
+  /** As they came. */
+  received: { filename: string; sha256: string; bytes: number; source: string }[]
 }
 
 export interface DataFile {
@@ -116,6 +127,13 @@ export function createProvenance({ stores, models, version }: ProvenanceDeps): P
     return merge ? { merge: merge.id, config: merge.config } : null
   }
 
+  const importedOf = async (project_id: string, id: string): Promise<Imported | null> => {
+    const found = await findImport(db, project_id, id)
+    if (!found) return null
+    const { kind, received, created_at } = found
+    return { import: found.id, kind, imported_at: created_at.toISOString(), received }
+  }
+
   const provenance: Provenance = {
     key() {
       key ??= settleSigningKey(db, newPrivateKey()).then(signingKey)
@@ -129,7 +147,7 @@ export function createProvenance({ stores, models, version }: ProvenanceDeps): P
       const resolved = await models.resolve(project_id, model)
       const entry = await models.retrieve(project_id, model)
       const [itself] = await ancestorsOf(db, project_id, model)
-      const { adapter, job_id, merge_id } = resolved
+      const { adapter, job_id, merge_id, import_id } = resolved
       const signer = await provenance.key()
       return signer.seal<Statement>({
         version: 1,
@@ -140,6 +158,7 @@ export function createProvenance({ stores, models, version }: ProvenanceDeps): P
         parents: itself?.parents ?? (entry.parent === null ? [] : [entry.parent]),
         training: job_id === undefined ? null : await trainingOf(project_id, job_id),
         merge: merge_id === undefined ? null : await mergingOf(project_id, merge_id),
+        imported: import_id === undefined ? null : await importedOf(project_id, import_id),
         software: { name: 'luthier', version },
       })
     },

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import description from '../../../openapi/openapi.json' with { type: 'json' }
 import { newKey } from '../../../src/service/auth/keys.ts'
 import { insertCheckpoint } from '../../../src/service/db/fine-tuning-checkpoints.ts'
+import { insertImport } from '../../../src/service/db/imports.ts'
 import { listKeys, revokeKey } from '../../../src/service/db/keys.ts'
 import { insertMerge } from '../../../src/service/db/merges.ts'
 import { insertModel } from '../../../src/service/db/models.ts'
@@ -48,6 +49,7 @@ const owned = {
   merge: '',
   batch: '',
   batch_input: '',
+  import: '',
   eval: '',
   run: '',
   other_run: '',
@@ -64,6 +66,7 @@ const parameters: Record<string, () => string> = {
   sweep_id: () => owned.sweep,
   merge_id: () => owned.merge,
   batch_id: () => owned.batch,
+  import_id: () => owned.import,
   eval_id: () => owned.eval,
   run_id: () => owned.run,
   output_item_id: () => owned.item,
@@ -148,6 +151,7 @@ const bodies: Record<string, () => Pick<InjectOptions, 'payload' | 'headers'>> =
   deriveFineTuningFile: () => ({ payload: { lines: [1] } }),
   createBatch: () => ({ payload: aBatch() }),
   createFineTuningMerge: () => ({ payload: { config: aMerge } }),
+  createFineTuningImport: () => ({ payload: { files: [owned.file] } }),
   createChatCompletion: () => ({
     payload: { model: owned.model, messages: [{ role: 'user', content: 'x' }] },
   }),
@@ -212,6 +216,17 @@ beforeAll(async () => {
   })
   owned.batch_input = await service.upload('{}', { purpose: 'batch' })
   owned.batch = (await service.post('/v1/batches', aBatch())).body.id
+  owned.import = 'ftimport-owned'
+  await insertWork(db, { id: owned.import, kind: 'import', project_id })
+  await insertImport(db, {
+    id: owned.import,
+    project_id,
+    organization_id: service.caller.organization_id,
+    received: [{ source: owned.file, filename: 'a.tar', sha256: 'a', bytes: 1 }],
+    base_model: null,
+    user_provided_suffix: null,
+    metadata: { secret: 'of the owner' },
+  })
   owned.eval = (await service.post('/v1/evals', anEval)).body.id
   owned.run = (await service.post(`/v1/evals/${owned.eval}/runs`, aRun)).body.id
   owned.other_run = (await service.post(`/v1/evals/${owned.eval}/runs`, aRun)).body.id
