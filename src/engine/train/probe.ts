@@ -5,7 +5,6 @@ import { input } from '../graph/graph.ts'
 import { encodeOnnx } from '../graph/onnx.ts'
 import * as op from '../graph/ops/ops.ts'
 import { architectureOf } from '../models/index.ts'
-import { packedAttention } from '../models/layers.ts'
 import { type Weights, weightsOf } from '../models/weights.ts'
 import { capabilitiesOf } from '../runtime/device.ts'
 import { createSession, type Session } from '../runtime/session.ts'
@@ -16,6 +15,7 @@ import type { Feeds } from './methods/method.ts'
 import { microBatches, supervisedTokens } from './micro-batch.ts'
 import { PROBE_TEXTS } from './probe-texts.ts'
 import type { Plan } from './request.ts'
+import { hiddenRows } from './step.ts'
 
 /** Longer texts are cut: two predictions over the whole vocabulary are held for each token. */
 const LENGTH = 64
@@ -95,7 +95,6 @@ export function createProbe({ weights, tuned, tokenizer, plan, turn }: ProbeOpti
 function buildProbe(mapped: MappedWeights, tuned: Tuned, shape: { rows: number; length: number }) {
   const { config } = mapped
   const { rows: B, length: T } = shape
-  const architecture = architectureOf(config)
   const tokens = input('tokens', 'int64', [B, T])
   const positions = input('positions', 'int64', [B, T])
   const segments = input('segments', 'int64', [B, T])
@@ -103,10 +102,11 @@ function buildProbe(mapped: MappedWeights, tuned: Tuned, shape: { rows: number; 
   const targets = input('targets', 'int64', ['S'])
   const weights = input('weights', 'float32', ['S'])
   const logitsOf = (model: Weights) => {
-    const attend = packedAttention(config, { rows: B, length: T, positions, segments })
-    const flat = { ids: op.reshape(tokens, [B * T]), positions: op.reshape(positions, [B * T]) }
-    const hidden = architecture.hidden(flat, model, config, attend)
-    return op.linear(op.pick(hidden, index), architecture.head(model, config).get('weight'))
+    const hidden = hiddenRows(mapped, model, { tokens, positions, segments })
+    return op.linear(
+      op.pick(hidden, index),
+      architectureOf(config).head(model, config).get('weight'),
+    )
   }
   const base = weightsOf(mapped)
   const before = logitsOf(base)

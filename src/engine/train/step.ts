@@ -8,7 +8,7 @@ import { createDropout, type Dropout } from '../models/dropout.ts'
 import { architectureOf } from '../models/index.ts'
 import { alwaysTrue, type Keep, kept } from '../models/keep.ts'
 import { linear, packedAttention } from '../models/layers.ts'
-import { weightsOf } from '../models/weights.ts'
+import { type Weights, weightsOf } from '../models/weights.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
 
 /** Supervised tokens that go through the head at a time: logits of a large vocabulary outweigh all else. */
@@ -36,6 +36,18 @@ export interface StepGraphs {
   readonly prepack: boolean
 }
 
+/** Hidden states [B·T, D] of packed rows, before the head. */
+export function hiddenRows(
+  { config }: MappedWeights,
+  model: Weights,
+  { tokens, positions, segments }: Readonly<Record<'tokens' | 'positions' | 'segments', Value>>,
+): Value {
+  const [B, T] = tokens.dims.map(Number) as [number, number]
+  const attend = packedAttention(config, { rows: B, length: T, positions, segments })
+  const flat = { ids: op.reshape(tokens, [B * T]), positions: op.reshape(positions, [B * T]) }
+  return architectureOf(config).hidden(flat, model, config, attend)
+}
+
 /**
  * Inputs of both graphs: `tokens`, `positions`, `segments` [B, T] int64; `index` [S] int64, the places in 0 … B·T−1
  * whose next token is supervised; `targets` [S] int64; `weights` [S] float32; `adapter` [P] float32.
@@ -58,9 +70,7 @@ export function buildStep(mapped: MappedWeights, layout: LoraLayout, shape: Step
   const forward = (learning: boolean, drop?: Dropout['drop']) => {
     const { loras, parts } = bindAdapter(layout, adapter, drop)
     const model = weightsOf(mapped, { loras, kept: kept({ keep, positions, learned: parts }) })
-    const attend = packedAttention(config, { rows: B, length: T, positions, segments })
-    const flat = { ids: op.reshape(tokens, [B * T]), positions: op.reshape(positions, [B * T]) }
-    const hidden = architecture.hidden(flat, model, config, attend) // [N, D]
+    const hidden = hiddenRows(mapped, model, { tokens, positions, segments })
 
     // The head is most of a small model's work: only supervised places reach it.
     const supervised: Value = op.pick(hidden, index) // [S, D]

@@ -4,7 +4,6 @@ import { invalidRequest } from '../../errors.ts'
 import { input } from '../graph/graph.ts'
 import * as op from '../graph/ops/ops.ts'
 import { architectureOf } from '../models/index.ts'
-import { packedAttention } from '../models/layers.ts'
 import {
   bindTrained,
   cutTensor,
@@ -19,7 +18,7 @@ import type { MappedWeights } from '../weights/checkpoint.ts'
 import { readMapped } from '../weights/mapped-tensor.ts'
 import { openWholeModel, writeWholeModel } from '../weights/whole-model.ts'
 import type { Objective } from './methods/method.ts'
-import type { StepGraphs, StepShape } from './step.ts'
+import { hiddenRows, type StepGraphs, type StepShape } from './step.ts'
 import type { Subject, SubjectSetup } from './subject.ts'
 
 /** All weights of the model, for a method that sends its examples through such graphs. */
@@ -92,12 +91,8 @@ export function buildWholeStep(
 
   const bound = bindTrained(layout)
   const model = weightsOf(mapped, { trained: bound.tensors })
-  const tokens = {
-    ids: op.reshape(input('tokens', 'int64', [B, T]), [B * T]),
-    positions: op.reshape(positions, [B * T]),
-  }
-  const attend = packedAttention(config, { rows: B, length: T, positions, segments })
-  const hidden = architecture.hidden(tokens, model, config, attend) // [N, D]
+  const tokens = input('tokens', 'int64', [B, T])
+  const hidden = hiddenRows(mapped, model, { tokens, positions, segments }) // [N, D]
   const logits = op.linear(op.pick(hidden, index), architecture.head(model, config).get('weight')) // [S, V]
   const loss = op.crossEntropy(logits, targets, weights)
   const evaluate = {
