@@ -176,7 +176,7 @@ export const startServer = async (
         folders: machineFolders,
         metrics,
         others: [sweepKind({ stores, jobs, models, log })],
-        warm: async (project_id, model) => local.warm(await models.resolve(project_id, model)),
+        serving: local,
       })
       shutdown.add('stop listening', async () => void training.stop())
       shutdown.add('checkpoint running work', () => training.stop())

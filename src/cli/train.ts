@@ -80,6 +80,7 @@ async function report(events: AsyncIterable<TrainEvent>) {
       case 'stopped':
       case 'state':
       case 'checkpoint':
+      case 'evidence':
         break
       default:
         event satisfies never

@@ -60,6 +60,7 @@ export interface TestService extends AsyncDisposable {
   readonly models: ModelRegistry
   readonly pool: DevicePool
   readonly adapterFile: AdapterFile
+  readonly serving: Serving
   /** Who the admin key is. */
   readonly caller: Caller
   /** Starts claiming eval runs, as server.ts does. */
@@ -199,6 +200,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     models,
     pool,
     adapterFile,
+    serving,
     caller,
     folder,
     startEvaluating: () =>

@@ -3,14 +3,22 @@
 
 import { totalmem } from 'node:os'
 import { type Constraint, Constraints } from '../grammar/constraints.ts'
+import type { Verdict } from '../parity/parity.ts'
 import type { HandlerContext, TakeTurn } from '../runtime/thread.ts'
 import { grammarOfTools, syntaxOf } from '../tools/syntax.ts'
 import { add, type Batcher, begin, createBatcher, nextStep, remove, type Step } from './batcher.ts'
 import { describeToken, type EchoedPrompt, echoOf } from './describe.ts'
 import type { KvCache } from './kv-cache.ts'
+import { certify } from './parity.ts'
 import { PrefixCache } from './prefix-cache.ts'
 import { checkBias, newTokens, promptTokens } from './prompt.ts'
-import type { DecodeRequest, GenerateRequest, InferEvent, ListedToken } from './request.ts'
+import type {
+  CertifyRequest,
+  DecodeRequest,
+  GenerateRequest,
+  InferEvent,
+  ListedToken,
+} from './request.ts'
 import { Residents, type ResidentsOptions, type ResidentTarget } from './residents.ts'
 import { only, penalise, sample } from './sampler.ts'
 import {
@@ -107,6 +115,11 @@ export class Generator {
       default:
         request satisfies never
     }
+  }
+
+  /** Whether the target is served as it was trained. */
+  certify(request: CertifyRequest, turn: TakeTurn): Promise<Verdict> {
+    return certify(this.#residents, request, turn)
   }
 
   async *#generate(

@@ -10,7 +10,10 @@ import type { ResidentTarget } from './residents.ts'
  * Messages by the model's own template; a plain text gets what the tokenizer puts before every text.
  * Throws as soon as it is sure that the prompt does not fit: everybody waits while text becomes tokens.
  */
-export function promptTokens(request: GenerateRequest, target: ResidentTarget): number[] {
+export function promptTokens(
+  request: Pick<GenerateRequest, 'prompt'>,
+  target: Pick<ResidentTarget, 'checkpoint' | 'tokenizer'>,
+): number[] {
   const { checkpoint, tokenizer } = target
   const { prompt } = request
   if ('tokens' in prompt) return knownTokens(prompt.tokens, checkpoint.config.vocab_size)
@@ -55,10 +58,14 @@ function callText(call: unknown): string {
   return `<tool_call>\n{"name": ${JSON.stringify(called.name)}, "arguments": ${called.arguments}}\n</tool_call>`
 }
 
-const limitOf = ({ checkpoint }: ResidentTarget) =>
+const limitOf = ({ checkpoint }: Pick<ResidentTarget, 'checkpoint'>) =>
   `This model's maximum context length is ${checkpoint.config.max_position_embeddings} tokens.`
 
-function tooLong({ prompt }: GenerateRequest, target: ResidentTarget, tokens: string) {
+function tooLong(
+  { prompt }: Pick<GenerateRequest, 'prompt'>,
+  target: Pick<ResidentTarget, 'checkpoint'>,
+  tokens: string,
+) {
   const where = 'messages' in prompt ? 'messages' : 'prompt'
   return invalidRequest(
     `${limitOf(target)} However, your ${where} resulted in ${tokens} tokens. Please reduce the length of the ${where}.`,

@@ -1,6 +1,7 @@
 // What the inference thread is asked, and what it answers: messages or text in, text out.
 
 import type { GrammarSource } from '../grammar/request.ts'
+import type { Evidence, Verdict } from '../parity/parity.ts'
 import type { ToolSyntax, ToolUse } from '../tools/syntax.ts'
 import type { EncodeEvent, EncodeRequest } from './encode-request.ts'
 
@@ -95,6 +96,13 @@ export interface UnloadRequest {
   type: 'unload'
 }
 
+/** Holds what training says of a model against what is served. */
+export interface CertifyRequest {
+  type: 'certify'
+  target: Target
+  evidence: Evidence
+}
+
 /** What models that go on with text are asked. */
 export type DecodeRequest = GenerateRequest | LoadRequest | UnloadRequest
 
@@ -109,9 +117,14 @@ export interface InferThreadData {
 /** `auto`: four bits where the file has them already, else as it is. */
 export type ServedPrecision = 'auto' | 'fp32' | 'int8' | 'int4'
 
-export type InferThreadRequest = DecodeRequest | EncodeRequest
+export type InferThreadRequest = DecodeRequest | EncodeRequest | CertifyRequest
 
-export type InferThreadEvent = InferEvent | EncodeEvent
+export type InferThreadEvent = InferEvent | EncodeEvent | CertifiedEvent
+
+export interface CertifiedEvent {
+  type: 'certified'
+  verdict: Verdict
+}
 
 export type InferEvent =
   | { type: 'ready' }

@@ -43,6 +43,9 @@ export interface ResidentTarget {
   readonly close?: () => Promise<void>
 }
 
+/** A decoder and the adapter that is laid out for it. */
+export type Exact = Pick<ResidentTarget, 'adapter'> & Pick<Batch, 'decoder'>
+
 /** A target that stays as long as this is held. */
 export interface Lease extends Disposable {
   readonly target: ResidentTarget
@@ -107,6 +110,29 @@ export class Residents {
     }
   }
 
+  /** The same model in float32, apart from what is resident; nothing where that is float32 already. */
+  async exact(target: Target): Promise<(Exact & AsyncDisposable) | undefined> {
+    const { mapped, decoder: served } = await this.#model(target)
+    using lease = await this.use(target)
+    const isWhole = lease.target.batch.decoder !== served
+    if (isWhole || !(served.served.int4 || served.served.mapped.int8)) return undefined
+    const decoder = new Decoder({ mapped }, this.#options.threads)
+    const adapter =
+      target.adapter && (await this.#adapter({ mapped, decoder }, target.adapter).catch(failed))
+    async function failed(error: unknown): Promise<never> {
+      await decoder[Symbol.asyncDispose]()
+      throw error
+    }
+    const close = () => decoder[Symbol.asyncDispose]()
+    return { decoder, adapter: adapter || undefined, [Symbol.asyncDispose]: close }
+  }
+
+  /** What a target's frozen weights are multiplied in. */
+  static precisionOf({ batch }: ResidentTarget): Exclude<ServedPrecision, 'auto'> {
+    const { int4, mapped } = batch.decoder.served
+    return int4 ? 'int4' : mapped.int8 ? 'int8' : 'fp32'
+  }
+
   /** Gives back everything that no request uses. */
   async clear(): Promise<void> {
     this.#forgetIdle(-1)
@@ -152,7 +178,10 @@ export class Residents {
     return { key, checkpoint, tokenizer, batch: model, adapter }
   }
 
-  async #adapter({ mapped, decoder }: ResidentModel, path: string): Promise<ResidentAdapter> {
+  async #adapter(
+    { mapped, decoder }: Pick<ResidentModel, 'mapped' | 'decoder'>,
+    path: string,
+  ): Promise<ResidentAdapter> {
     const adapter = await readAdapter(path)
     const layout = loraLayout(mapped, loraConfigOf(adapter))
     const { threads } = this.#options

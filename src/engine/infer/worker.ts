@@ -26,6 +26,9 @@ serve<InferThreadRequest, InferThreadEvent>(
       case 'unload':
         await encoders.clear()
         break
+      case 'certify':
+        yield { type: 'certified', verdict: await generator.certify(request, context.turn) }
+        return
       case 'generate':
         break
       default:

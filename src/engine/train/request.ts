@@ -5,6 +5,7 @@ import type { ClassificationTask } from '../datasets/classification-rows.ts'
 import type { Truncation } from '../datasets/encode.ts'
 import type { InspectedFile } from '../datasets/inspect-file.ts'
 import type { Keep } from '../models/keep.ts'
+import type { Evidence } from '../parity/parity.ts'
 import type { Compute, DeviceKind } from '../runtime/device.ts'
 import type { MethodName } from './methods/index.ts'
 import type { Precision } from './precision.ts'
@@ -204,6 +205,17 @@ export interface TrainRequest {
   state?: Uint8Array
 }
 
+/** After training: what its graph says of a few rows, for the model that these files are. */
+export interface EvidenceRequest
+  extends Pick<
+    TrainRequest,
+    'model' | 'cache' | 'training' | 'validation' | 'method' | 'plan' | 'seed'
+  > {
+  type: 'evidence'
+  /** Path of the model's `adapter_model.safetensors`, its `adapter_config.json` beside it. */
+  adapter: string
+}
+
 export interface StepMetrics {
   step: number
   total_steps: number
@@ -258,5 +270,7 @@ export type TrainEvent =
   /** When stopped, before the last state: the adapter as it stands. */
   | { type: 'stopped'; step: number; adapter: Uint8Array; adapter_config: string }
   | { type: 'done'; step: number; trained_tokens: number }
+  /** Absent of a model that goes on with no text. */
+  | { type: 'evidence'; evidence?: Evidence }
 
-export type TrainThreadRequest = InspectRequest | TrainRequest
+export type TrainThreadRequest = InspectRequest | TrainRequest | EvidenceRequest

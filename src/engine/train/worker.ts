@@ -2,6 +2,7 @@
 
 import { serve } from '../runtime/thread.ts'
 import { train } from './loop.ts'
+import { gatherEvidence } from './parity.ts'
 import { preflight } from './preflight.ts'
 import type { TrainEvent, TrainThreadRequest } from './request.ts'
 
@@ -13,6 +14,11 @@ serve<TrainThreadRequest, TrainEvent>(async function* (request, context) {
     case 'train':
       yield* train(request, context)
       break
+    case 'evidence': {
+      const evidence = await gatherEvidence(request, context.turn)
+      yield { type: 'evidence', ...(evidence && { evidence }) }
+      break
+    }
     default:
       request satisfies never
   }

@@ -1,5 +1,6 @@
 // The tables `models` and `model_files`: tuned, merged and imported models. Base models are files on disk, not rows.
 
+import type { Certificate } from '../../engine/parity/parity.ts'
 import type { Db } from './pool.ts'
 
 export interface TunedModel {
@@ -17,6 +18,8 @@ export interface TunedModel {
   /** Null where it has files of its own. */
   adapter_sha256: string | null
   adapter_config_sha256: string | null
+  /** That it is served as it was trained; null where nobody has looked. */
+  parity: Certificate | null
   created_at: Date
 }
 
@@ -36,8 +39,8 @@ export async function insertModel(
   await tx.query(
     `insert into models
        (id, project_id, job_id, owned_by, parent, root, adapter_sha256, adapter_config_sha256, merge_id,
-        import_id)
-     select $1, p.id, $3, o.slug, $4, $5, $6, $7, $8, $9
+        import_id, parity)
+     select $1, p.id, $3, o.slug, $4, $5, $6, $7, $8, $9, $10
        from projects p join organizations o on o.id = p.organization_id
       where p.id = $2`,
     [
@@ -50,6 +53,7 @@ export async function insertModel(
       model.adapter_config_sha256 ?? null,
       model.merge_id ?? null,
       model.import_id ?? null,
+      model.parity ? JSON.stringify(model.parity) : null,
     ],
   )
 }

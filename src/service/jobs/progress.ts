@@ -1,5 +1,6 @@
 // What a running job writes down, each thing in one transaction that first makes sure of the lease.
 
+import type { Certificate } from '../../engine/parity/parity.ts'
 import { methodOf } from '../../engine/train/methods/index.ts'
 import type { PreflightReport } from '../../engine/train/preflight-report.ts'
 import type { Forecast, Plan, StepMetrics, TrainEvent } from '../../engine/train/request.ts'
@@ -28,7 +29,7 @@ import {
 import { insertRowLosses } from '../db/fine-tuning-row-losses.ts'
 import { findStep, listSteps, upsertStep } from '../db/fine-tuning-steps.ts'
 import { insertModel } from '../db/models.ts'
-import type { PoolClient } from '../db/pool.ts'
+import type { Db, PoolClient } from '../db/pool.ts'
 import {
   endWork,
   holdLease,
@@ -53,7 +54,7 @@ import {
   stepText,
 } from './event-texts.ts'
 import type { JobFailure } from './file-errors.ts'
-import { isGuarded, publishes, regressionOf } from './publishing.ts'
+import { publishes, regressionOf } from './publishing.ts'
 import { resultCsv } from './result-file.ts'
 import { releaseSuperseded } from './superseded.ts'
 
@@ -61,6 +62,12 @@ import { releaseSuperseded } from './superseded.ts'
 const KEPT_CHECKPOINTS = 3
 
 const PIECE = 256 * 1024
+
+/** The checkpoint that becomes a model has its files. */
+export type PublishedCheckpoint = FineTuningCheckpoint & {
+  adapter_sha256: string
+  adapter_config_sha256: string
+}
 
 type Saved<Type> = Extract<TrainEvent, { type: Type }>
 
@@ -208,13 +215,12 @@ export class Progress {
     await this.#releaseSuperseded()
   }
 
-  /** Saves an epoch's end as a model; the last one bears the tuned model's own name, unless another may come to bear it. */
+  /** Saves an epoch's end as a model under a name of its own; which one becomes the tuned model is settled at the end. */
   async checkpoint(job: FineTuningJob, event: Saved<'checkpoint'>): Promise<void> {
     const { id, project_id } = this.#lease
     const { step, total_steps } = event.metrics
     const best = publishes(job) === 'best'
-    const isPublished = step === total_steps && (!best || event.is_best) && !isGuarded(job)
-    const name = isPublished ? job.model_name : checkpointName(job.model_name, step)
+    const name = checkpointName(job.model_name, step)
     await patiently(async () => {
       const adapter = await this.#stores.store.stage(pieces(event.adapter))
       const config = await this.#stores.store.stage(pieces(Buffer.from(event.adapter_config)))
@@ -236,10 +242,17 @@ export class Progress {
           id,
           pruned.flatMap((c) => [c.adapter_sha256, c.adapter_config_sha256]).filter(isString),
         )
-        await tell(tx, id, `checkpoint-${step}`, eventText.checkpoint(step, name))
+        // The last one's name is told when it is settled.
+        if (step < total_steps) await this.#tellCheckpoint(tx, step)
       })
     })
     await this.#releaseSuperseded()
+  }
+
+  async #tellCheckpoint(tx: PoolClient, step: number): Promise<void> {
+    const { id } = this.#lease
+    const { fine_tuned_model_checkpoint: name } = (await findCheckpointAt(tx, id, step)) ?? {}
+    if (name) await tell(tx, id, `checkpoint-${step}`, eventText.checkpoint(step, name))
   }
 
   /** The job rests: its state, a model as it stands, and the pause itself, all at once or nothing. */
@@ -283,22 +296,25 @@ export class Progress {
     await this.#releaseSuperseded()
   }
 
-  /**
-   * Training has ended: gives the tuned model's name to the checkpoint that is published, or says why it is not; all
-   * checkpoints stay as they are then.
-   */
-  publish(
+  /** Training has ended: the checkpoint that is to become the model, or why it must not. */
+  async chosen(
     job: FineTuningJob,
     { step }: Pick<Saved<'done'>, 'step'>,
-  ): Promise<JobFailure | undefined> {
+  ): Promise<{ chosen: PublishedCheckpoint } | { refused: JobFailure }> {
+    const chosen = await patiently(() => this.#published(this.#stores.db, job, step))
+    const refused = regressionOf(job, chosen)
+    return refused ? { refused } : { chosen }
+  }
+
+  /** Gives the tuned model's name to the checkpoint that is published; all others stay as they are then. */
+  publish(job: FineTuningJob, { step }: Pick<Saved<'done'>, 'step'>): Promise<void> {
     const { id } = this.#lease
     return this.#write(async (tx) => {
       const chosen = await this.#published(tx, job, step)
-      const regression = regressionOf(job, chosen)
-      if (regression) return regression
-      if (chosen.fine_tuned_model_checkpoint === job.model_name) return undefined
-      await renameCheckpoint(tx, chosen.id, job.model_name)
-      if (chosen.step_number === step) return undefined
+      if (chosen.fine_tuned_model_checkpoint !== job.model_name)
+        await renameCheckpoint(tx, chosen.id, job.model_name)
+      await this.#tellCheckpoint(tx, step)
+      if (chosen.step_number === step) return
       const last = await findStep(tx, id, step)
       await insertWorkEvent(tx, {
         id: newId('ftevent-'),
@@ -306,18 +322,13 @@ export class Progress {
         dedupe_key: 'published',
         ...publishedText(chosen, last),
       })
-      return undefined
     })
   }
 
   /** The checkpoint that becomes the model. */
-  async #published(
-    tx: PoolClient,
-    job: FineTuningJob,
-    step: number,
-  ): Promise<FineTuningCheckpoint & { adapter_sha256: string; adapter_config_sha256: string }> {
-    const best = publishes(job) === 'best' ? await findBestCheckpoint(tx, job.id) : undefined
-    const chosen = best ?? (await findCheckpointAt(tx, job.id, step))
+  async #published(db: Db, job: FineTuningJob, step: number): Promise<PublishedCheckpoint> {
+    const best = publishes(job) === 'best' ? await findBestCheckpoint(db, job.id) : undefined
+    const chosen = best ?? (await findCheckpointAt(db, job.id, step))
     const { adapter_sha256, adapter_config_sha256 } = chosen ?? {}
     if (!chosen || !adapter_sha256 || !adapter_config_sha256)
       throw new Hopeless(
@@ -327,7 +338,11 @@ export class Progress {
   }
 
   /** Everything is there: the model, its result file, the end of the job. */
-  async succeeded(job: FineTuningJob, { step, trained_tokens }: Saved<'done'>): Promise<void> {
+  async succeeded(
+    job: FineTuningJob,
+    { step, trained_tokens }: Saved<'done'>,
+    parity?: Certificate,
+  ): Promise<void> {
     const { id, project_id } = this.#lease
     await patiently(async () => {
       const steps = await listSteps(this.#stores.db, id)
@@ -355,6 +370,7 @@ export class Progress {
           root: job.root,
           adapter_sha256: published.adapter_sha256,
           adapter_config_sha256: published.adapter_config_sha256,
+          parity: parity ?? null,
         })
         await setResult(tx, id, {
           fine_tuned_model: job.model_name,
@@ -369,6 +385,12 @@ export class Progress {
       })
     })
     await this.#releaseSuperseded()
+  }
+
+  /** Training has ended, and no model comes of it; the checkpoints stay under their own names. */
+  async unpublished({ step }: Pick<Saved<'done'>, 'step'>, failure: JobFailure): Promise<void> {
+    await this.#write((tx) => this.#tellCheckpoint(tx, step))
+    await this.failed(failure)
   }
 
   /** The job ends as failed, and says why. */

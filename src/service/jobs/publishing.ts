@@ -37,3 +37,13 @@ export function regressionOf(
     errors: [],
   }
 }
+
+/** Why a model that would be served otherwise than it was trained is not published. */
+export const parityFailure = (difference: string, step_number: number): JobFailure => ({
+  error: {
+    code: 'parity_check_failed',
+    message: `The model is not published: it would not be served as it was trained. ${difference} The checkpoint of step ${step_number} and all others stay, under their own names.`,
+    param: null,
+  },
+  errors: [],
+})

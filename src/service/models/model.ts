@@ -1,5 +1,7 @@
 // What a client may name as `model`: a base model on disk, a tuned model, or a checkpoint of a job.
 
+import type { Certificate } from '../../engine/parity/parity.ts'
+
 /** An adapter's two files, by the hashes under which the object store keeps them. */
 export interface StoredAdapter {
   /** Of `adapter_model.safetensors`; identifies the adapter. */
@@ -36,6 +38,8 @@ export interface ModelEntry {
   parent: string | null
   root: string
   job_id: string | null
+  /** Of a tuned model: that it is served as it was trained. */
+  parity: Certificate | null
 }
 
 export interface Models {

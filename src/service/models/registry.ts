@@ -225,6 +225,7 @@ const presentBase = (id: string, model: BaseModel): ModelEntry => ({
   parent: id === model.id ? null : model.id,
   root: model.id,
   job_id: null,
+  parity: null,
 })
 
 const entryOfModel = (model: TunedModel): ModelEntry => ({
@@ -235,6 +236,7 @@ const entryOfModel = (model: TunedModel): ModelEntry => ({
   parent: model.parent === model.id ? null : model.parent,
   root: model.root,
   job_id: model.job_id,
+  parity: model.parity,
 })
 
 const entryOfCheckpoint = (checkpoint: NamedCheckpoint): ModelEntry => ({
@@ -244,4 +246,5 @@ const entryOfCheckpoint = (checkpoint: NamedCheckpoint): ModelEntry => ({
   parent: checkpoint.model,
   root: checkpoint.root,
   job_id: checkpoint.job_id,
+  parity: null,
 })

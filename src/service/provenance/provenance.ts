@@ -1,6 +1,7 @@
 // Where models come from: statements, signed; lineage from a model to its files, and from a file or row to its models.
 
 import { stat } from 'node:fs/promises'
+import type { Certificate } from '../../engine/parity/parity.ts'
 import { findJob } from '../db/fine-tuning-jobs.ts'
 import { findImport } from '../db/imports.ts'
 import { findMerge } from '../db/merges.ts'
@@ -33,6 +34,8 @@ export interface Statement {
   merge: Merging | null
   /** What came from outside; null where it was made here. */
   imported: Imported | null
+  /** That it is served as it was trained; null where nobody has looked. */
+  parity: Certificate | null
   software: { name: 'luthier'; version: string }
 }
 
@@ -159,6 +162,7 @@ export function createProvenance({ stores, models, version }: ProvenanceDeps): P
         training: job_id === undefined ? null : await trainingOf(project_id, job_id),
         merge: merge_id === undefined ? null : await mergingOf(project_id, merge_id),
         imported: import_id === undefined ? null : await importedOf(project_id, import_id),
+        parity: entry.parity,
         software: { name: 'luthier', version },
       })
     },

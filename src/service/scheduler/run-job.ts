@@ -1,22 +1,26 @@
 // One fine-tuning job, from its files to its model: drives the training thread and keeps what it yields.
 
+import type { Evidence, Verdict } from '../../engine/parity/parity.ts'
 import type { Compute } from '../../engine/runtime/device.ts'
 import type { Thread } from '../../engine/runtime/thread.ts'
 import type {
+  EvidenceRequest,
   Hyperparameters,
   Plan,
   TrainEvent,
+  TrainRequest,
   TrainThreadRequest,
 } from '../../engine/train/request.ts'
 import { ApiError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import type { FineTuningJob } from '../db/fine-tuning-jobs.ts'
 import { type Lease, LeaseLost } from '../db/work.ts'
-import { fileFailure, preflightFailure } from '../jobs/file-errors.ts'
+import { fileFailure, type JobFailure, preflightFailure } from '../jobs/file-errors.ts'
 import { type InspectedPaths, inspectRequest } from '../jobs/inspection.ts'
 import { Progress } from '../jobs/progress.ts'
-import { isGuarded } from '../jobs/publishing.ts'
+import { isGuarded, parityFailure } from '../jobs/publishing.ts'
 import type { Metrics } from '../metrics/metrics.ts'
+import type { ResolvedModel } from '../models/model.ts'
 import type { ModelRegistry } from '../models/registry.ts'
 import { type LocalFile, localFile } from '../storage/local-file.ts'
 import { objectKey } from '../storage/object-store.ts'
@@ -24,6 +28,7 @@ import { type Stores, sweepUnknown } from '../storage/objects.ts'
 import { type Outcome, WorkPauses } from '../work/kind.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
 import type { AdapterFile } from './adapter-files.ts'
+import type { Serving } from './serving.ts'
 import type { Reserved, TrainingMemory } from './training-memory.ts'
 
 export type TrainingThread = Thread<TrainThreadRequest, TrainEvent>
@@ -42,8 +47,8 @@ export interface RunJobDeps {
   adapterFile: AdapterFile
   /** A thread of its own for every run, so that a job's memory is given back with it. */
   spawnThread: () => TrainingThread
-  /** Makes a new model resident before it is announced, so that it answers at once. */
-  warm?: (project_id: string, model: string) => Promise<void>
+  /** Who will serve the model: holds it against its training, which makes it resident, so that it answers at once. */
+  serving: Pick<Serving, 'certify' | 'warm'>
   /** Of frozen weights in training, where the job does not say. */
   precision: NonNullable<Hyperparameters['precision']>
   /** What each device of a job is. */
@@ -205,7 +210,7 @@ class Run {
     const tell = (fields: object, message: string) =>
       this.#deps.log.info({ job: job.id, ...fields }, message)
     let last = { at: began, tokens: first === 0 ? 0 : undefined }
-    let ended = false
+    let done: Extract<TrainEvent, { type: 'done' }> | undefined
     let paused = false
     let stopped: Extract<TrainEvent, { type: 'stopped' }> | undefined
     let lost: LeaseLost | undefined
@@ -259,18 +264,9 @@ class Run {
         case 'checkpoint':
           await this.#progress.checkpoint(job, event)
           return tell({ step: event.metrics.step }, 'checkpoint saved')
-        case 'done': {
-          const refused = await this.#progress.publish(job, event)
-          ended = true
-          if (refused) {
-            await this.#progress.failed(refused)
-            const { code } = refused.error
-            return tell({ step: event.step, code }, 'job failed: its model is not published')
-          }
-          await this.#warm(job)
-          await this.#progress.succeeded(job, event)
-          return tell({ step: event.step }, 'job succeeded')
-        }
+        case 'done':
+          done = event
+          return
         case 'precision':
           await this.#progress.precision(event)
           return tell({ precision: event.precision, reason: event.reason }, 'precision chosen')
@@ -282,6 +278,7 @@ class Run {
           return
         case 'inspected':
         case 'progress':
+        case 'evidence':
           return
         default:
           event satisfies never
@@ -312,7 +309,10 @@ class Run {
       throw lost ?? error
     }
     if (lost) throw lost
-    if (ended) return { type: 'ended' }
+    if (done) {
+      await this.#publish(done, thread, request)
+      return { type: 'ended' }
+    }
     if (paused) return { type: 'paused' }
     if (!this.#signal.aborted) throw new Error('Training ended without a result.')
     if (this.#signal.reason instanceof LeaseLost) throw this.#signal.reason
@@ -320,13 +320,80 @@ class Run {
     return { type: 'stopped' }
   }
 
-  /** A model that cannot be made resident now is a model all the same. */
-  async #warm({ id, project_id, model_name }: FineTuningJob): Promise<void> {
-    try {
-      await this.#deps.warm?.(project_id, model_name)
-    } catch (err) {
-      this.#deps.log.warn({ job: id, err }, 'the new model is not resident yet')
+  /** After training: the model is published if it will be served as it was trained. */
+  async #publish(
+    done: Extract<TrainEvent, { type: 'done' }>,
+    thread: TrainingThread,
+    trained: TrainRequest,
+  ): Promise<void> {
+    const { step } = done
+    const refuse = async (failure: JobFailure) => {
+      await this.#progress.unpublished(done, failure)
+      const { code } = failure.error
+      this.#deps.log.info({ job: job.id, step, code }, 'job failed: its model is not published')
     }
+    // Its plan has its precision by now.
+    const job = await this.#progress.job()
+    const choice = await this.#progress.chosen(job, done)
+    if ('refused' in choice) return refuse(choice.refused)
+    const {
+      adapter_sha256: sha256,
+      adapter_config_sha256: config_sha256,
+      step_number,
+    } = choice.chosen
+    const model: ResolvedModel = {
+      id: job.model_name,
+      base_path: trained.model,
+      root: job.root,
+      project_id: job.project_id,
+      adapter: { sha256, config_sha256 },
+      job_id: job.id,
+    }
+    const verdict = await this.#certify(model, thread, {
+      ...trained,
+      plan: job.plan ?? trained.plan,
+    })
+    if (verdict && 'difference' in verdict)
+      return refuse(parityFailure(verdict.difference, step_number))
+    await this.#progress.publish(job, done)
+    await this.#progress.succeeded(job, done, verdict?.certificate)
+    this.#deps.log.info({ job: job.id, step, ...verdict?.certificate }, 'job succeeded')
+  }
+
+  /** Undefined of models that go on with no text, which are only made resident. */
+  async #certify(
+    model: ResolvedModel,
+    thread: TrainingThread,
+    { cache, training, validation, method, plan, seed }: TrainRequest,
+  ): Promise<Verdict | undefined> {
+    const { adapterFile, serving, log } = this.#deps
+    const request: EvidenceRequest = {
+      type: 'evidence',
+      model: model.base_path,
+      cache,
+      training,
+      ...(validation && { validation }),
+      method,
+      plan,
+      seed,
+      adapter: await patiently(() => adapterFile(model)),
+    }
+    let evidence: Evidence | undefined
+    for await (const event of ask(thread, request, this.#lost.signal))
+      if (event.type === 'evidence') evidence = event.evidence
+    if (evidence) {
+      try {
+        return await serving.certify(model, evidence)
+      } catch (cause) {
+        // What comes from our side is tried again as such, whatever a client would be told.
+        throw new Error('The serving side of the parity check failed.', { cause })
+      }
+    }
+    // A model that cannot be made resident now is a model all the same.
+    await serving
+      .warm(model)
+      .catch((err) => log.warn({ job: model.job_id, err }, 'the new model is not resident yet'))
+    return undefined
   }
 
   #initial({ project_id, root, initial }: FineTuningJob, base_path: string): Promise<string> {

@@ -11,6 +11,7 @@ import type {
   ServedPrecision,
   Target,
 } from '../../engine/infer/request.ts'
+import type { Evidence, Verdict } from '../../engine/parity/parity.ts'
 import { spawn, type TakeTurn, type Thread } from '../../engine/runtime/thread.ts'
 import { ApiError, overloaded, unavailable } from '../../errors.ts'
 import type { ResolvedModel } from '../models/model.ts'
@@ -111,7 +112,7 @@ export class Serving implements Answering, AsyncDisposable {
     try {
       const target = await this.#target(model)
       for await (const event of this.#run({ type: 'generate', target, ...generation }, signal)) {
-        if (event.type === 'encoded') continue
+        if (event.type === 'encoded' || event.type === 'certified') continue
         clock.heard(event)
         if (event.type === 'prompt') this.#noteResident(model)
         if (event.type === 'prompt') this.#usage.prompt_tokens += event.prompt_tokens
@@ -142,6 +143,17 @@ export class Serving implements Answering, AsyncDisposable {
     const target = await this.#target(model)
     for await (const _ of this.#run({ type: 'load', target }, signal));
     this.#noteResident(model)
+  }
+
+  /** Holds what training says of a model against what is served of it. */
+  async certify(model: ResolvedModel, evidence: Evidence): Promise<Verdict> {
+    const target = await this.#target(model)
+    for await (const event of this.#run({ type: 'certify', target, evidence }))
+      if (event.type === 'certified') {
+        this.#noteResident(model)
+        return event.verdict
+      }
+    throw new Error('The parity check ended without a verdict.')
   }
 
   /** Gives the memory of every resident model back; requests that come later load again. */

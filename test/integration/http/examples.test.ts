@@ -58,6 +58,7 @@ describe.skipIf(stories.missing || banking.missing)('the ledger', () => {
       precision: 'fp32',
       log: testLog,
       adapterFile: service.adapterFile,
+      serving: service.serving,
       pool: service.pool,
       compute: { device: 'cpu', threads: 1 },
       folders: [],

@@ -122,7 +122,9 @@ test('a job is told, measured, saved and ends with a model', async () => {
   await progress.started()
   expect((await job()).status).toBe('running')
   await run(progress, id, job)
-  await progress.succeeded(await job(), { type: 'done', step: 8, trained_tokens: 321 })
+  const done = { type: 'done' as const, step: 8, trained_tokens: 321 }
+  await progress.publish(await job(), done)
+  await progress.succeeded(await job(), done)
 
   const { body } = await service.get(`/v1/fine_tuning/jobs/${id}`)
   const name = body.fine_tuned_model
@@ -232,6 +234,7 @@ test('a tuned model and its checkpoints answer to their names until the model is
     parent: 'tiny',
     root: 'tiny',
     job_id: id,
+    parity: null,
   }
   expect((await service.get(url)).body).toEqual(entry)
   expect((await service.get(`/v1/models/${name}`)).body).toEqual(entry)

@@ -32,6 +32,7 @@ const train = (memory: number) =>
     precision: 'fp32',
     log: testLog,
     adapterFile: service.adapterFile,
+    serving: service.serving,
     pool: new DevicePool(2),
     compute: { device: 'cpu', threads: 1 },
     folders: [models],

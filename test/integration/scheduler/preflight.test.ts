@@ -25,6 +25,7 @@ beforeAll(async () => {
     precision: 'fp32',
     log: testLog,
     adapterFile: service.adapterFile,
+    serving: service.serving,
     pool: service.pool,
     compute: { device: 'cpu', threads: 1 },
     folders: [models],

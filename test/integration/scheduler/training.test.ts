@@ -34,6 +34,7 @@ describe.skipIf(stories.missing)('fine-tuning jobs on a real model', () => {
       precision: 'auto',
       log: testLog,
       adapterFile: service.adapterFile,
+      serving: service.serving,
       pool: service.pool,
       compute: { device: 'cpu', threads: availableParallelism() },
       folders: [models, service.folder],

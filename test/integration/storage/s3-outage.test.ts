@@ -79,6 +79,7 @@ describe.skipIf(stories.missing || !s3Server())(`an outage of S3 (${NO_S3})`, ()
       precision: 'auto',
       log: testLog,
       adapterFile: service.adapterFile,
+      serving: service.serving,
       pool: service.pool,
       compute: { device: 'cpu', threads: availableParallelism() },
       folders: [service.folder],

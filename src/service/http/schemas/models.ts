@@ -6,6 +6,30 @@ import type { ModelEntry } from '../../models/model.ts'
 
 export const ModelParams = Type.Object({ model: Type.String() })
 
+const Parity = Type.Object(
+  {
+    file: Type.Union([Type.Literal('validation'), Type.Literal('training')], {
+      description: 'Where the rows are from: those that were held out, if any were.',
+    }),
+    lines: Type.Array(Type.Integer()),
+    tokens: Type.Integer({ description: 'Places whose logits were compared.' }),
+    tolerance: Type.Number(),
+    worst_difference: Type.Number({
+      description:
+        "The largest difference of a row's logits between the training and the serving graph, of the largest of them; both in float32.",
+    }),
+    template_sha256: Type.Union([Type.String(), Type.Null()]),
+    precision: Type.Object({ training: Type.String(), serving: Type.String() }),
+    mean_kl: Type.Union([Type.Number(), Type.Null()], {
+      description: 'Of the predictions as served from those in float32; null where they are that.',
+    }),
+  },
+  {
+    description:
+      'That a tuned model is served as it was trained: token ids, template and logits of a few rows agreed before it was published.',
+  },
+)
+
 export const ModelReply = Type.Object(
   {
     id: Type.String(),
@@ -44,6 +68,7 @@ export const ModelReply = Type.Object(
         },
       ),
     ),
+    parity: Type.Union([Parity, Type.Null()]),
   },
   { $id: 'Model', description: 'What a request may name as `model`.' },
 )
@@ -73,4 +98,5 @@ export const presentModel = (
   ...(latest && {
     latest_eval: { ...latest, finished_at: Math.floor(latest.finished_at.getTime() / 1000) },
   }),
+  parity: model.parity,
 })
