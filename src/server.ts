@@ -13,6 +13,7 @@ import { type Config, readConfig } from './config.ts'
 import { capabilitiesOf } from './engine/runtime/device.ts'
 import { checkDevice } from './engine/train/check-device.ts'
 import { createLog, type Logger } from './log.ts'
+import { createResponses } from './service/answers/responses.ts'
 import { readOrMakeKey } from './service/auth/bootstrap.ts'
 import { ensureBootstrapKey } from './service/auth/keys.ts'
 import { createBatches } from './service/batches/batches.ts'
@@ -158,6 +159,7 @@ export const startServer = async (
           })
     const serving = local ?? new RelayedServing({ db, log })
     shutdown.add('stop computing', () => serving[Symbol.asyncDispose]())
+    const kept = { responses: createResponses(db) }
     const grading = new Grading()
     shutdown.add('stop computing', () => grading[Symbol.asyncDispose]())
     const evals = createEvals({ stores, grading, log })
@@ -196,7 +198,11 @@ export const startServer = async (
       })
       shutdown.add('stop listening', async () => void merging.stop())
       shutdown.add('checkpoint running work', () => merging.stop())
-      const answers = await buildAnswers({ log, metrics, inference: { models, serving: local } })
+      const answers = await buildAnswers({
+        log,
+        metrics,
+        inference: { models, serving: local, ...kept },
+      })
       const batching = startBatching({ stores, answer: answers.answer, log, device })
       shutdown.add('stop listening', async () => void batching.stop())
       shutdown.add('checkpoint running work', () => batching.stop())
@@ -222,6 +228,7 @@ export const startServer = async (
         files: files.sweep,
         uploads: uploads.sweep,
         cursors: () => removeEndedCursors(db),
+        responses: kept.responses.sweep,
         objects: () => sweepObjects(stores, { grace_ms: DAY_MS, stale_ms: DAY_MS, log }),
         caches: async () => {
           const places = ['weights', 'adapters', 'models'].map((name) => join(cache, name))
@@ -269,7 +276,7 @@ export const startServer = async (
             batches: { batches: createBatches({ db, log }) },
             imports: { imports: createImports({ stores, files, models, log }) },
             examples: { examples: createExamples({ stores, jobs, files, log }) },
-            inference: { models, serving, limits },
+            inference: { models, serving, limits, ...kept },
             evals: { evals, runs: createRuns({ stores, evals, models, grading, log }) },
             comparisons: {
               comparisons: createComparisons({ stores, evals, models, grading, log }),

@@ -82,6 +82,33 @@ for (const at of [
 ])
   CONTRADICTIONS.push({ at, to: orNull, why: 'The examples show null where nothing went wrong.' })
 
+CONTRADICTIONS.push({
+  at: '/paths/~1responses~1{response_id}/delete/responses/200',
+  to: (described) => ({
+    ...described,
+    content: {
+      'application/json': {
+        schema: {
+          type: 'object',
+          required: ['id', 'object', 'deleted'],
+          properties: {
+            id: { type: 'string' },
+            object: { const: 'response' },
+            deleted: { const: true },
+          },
+        },
+      },
+    },
+  }),
+  why: 'The example of deleting a response shows a body; the description has none.',
+})
+for (const end of ['first_id', 'last_id'])
+  CONTRADICTIONS.push({
+    at: `/components/schemas/ResponseItemList/properties/${end}`,
+    to: orNull,
+    why: 'An empty list has no such object; the field is required.',
+  })
+
 for (const source of ['Completions', 'Responses'])
   CONTRADICTIONS.push({
     at: `/components/schemas/CreateEval${source}RunDataSource/properties/input_messages/oneOf/0/properties/template/items`,
@@ -161,7 +188,10 @@ function load(): Spec {
 }
 
 function mend(document: Schema, at: string, to: (schema: Schema) => Schema): void {
-  const steps = at.split('/').slice(1)
+  const steps = at
+    .split('/')
+    .slice(1)
+    .map((step) => step.replaceAll('~1', '/'))
   const last = steps.pop() ?? ''
   const parent = steps.reduce<Schema | undefined>((node, step) => node?.[step] as Schema, document)
   const found = parent?.[last]

@@ -4,6 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
+import { createResponses } from '../../src/service/answers/responses.ts'
 import {
   type Caller,
   createKey,
@@ -146,6 +147,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
   const provenance = createProvenance({ stores, models, version: 'test' })
   const weights = createModelWeights({ models, adapterFile, provenance })
   const told = (message: string) => withoutFolders(message, [modelFolder ?? folder, folder])
+  const kept = { responses: createResponses(db) }
   const grading = new Grading()
   const evals = createEvals({ stores, grading, log: testLog })
   const rates = new RateLimits(limits)
@@ -178,7 +180,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     batches: { batches: createBatches({ db, log: testLog }) },
     imports: { imports: createImports({ stores, files, models, log: testLog }) },
     examples: { examples: createExamples({ stores, jobs, files, log: testLog }) },
-    inference: { models, serving, limits: rates },
+    inference: { models, serving, limits: rates, ...kept },
     evals: { evals, runs: createRuns({ stores, evals, models, grading, log: testLog }) },
     comparisons: {
       comparisons: createComparisons({ stores, evals, models, grading, log: testLog }),
@@ -213,7 +215,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
         poll_seconds: 0.2,
       }),
     startBatching: async () => {
-      const deps = { log: testLog, metrics, inference: { models, serving } }
+      const deps = { log: testLog, metrics, inference: { models, serving, ...kept } }
       const asked = await buildAnswers(deps)
       answers.push(asked)
       return startBatching({

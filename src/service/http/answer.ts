@@ -4,19 +4,21 @@ import { createHash, randomBytes, randomInt } from 'node:crypto'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { InferEvent } from '../../engine/infer/request.ts'
 import { ApiError } from '../../errors.ts'
+import type { Responses } from '../answers/responses.ts'
 import { newId } from '../ids.ts'
 import type { Models, ResolvedModel } from '../models/model.ts'
-import { type Answers, gather, generateAll } from '../scheduler/generations.ts'
+import { generateAll } from '../scheduler/generations.ts'
 import type { Answering, Generation } from '../scheduler/serving.ts'
 import type { RateLimits } from './rate-limits.ts'
 import type { AnswerHead } from './schemas/generation.ts'
-import { streamEvents } from './sse.ts'
+import { type Framing, streamEvents } from './sse.ts'
 
 /** What the inference routes need. */
 export interface Inference {
   models: Models
   serving: Answering
   limits: RateLimits
+  responses: Responses
 }
 
 export interface Work {
@@ -26,15 +28,19 @@ export interface Work {
   prefix: string
   generations: Generation[]
   stream: boolean
-  /** The client's name of the token limit, for an error about it. */
-  max_tokens_param: string
+  /** What the client calls the engine's parameters, for errors about them. */
+  params: Readonly<Record<string, string>>
+  /** Asked where the prompt does not fit: what to try instead, or nothing. */
+  shorter?(generations: readonly Generation[]): Generation[] | undefined
+  /** How events look on the wire; absent: as chat's chunks. */
+  framing?: Framing
 }
 
 /** Up to 32 characters that hide how long a chunk is. */
 export const randomPad = (): string => randomBytes(24).toString('base64url').slice(randomInt(32))
 
 export interface Present<Whole> {
-  whole(head: AnswerHead, answers: Answers): Whole
+  whole(head: AnswerHead, events: AsyncIterable<InferEvent>): Promise<Whole>
   chunks(head: AnswerHead, events: AsyncIterable<InferEvent>): AsyncIterable<object>
 }
 
@@ -67,20 +73,28 @@ export async function answer<Whole>(
   const settle = (used: number) => limits.settle(key_id, { took, used }, Date.now())
   const events = async (signal: AbortSignal) => {
     try {
-      return metered(await generateAll(serving, model, work.generations, signal), settle)
+      return metered(
+        await fitting(work, (asked) => generateAll(serving, model, asked, signal)),
+        settle,
+      )
     } catch (error) {
       settle(0)
-      throw renamed(error, work.max_tokens_param)
+      throw renamed(error, work.params)
     }
   }
 
   if (work.stream)
-    return streamEvents(request, reply, async function* (signal) {
-      yield* present.chunks(head, await events(signal))
-    })
+    return streamEvents(
+      request,
+      reply,
+      async function* (signal) {
+        yield* present.chunks(head, await events(signal))
+      },
+      work.framing,
+    )
   const gone = clientGone(reply)
   try {
-    return present.whole(head, await gather(await events(gone)))
+    return await present.whole(head, await events(gone))
   } catch (error) {
     if (gone.aborted) return reply.hijack()
     throw error
@@ -128,17 +142,33 @@ const fingerprint = ({ root, adapter }: ResolvedModel): string =>
     .digest('hex')
     .slice(0, 10)}`
 
-/** The engine says `max_tokens`; the client may have called it otherwise. */
-function renamed(error: unknown, param: string): unknown {
-  if (!(error instanceof ApiError) || error.param !== 'max_tokens' || param === 'max_tokens')
-    return error
-  const { status, message, type, code, headers } = error
-  return new ApiError(status, message.replaceAll('max_tokens', param), {
-    type,
-    param,
-    code,
-    headers,
-  })
+/** Asks; where the prompt is too long and something shorter may do, asks for that. */
+async function fitting<T>(
+  { generations, shorter }: Work,
+  ask: (generations: readonly Generation[]) => Promise<T>,
+): Promise<T> {
+  for (let asked = generations; ; ) {
+    try {
+      return await ask(asked)
+    } catch (error) {
+      const tooLong = error instanceof ApiError && error.code === 'context_length_exceeded'
+      const instead = tooLong ? shorter?.(asked) : undefined
+      if (!instead) throw error
+      asked = instead
+    }
+  }
+}
+
+/** The engine has names of its own for `max_tokens` and `messages`; the client may have called them otherwise. */
+function renamed(error: unknown, params: Readonly<Record<string, string>>): unknown {
+  if (!(error instanceof ApiError) || error.param === null) return error
+  const param = params[error.param]
+  if (param === undefined || param === error.param) return error
+  const { status, type, code, headers } = error
+  // Only a name that is no word is changed in the text too.
+  const message =
+    error.param === 'max_tokens' ? error.message.replaceAll('max_tokens', param) : error.message
+  return new ApiError(status, message, { type, param, code, headers })
 }
 
 /** Aborts when the connection closes, whether the answer was sent or the client went away. */

@@ -23,8 +23,8 @@ interface Asked {
 }
 
 /** The same models, asked behind all others. */
-export const behindOthers = ({ models, serving }: Omit<Inference, 'limits'>): Inference => ({
-  models,
+export const behindOthers = ({ serving, ...rest }: Omit<Inference, 'limits'>): Inference => ({
+  ...rest,
   limits: new RateLimits(UNLIMITED),
   serving: {
     generate: (model, generation, signal) =>

@@ -45,6 +45,7 @@ import { countRequests, metricsRoutes } from './routes/metrics.ts'
 import { type ModelsDeps, modelRoutes } from './routes/models.ts'
 import { type PreflightRoutesDeps, preflightRoutes } from './routes/preflight.ts'
 import { type ProvenanceDeps, provenanceRoutes } from './routes/provenance.ts'
+import { responseRoutes } from './routes/responses.ts'
 import { type SweepDeps, sweepRoutes } from './routes/sweeps.ts'
 import { uploadRoutes } from './routes/uploads.ts'
 import { validatorCompiler } from './validation.ts'
@@ -112,6 +113,7 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
 const registerInference = async (api: FastifyInstance, inference: Inference): Promise<void> => {
   await api.register(chatRoutes, inference)
   await api.register(completionRoutes, inference)
+  await api.register(responseRoutes, inference)
   await api.register(encoderRoutes, inference)
 }
 

@@ -11,7 +11,12 @@ export const describeApp = async (): Promise<string> => {
     files: absent('files'),
     uploads: absent('uploads'),
     health: { whyNotReady: async () => undefined },
-    inference: { models: absent('models'), serving: absent('serving'), limits: absent('limits') },
+    inference: {
+      models: absent('models'),
+      serving: absent('serving'),
+      limits: absent('limits'),
+      responses: absent('responses'),
+    },
     fineTuning: { jobs: absent('jobs'), db: absent('db') },
     preflights: { preflights: absent('preflights'), jobs: absent('jobs') },
     examples: { examples: absent('examples') },

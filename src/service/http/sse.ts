@@ -3,10 +3,41 @@
 import { once } from 'node:events'
 import type { ServerResponse } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { ApiError } from '../../errors.ts'
 import { errorBody, logError, toApiError } from './errors.ts'
 
+/** How objects become frames. */
+export interface Framing {
+  frame(event: object): string
+  /** After the last; absent: nothing. */
+  end?: string
+  /** What fails in mid-stream, after so many frames. */
+  failed(error: ApiError, frames: number): string
+}
+
+const dataFrame = (event: object) => `data: ${JSON.stringify(event)}\n\n`
+
+/** Chat's and completions': data alone, `[DONE]` at last. */
+const UNNAMED: Framing = {
+  frame: dataFrame,
+  end: 'data: [DONE]\n\n',
+  failed: (error) => dataFrame(errorBody(error)),
+}
+
+const namedFrame = (event: object): string => {
+  const name = 'type' in event ? event.type : 'message'
+  return `event: ${name}\n${dataFrame(event)}`
+}
+
+/** Responses': each under the name of its type, an error too; the last event says by itself that it is the last. */
+export const NAMED: Framing = {
+  frame: namedFrame,
+  failed: ({ type: kind, code, message, param }, sequence_number) =>
+    namedFrame({ type: 'error', code: code ?? kind, message, param, sequence_number }),
+}
+
 /**
- * Answers with the objects of `open(signal)`, one frame each, then `[DONE]`. What fails before the first object
+ * Answers with the objects of `open(signal)`, one frame each, and what ends them. What fails before the first object
  * is an ordinary error reply; later it is a frame with `error`. `signal` aborts when the client goes away.
  *
  *     app.post('/chat/completions', …, (request, reply) => streamEvents(request, reply, (signal) => chunks(signal)))
@@ -15,6 +46,7 @@ export const streamEvents = async (
   request: FastifyRequest,
   reply: FastifyReply,
   open: (signal: AbortSignal) => AsyncIterable<object>,
+  framing: Framing = UNNAMED,
 ): Promise<FastifyReply> => {
   const raw = reply.raw
   const gone = new AbortController()
@@ -25,20 +57,21 @@ export const streamEvents = async (
   // Whoever left before we listened is gone too.
   if (raw.destroyed) leave()
   const events = open(gone.signal)[Symbol.asyncIterator]()
+  let frames = 0
   try {
     let next = await events.next()
     if (gone.signal.aborted) return reply.hijack()
     writeHead(reply)
-    for (; !next.done && !gone.signal.aborted; next = await events.next())
-      await writeFrame(raw, JSON.stringify(next.value))
-    await writeFrame(raw, '[DONE]')
+    for (; !next.done && !gone.signal.aborted; next = await events.next(), frames++)
+      await writeWhole(raw, framing.frame(next.value))
+    if (framing.end !== undefined) await writeWhole(raw, framing.end)
     raw.end()
   } catch (error) {
     if (!raw.headersSent && !gone.signal.aborted) throw error
     if (gone.signal.aborted) return reply.hijack()
     const told = toApiError(error)
     logError(error, told, request)
-    await writeFrame(raw, JSON.stringify(errorBody(told)))
+    await writeWhole(raw, framing.failed(told, frames))
     raw.end()
   } finally {
     raw.off('close', leave)
@@ -62,10 +95,6 @@ const writeHead = (reply: FastifyReply): void => {
 }
 
 /** Waits where the client reads slower than we write, and no longer than it stays. */
-const writeFrame = (raw: ServerResponse, data: string): Promise<void> =>
-  writeWhole(raw, `data: ${data}\n\n`)
-
-/** The same for any text. */
 export const writeWhole = async (raw: ServerResponse, text: string): Promise<void> => {
   if (raw.destroyed || raw.write(text)) return
   const settled = new AbortController()

@@ -435,6 +435,60 @@ def an_eval_is_run_and_read_row_by_row(context):
     assert client.evals.delete(made.id).deleted
 
 
+def responses_are_created_streamed_gone_on_from_and_deleted(context):
+    client = context.client
+    asked = dict(
+        model=context.model, input="Tell me about a cat.", temperature=0, max_output_tokens=16
+    )
+    whole = client.responses.create(**asked)
+    assert whole.id.startswith("resp_") and whole.output_text and whole.usage.output_tokens == 16
+    events = list(client.responses.create(**asked, stream=True))
+    text = "".join(one.delta for one in events if one.type == "response.output_text.delta")
+    assert text == whole.output_text
+    assert [one.sequence_number for one in events] == list(range(len(events)))
+    assert events[0].type == "response.created" and events[-1].type == "response.incomplete"
+    with client.responses.stream(**asked) as stream:
+        for _ in stream:
+            pass
+        # Its helper waits for response.completed, which an answer that was cut does not have.
+    schema = {
+        "type": "object",
+        "properties": {"pet": {"enum": ["cat", "dog"]}},
+        "required": ["pet"],
+        "additionalProperties": False,
+    }
+    with client.responses.stream(
+        model=context.model,
+        input="Which pet?",
+        text={"format": {"type": "json_schema", "name": "pet", "strict": True, "schema": schema}},
+    ) as stream:
+        pet = json.loads(stream.get_final_response().output_text)["pet"]
+    assert pet in ("cat", "dog")
+    called = client.responses.create(
+        model=context.model,
+        input="Which pet?",
+        tools=[{"type": "function", "name": "buy", "parameters": schema, "strict": True}],
+        tool_choice="required",
+        parallel_tool_calls=False,
+    )
+    call = called.output[0]
+    assert call.type == "function_call" and json.loads(call.arguments)["pet"] in ("cat", "dog")
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": "sold"}
+    later = client.responses.create(
+        **{**asked, "previous_response_id": called.id, "input": [output]}
+    )
+    assert later.previous_response_id == called.id
+    # What the client got may be sent back as it is.
+    again = client.responses.create(
+        **{**asked, "input": [{"role": "user", "content": "Which pet?"}, *called.output, output]}
+    )
+    assert again.output_text == later.output_text
+    assert client.responses.retrieve(whole.id).output_text == whole.output_text
+    assert len(list(client.responses.input_items.list(whole.id))) == 1
+    client.responses.delete(whole.id)
+    refused(lambda: client.responses.retrieve(whole.id), openai.NotFoundError)
+
+
 SCENARIOS = {
     "1: a file becomes a job becomes a model that answers": a_file_becomes_a_job_becomes_a_model_that_answers,
     "2: events are walked once, newest first, none lost while new ones arrive": events_are_walked_once_newest_first_none_lost,
@@ -449,6 +503,7 @@ SCENARIOS = {
     "12: bad rows fail the job in the known words": bad_rows_fail_the_job_in_the_known_words,
     "13: a tuned model is found with a colon and with %3A, and after its deletion no more": a_tuned_model_is_found_with_colons_and_deleted,
     "15: an eval is created, run over a file by a model, and read row by row": an_eval_is_run_and_read_row_by_row,
+    "16: responses are created, streamed, gone on from and deleted": responses_are_created_streamed_gone_on_from_and_deleted,
 }
 
 if __name__ == "__main__":

@@ -761,4 +761,109 @@ export const scenarios: Scenario[] = [
       await refused(context, client.evals.retrieve(made.id), { status: 404 })
     },
   },
+  {
+    name: '16: responses are created, streamed, parsed, gone on from, read again and deleted',
+    async run(context) {
+      const client = connect(context)
+      const asked = {
+        model: context.model,
+        input: 'Tell me about a cat.',
+        temperature: 0,
+        max_output_tokens: 16,
+      }
+      const whole = await client.responses.create({ ...asked, metadata: { client: context.name } })
+      assert.match(whole.id, /^resp_/)
+      assert.equal(whole.object, 'response')
+      assert(whole.output_text.length > 0)
+      assert.equal(whole.usage?.output_tokens, 16)
+
+      let text = ''
+      const types = new Set<string>()
+      for await (const event of await client.responses.create({ ...asked, stream: true })) {
+        types.add(event.type)
+        if (event.type === 'response.output_text.delta') text += event.delta
+      }
+      assert.equal(text, whole.output_text)
+      assert.deepEqual(
+        [...types],
+        [
+          'response.created',
+          'response.in_progress',
+          'response.output_item.added',
+          'response.content_part.added',
+          'response.output_text.delta',
+          'response.output_text.done',
+          'response.content_part.done',
+          'response.output_item.done',
+          'response.incomplete',
+        ],
+      )
+      const helped = await client.responses.stream(asked).finalResponse()
+      assert.equal(helped.output_text, text)
+
+      const schema = {
+        type: 'object',
+        properties: { pet: { enum: ['cat', 'dog'] } },
+        required: ['pet'],
+        additionalProperties: false,
+      }
+      const parsed = await client.responses.parse({
+        model: context.model,
+        input: 'Which pet?',
+        text: { format: { type: 'json_schema', name: 'pet', strict: true, schema } },
+      })
+      assert.match(parsed.output_text, /^\{ ?"pet": ?"(cat|dog)" ?\}$/)
+
+      const called = await client.responses.parse({
+        model: context.model,
+        input: 'Which pet?',
+        tools: [{ type: 'function', name: 'buy', parameters: schema, strict: true }],
+        tool_choice: 'required',
+        parallel_tool_calls: false,
+      })
+      const call = called.output[0]
+      assert(call?.type === 'function_call')
+      assert.match((call.parsed_arguments as { pet: string }).pet, /^(cat|dog)$/)
+      const result = {
+        type: 'function_call_output' as const,
+        call_id: call.call_id,
+        output: 'sold',
+      }
+      const next = await client.responses.create({
+        ...asked,
+        previous_response_id: called.id,
+        input: [result],
+      })
+      assert.equal(next.previous_response_id, called.id)
+      // What the client got may be sent back as it is.
+      const { parsed_arguments: _, ...asGot } = call
+      const sent = await client.responses.create({
+        ...asked,
+        input: [{ role: 'user', content: 'Which pet?' }, asGot, result],
+      })
+      assert.equal(sent.output_text, next.output_text)
+      assert.equal(sent.usage?.input_tokens, next.usage?.input_tokens)
+
+      const read = await client.responses.retrieve(whole.id)
+      assert.equal(read.output_text, whole.output_text)
+      assert.deepEqual(read.metadata, { client: context.name })
+      const items: string[] = []
+      for await (const item of client.responses.inputItems.list(whole.id))
+        items.push(JSON.stringify(item))
+      assert.equal(items.length, 1)
+      assert.match(items[0] ?? '', /Tell me about a cat\./)
+      await client.responses.delete(whole.id)
+      await refused(context, client.responses.retrieve(whole.id), { status: 404 })
+      await refused(
+        context,
+        client.responses.create({ ...asked, previous_response_id: whole.id }),
+        { status: 400, code: 'previous_response_not_found', param: 'previous_response_id' },
+      )
+      await refused(
+        context,
+        client.responses.create({ ...asked, tools: [{ type: 'web_search' }] }),
+        { status: 400, code: 'unsupported_tool', param: 'tools[0].type' },
+      )
+    },
+  },
 ]

@@ -55,6 +55,7 @@ const owned = {
   other_run: '',
   item: '',
   comparison: '',
+  response: '',
 }
 
 /** A value of each parameter that stands in a path; a new one is added here. */
@@ -71,6 +72,7 @@ const parameters: Record<string, () => string> = {
   run_id: () => owned.run,
   output_item_id: () => owned.item,
   comparison_id: () => owned.comparison,
+  response_id: () => owned.response,
 }
 
 const form = (...fields: string[]) => ({
@@ -91,6 +93,22 @@ const anEval = {
   testing_criteria: [check],
 }
 const rows = { type: 'file_content', content: [{ item: { of: 'the owner' } }] }
+const aResponse = {
+  object: 'response',
+  created_at: 1,
+  error: null,
+  incomplete_details: null,
+  instructions: 'of the owner',
+  model: 'tiny',
+  output: [],
+  parallel_tool_calls: true,
+  tools: [],
+  tool_choice: 'auto',
+  metadata: {},
+  temperature: 1,
+  top_p: 1,
+}
+const said = [{ type: 'input_text', text: 'of the owner' }]
 const aSample = {
   input: [],
   output: [],
@@ -154,6 +172,9 @@ const bodies: Record<string, () => Pick<InjectOptions, 'payload' | 'headers'>> =
   createFineTuningImport: () => ({ payload: { files: [owned.file] } }),
   createChatCompletion: () => ({
     payload: { model: owned.model, messages: [{ role: 'user', content: 'x' }] },
+  }),
+  createResponse: () => ({
+    payload: { model: owned.model, previous_response_id: owned.response, input: 'x' },
   }),
   createCompletion: () => ({ payload: { model: owned.checkpoint_model, prompt: 'x' } }),
   createEmbedding: () => ({ payload: { model: owned.model, input: 'x' } }),
@@ -241,6 +262,18 @@ beforeAll(async () => {
      values ($1, $2, 0, 'pass', '{}', '[]', $3)`,
     [owned.item, owned.run, JSON.stringify(aSample)],
   )
+  owned.response = 'resp_owned'
+  await service.db.query(
+    'insert into responses (id, project_id, response, input) values ($1, $2, $3, $4)',
+    [
+      owned.response,
+      project_id,
+      JSON.stringify({ ...aResponse, id: owned.response }),
+      JSON.stringify([
+        { id: 'msg_1', type: 'message', status: 'completed', role: 'user', content: said },
+      ]),
+    ],
+  )
   const adapter = { sha256: 'a'.repeat(64), config_sha256: 'b'.repeat(64) }
   for (const sha256 of Object.values(adapter))
     await upsertObject(db, { project_id, sha256, bytes: 1 })
@@ -325,7 +358,7 @@ for (const [who, headersOf] of Object.entries(callers))
     } else if (
       sent.includes(encodeURIComponent(owned.file)) ||
       sent.includes(owned.batch_input) ||
-      /owned|ftjob-|ftsweep-|upload_|eval_|evalrun_|batch_|evalcmp_/.test(sent)
+      /owned|ftjob-|ftsweep-|upload_|eval_|evalrun_|batch_|evalcmp_|resp_/.test(sent)
     )
       expect([400, 404]).toContain(reply.statusCode)
     // What the caller sent may be said back; anything else of the owner may not.

@@ -132,7 +132,7 @@ test('each line is answered as over HTTP; those that meet an error are in a file
   expect(errors[1].response.body).toEqual(same.body)
 })
 
-test('completions and embeddings are answered too, and the model is told where it is one', async () => {
+test('completions, responses and embeddings are answered too, and the model is told where it is one', async () => {
   worker ??= await api.startBatching()
   const texts = await create(
     '/v1/completions',
@@ -144,7 +144,15 @@ test('completions and embeddings are answered too, and the model is told where i
     '/v1/embeddings',
     [1, 2].map((i) => line(`e-${i}`, '/v1/embeddings', { model: 'encoder', input: ['a', 'b'] })),
   )
+  const told = await create('/v1/responses', [
+    line('r', '/v1/responses', { model: 'tiny', input: 'a', max_output_tokens: 16 }),
+  ])
   const [one, other] = [await ended(texts.id), await ended(vectors.id)]
+  const { output_file_id, usage } = await ended(told.id)
+  const [answer] = await fileLines(output_file_id)
+  expect(answer.response.body).toMatchObject({ object: 'response', usage })
+  const kept = await api.get(`/v1/responses/${answer.response.body.id}`)
+  expect(kept.body).toEqual(answer.response.body)
   expect(one).toMatchObject({ status: 'completed', model: 'tiny' })
   expect(one).not.toHaveProperty('error_file_id')
   expect((await fileLines(one.output_file_id))[0].response.body.object).toBe('text_completion')

@@ -121,6 +121,25 @@ describe.skipIf(spec.missing)('the API as OpenAI describes it', () => {
       const { statusCode } = await ask('POST', '/v1/chat/completions', { ...called, stream })
       expect(statusCode).toBe(200)
     }
+    const asked = { model: 'tiny', input: 'a', max_output_tokens: 16, top_logprobs: 1 }
+    await ask('POST', '/v1/responses', { ...asked, stream: true })
+    const answered = (await ask('POST', '/v1/responses', asked)).json()
+    const responses = `/v1/responses/${answered.id}`
+    const calling = {
+      ...asked,
+      max_output_tokens: 60,
+      tools: [{ type: 'function', name: 'f' }],
+      tool_choice: 'required',
+      previous_response_id: answered.id,
+      temperature: 0,
+    }
+    for (const stream of [false, true]) {
+      const { statusCode, body } = await ask('POST', '/v1/responses', { ...calling, stream })
+      expect(statusCode, body).toBe(200)
+    }
+    await ask('GET', responses)
+    await ask('GET', `${responses}/input_items`)
+    await ask('DELETE', responses)
     await ask('POST', '/v1/completions', { ...plain, logprobs: 2, echo: true })
     await ask('POST', '/v1/completions', { ...plain, logprobs: 2, echo: true, stream: true })
     await ask('POST', '/v1/embeddings', { model: 'encoder', input: ['a', 'b'] })

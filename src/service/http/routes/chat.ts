@@ -1,6 +1,7 @@
 // POST /chat/completions: one answer, or the same as a stream of chunks.
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { gather } from '../../scheduler/generations.ts'
 import { answer, type Inference, randomPad, randomSeed, tellIgnored } from '../answer.ts'
 import {
   ChatCompletion,
@@ -47,10 +48,11 @@ export const chatRoutes: FastifyPluginAsyncTypebox<Inference> = async (app, infe
           prefix: 'chatcmpl-',
           generations: [generation],
           stream: body.stream === true,
-          max_tokens_param: maxTokensParam(body),
+          params: { max_tokens: maxTokensParam(body) },
         },
         {
-          whole: (head, answers) => presentChat({ ...head, ...tier }, answers, tool_names),
+          whole: async (head, events) =>
+            presentChat({ ...head, ...tier }, await gather(events), tool_names),
           chunks: (head, events) => presentChatChunks({ ...head, ...tier }, events, options),
         },
       )

@@ -1,7 +1,7 @@
 // POST /completions: text goes on, whole or as a stream of chunks.
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { best } from '../../scheduler/generations.ts'
+import { best, gather } from '../../scheduler/generations.ts'
 import { answer, type Inference, randomSeed, tellIgnored } from '../answer.ts'
 import {
   Completion,
@@ -42,11 +42,11 @@ export const completionRoutes: FastifyPluginAsyncTypebox<Inference> = async (app
           prefix: 'cmpl-',
           generations,
           stream: body.stream === true,
-          max_tokens_param: 'max_tokens',
+          params: {},
         },
         {
-          whole: (head, answers) =>
-            presentCompletion(head, best(answers, keptOf(body), madeOf(body)), wanted),
+          whole: async (head, events) =>
+            presentCompletion(head, best(await gather(events), keptOf(body), madeOf(body)), wanted),
           chunks: (head, events) => presentCompletionChunks(head, events, options),
         },
       )

@@ -157,28 +157,39 @@ export function toGeneration(body: ChatCompletionRequest, seed: number): Generat
     ...(tool_use && { tool_use }),
     ...(max_tokens === undefined ? {} : { max_tokens }),
     ...(logprobs === undefined ? {} : { logprobs }),
-    ...grammarOf(body),
+    ...chatGrammar(body),
     ...samplingOf(body, seed),
   }
 }
 
-function grammarOf({ response_format }: ChatCompletionRequest): { grammar?: GrammarSource } {
-  switch (response_format?.type) {
+/** What answers in a format are held to; `where` says how the client calls the places of it. */
+export function grammarOf(
+  format: { type: string; schema?: unknown } | null | undefined,
+  where: { format: string; schema: string },
+): { grammar?: GrammarSource } {
+  switch (format?.type) {
     case 'json_object':
-      return { grammar: prepareSchema({ type: 'object' }, 'response_format') }
-    case 'json_schema': {
-      const param = 'response_format.json_schema'
-      if (!response_format.json_schema)
-        throw invalidRequest(`Missing required parameter: '${param}'.`, {
-          param,
-          code: 'missing_required_parameter',
-        })
-      const { schema = { type: 'object' } } = response_format.json_schema
-      return { grammar: prepareSchema(schema, `${param}.schema`) }
-    }
+      return { grammar: prepareSchema({ type: 'object' }, where.format) }
+    case 'json_schema':
+      return {
+        grammar: prepareSchema(format.schema ?? { type: 'object' }, `${where.schema}.schema`),
+      }
     default:
       return {}
   }
+}
+
+/** Chat has the schema one level deeper than its format. */
+function chatGrammar({ response_format }: ChatCompletionRequest) {
+  const format = 'response_format'
+  const schema = `${format}.json_schema`
+  if (response_format?.type === 'json_schema' && !response_format.json_schema)
+    throw invalidRequest(`Missing required parameter: '${schema}'.`, {
+      param: schema,
+      code: 'missing_required_parameter',
+    })
+  const { type = 'text', json_schema } = response_format ?? {}
+  return grammarOf({ type, schema: json_schema?.schema }, { format, schema })
 }
 
 /** The name under which the client bounded the answer. */

@@ -68,7 +68,10 @@ interface ToolBody {
 }
 
 /** The tools a request shows the model, and what it may do with them. */
-export function toolsOf(body: ToolBody): {
+export function toolsOf(
+  body: ToolBody,
+  whereOf = (at: number) => `tools.${at}.function.parameters`,
+): {
   tools?: readonly unknown[]
   tool_use?: NonNullable<GenerateRequest['tool_use']>
 } {
@@ -84,7 +87,7 @@ export function toolsOf(body: ToolBody): {
   if (missing !== undefined)
     throw wrong('tool_choice', `Tool choice '${missing}' not found in 'tools'.`)
   const usable = tools.flatMap((tool, at) =>
-    names && !names.includes(tool.function.name) ? [] : [toolOf(tool, at)],
+    names && !names.includes(tool.function.name) ? [] : [toolOf(tool, whereOf(at))],
   )
   return {
     tools,
@@ -108,12 +111,9 @@ function chosen(choice: 'auto' | 'required' | NamedTool): { required: boolean; n
 }
 
 /** Without `strict` a schema that no grammar can hold to is shown to the model all the same. */
-function toolOf({ function: { name, parameters, strict } }: FunctionTool, at: number): Tool {
+function toolOf({ function: { name, parameters, strict } }: FunctionTool, where: string): Tool {
   try {
-    const { text } = prepareSchema(
-      parameters ?? { type: 'object', properties: {} },
-      `tools.${at}.function.parameters`,
-    )
+    const { text } = prepareSchema(parameters ?? { type: 'object', properties: {} }, where)
     return { name, schema: text }
   } catch (error) {
     if (strict || !(error instanceof ApiError)) throw error
