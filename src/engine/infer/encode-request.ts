@@ -10,7 +10,7 @@ export interface EncodeRequest {
   task: EncodeTask
   /** Texts, or token ids as they are. */
   input: (string | number[])[]
-  /** The length of vectors that the client counts on. */
+  /** Of vectors, only so many of their first numbers. */
   dimensions?: number
 }
 

@@ -7,7 +7,6 @@ import { feedsFor } from '../models/encoder-pass.ts'
 import type { Feeds } from '../runtime/session.ts'
 import type { HandlerContext } from '../runtime/thread.ts'
 import { float32, int64 } from '../tensor.ts'
-import type { EncoderUse } from '../weights/tuned-encoder.ts'
 import type { EncodeRequest, Encodings } from './encode-request.ts'
 import type { Target } from './request.ts'
 import { loadEncoder, type ResidentEncoder } from './resident-encoder.ts'
@@ -20,6 +19,9 @@ interface Entry {
   readonly loading: Promise<ResidentEncoder>
   users: number
 }
+
+/** Of one request in all, as OpenAI's. */
+const MOST_TOKENS = 300_000
 
 /** One text of a request: its tokens, and its words where words are told. */
 interface Asked {
@@ -48,6 +50,11 @@ export class Encoders {
       refuse(request, encoder)
       const texts = request.input.map((item, i) => this.#read(encoder, request, item, i))
       const prompt_tokens = texts.reduce((n, { tokens }) => n + tokens.length, 0)
+      if (prompt_tokens > MOST_TOKENS)
+        throw invalidRequest(
+          `Invalid 'input': it has ${prompt_tokens} tokens in all, and a request may have ${MOST_TOKENS}.`,
+          { param: 'input', code: 'max_tokens_per_request' },
+        )
       const length = encoder.rowLength(prompt_tokens)
       const session = await encoder.session(length)
       const results: Encodings['results'] = new Array(texts.length)
@@ -62,7 +69,7 @@ export class Encoders {
           return session.run({ ...feeds, ...encoder.feeds })
         })()
         const rows = outputs.answers!.data as Float32Array
-        this.#tell(encoder.use, { batch, texts, rows, results })
+        this.#tell(encoder, request, { batch, texts, rows, results })
       }
       return { prompt_tokens, results }
     })
@@ -107,7 +114,8 @@ export class Encoders {
   }
 
   #tell(
-    use: EncoderUse,
+    { use, pooling }: ResidentEncoder,
+    { dimensions }: EncodeRequest,
     answer: {
       batch: TextBatch
       texts: readonly Asked[]
@@ -123,7 +131,8 @@ export class Encoders {
       const count = rowsOf(text)
       const own = rows.subarray(row * width, (row + count) * width)
       row += count
-      if (use.method === 'embedding') results[index] = embeddingOf(own)
+      if (use.method === 'embedding')
+        results[index] = embeddingOf(own, { dimensions, normalized: pooling.normalized })
       else if (text.words) results[index] = spansOf(own, use.labels, text.words)
       else results[index] = labelsOf(own, use.labels, use.task)
     }
@@ -168,9 +177,9 @@ export class Encoders {
 const rowsOf = ({ words }: Asked): number =>
   words ? words.firsts.filter((first) => first !== undefined).length : 1
 
-/** For vectors the share of each token in its text's mean, for labels the places that the head reads. */
+/** For vectors the share of each token in its text's, for labels the places that the head reads. */
 function askedOf(
-  { use }: ResidentEncoder,
+  { use, pooling }: ResidentEncoder,
   { texts: places }: TextBatch,
   texts: readonly Asked[],
   length: number,
@@ -178,7 +187,7 @@ function askedOf(
   if (use.method === 'embedding') {
     const shares = new Float32Array(places.length * length)
     for (const [s, { index, at }] of places.entries()) {
-      const n = texts[index]!.tokens.length
+      const n = pooling.by === 'first' ? 1 : texts[index]!.tokens.length
       shares.fill(1 / n, s * length + at, s * length + at + n)
     }
     return { shares: float32([places.length, length], shares) }
@@ -205,9 +214,9 @@ function refuse({ task, dimensions }: EncodeRequest, { use, weights }: ResidentE
   if (task === 'embedding' && use.method !== 'embedding')
     throw invalidRequest('This model classifies; it gives no embeddings.', where)
   const { hidden_size } = weights.config
-  if (dimensions !== undefined && dimensions !== hidden_size)
+  if (dimensions !== undefined && dimensions > hidden_size)
     throw invalidRequest(
-      `Invalid 'dimensions': embeddings of this model have ${hidden_size} numbers and cannot be shortened.`,
+      `Invalid 'dimensions': embeddings of this model have ${hidden_size} numbers, but ${dimensions} were asked for.`,
       { param: 'dimensions', code: 'unsupported_value' },
     )
 }

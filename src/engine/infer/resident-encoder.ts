@@ -7,12 +7,13 @@ import * as op from '../graph/ops/ops.ts'
 import { flatFromAdapter, loraConfigOf, loraLayout } from '../models/adapters.ts'
 import { classifierHead } from '../models/encoder-heads.ts'
 import { encoderPass } from '../models/encoder-pass.ts'
-import { meanPooled } from '../models/pooling.ts'
+import { meanPooled, pooled } from '../models/pooling.ts'
 import { cutTensor, type TrainedLayout, trainedFeeds, trainedLayout } from '../models/trained.ts'
 import { createSession, type Feeds, type Session } from '../runtime/session.ts'
 import { openTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts'
 import { type MappedWeights, openCheckpoint } from '../weights/checkpoint.ts'
 import { mapWeights } from '../weights/mapped.ts'
+import { MEAN_POOLING, type Pooling, readPooling } from '../weights/pooling.ts'
 import { type EncoderUse, readTunedEncoder, type TunedEncoder } from '../weights/tuned-encoder.ts'
 import type { Target } from './request.ts'
 
@@ -20,6 +21,8 @@ export interface ResidentEncoder extends AsyncDisposable {
   readonly tokenizer: Tokenizer
   readonly weights: MappedWeights
   readonly use: EncoderUse
+  /** How vectors are made of texts. */
+  readonly pooling: Pooling
   /** What the sessions are fed besides texts. */
   readonly feeds: Feeds
   /** The row length to pack so many tokens into. */
@@ -48,6 +51,8 @@ export async function loadEncoder(target: Target, threads: number): Promise<Resi
   const weights = tuned?.type === 'model' ? tuned.weights : base
   const { layout, flat } = adapted(base, tuned)
   const use = tuned?.use ?? useOfBase(base)
+  const isOwn = use.method === 'embedding' && !tuned && checkpoint.format === 'huggingface'
+  const pooling = isOwn ? await readPooling(checkpoint.path) : MEAN_POOLING
 
   const longest = weights.config.max_position_embeddings
   const lengths = [...ROW_LENGTHS.filter((length) => length < longest), longest]
@@ -56,12 +61,15 @@ export async function loadEncoder(target: Target, threads: number): Promise<Resi
     tokenizer,
     weights,
     use,
+    pooling,
     feeds: trainedFeeds(layout, flat),
     rowLength: (tokens) => lengths.find((length) => length >= tokens) ?? longest,
     session(length) {
       const known = sessions.get(length)
       if (known) return known
-      const opening = createSession(buildAnswers(weights, { layout, use, length }), { threads })
+      const opening = createSession(buildAnswers(weights, { layout, use, pooling, length }), {
+        threads,
+      })
       sessions.set(length, opening)
       opening.catch(() => sessions.delete(length))
       return opening
@@ -111,11 +119,18 @@ function useOfBase({ config, tensors }: MappedWeights): EncoderUse {
 
 function buildAnswers(
   weights: MappedWeights,
-  { layout, use, length }: { layout: TrainedLayout; use: EncoderUse; length: number },
+  {
+    layout,
+    use,
+    pooling,
+    length,
+  }: { layout: TrainedLayout; use: EncoderUse; pooling: Pooling; length: number },
 ): Uint8Array {
   const { hidden, weights: model } = encoderPass(weights, layout, { rows: 1, length })
-  if (use.method === 'embedding')
-    return encodeOnnx({ answers: meanPooled(hidden, input('shares', 'float32', ['S', length])) })
+  if (use.method === 'embedding') {
+    const shares = input('shares', 'float32', ['S', length])
+    return encodeOnnx({ answers: (pooling.normalized ? meanPooled : pooled)(hidden, shares) })
+  }
   const { logits } = classifierHead(weights.config, use.task)
   return encodeOnnx({ answers: logits(op.gather(hidden, input('index', 'int64', ['S'])), model) })
 }

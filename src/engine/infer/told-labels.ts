@@ -4,10 +4,15 @@ import type { EncodedWords } from '../datasets/encode-words.ts'
 import { spansOfBio } from '../datasets/words.ts'
 import type { Encoded } from './encode-request.ts'
 
-export const embeddingOf = (row: Float32Array): Encoded => ({
-  type: 'embedding',
-  vector: Array.from(row),
-})
+/** A vector, or its first numbers; what had the length 1 has it again. */
+export function embeddingOf(
+  row: Float32Array,
+  { dimensions, normalized }: { dimensions: number | undefined; normalized: boolean },
+): Encoded {
+  const cut = Array.from(row.subarray(0, dimensions))
+  const length = normalized && cut.length < row.length ? Math.hypot(...cut) : 1
+  return { type: 'embedding', vector: length > 0 ? cut.map((x) => x / length) : cut }
+}
 
 /** Logits of one text as probabilities of its labels, in the head's order. */
 export function labelsOf(

@@ -149,16 +149,17 @@ describe('what a model does not answer is a 400', () => {
     })
   })
 
-  test('a number of dimensions that the model does not have', async () => {
+  test('more dimensions than the model has; fewer are the first of them', async () => {
     expect(
-      await refused('/embeddings', { model: 'headless', input: 'a', dimensions: 8 }),
+      await refused('/embeddings', { model: 'headless', input: 'a', dimensions: 17 }),
     ).toMatchObject({ param: 'dimensions', code: 'unsupported_value' })
-    const { body } = await server.post('/embeddings', {
-      model: 'headless',
-      input: [[2, 5, 3]],
-      dimensions: 16,
-    })
-    expect(body.data[0].embedding).toHaveLength(16)
+    const ask = { model: 'headless', input: [[2, 5, 3]] }
+    const whole = (await server.post('/embeddings', ask)).body.data[0].embedding as number[]
+    expect(whole).toHaveLength(16)
+    const cut = (await server.post('/embeddings', { ...ask, dimensions: 4 })).body.data[0].embedding
+    const length = Math.hypot(...whole.slice(0, 4))
+    expect(cut).toHaveLength(4)
+    for (const [i, x] of cut.entries()) expect(x).toBeCloseTo(whole[i]! / length, 5)
   })
 
   test('labels of a decoder, and text of an encoder', async () => {

@@ -32,7 +32,10 @@ export const EmbeddingRequest = Type.Object(
     }),
     encoding_format: Type.Optional(Type.Enum(['float', 'base64'])),
     dimensions: Type.Optional(
-      Type.Integer({ minimum: 1, description: "Only the model's own number of dimensions." }),
+      Type.Integer({
+        minimum: 1,
+        description: 'Only so many of the first numbers of each vector, of length 1 again.',
+      }),
     ),
     user: accepted(),
   },
