@@ -158,7 +158,8 @@ export async function whenFree<T>(signal: AbortSignal, ask: () => Promise<T>): P
       return await ask()
     } catch (error) {
       signal.throwIfAborted()
-      if (!(error instanceof ApiError) || error.status !== 503 || Date.now() > end) throw error
+      const passes = error instanceof ApiError && (error.status === 503 || error.status === 429)
+      if (!passes || Date.now() > end) throw error
       await sleep(pause, undefined, { signal })
     }
   }
