@@ -64,20 +64,33 @@ function schemaOf(number: number): Record<string, unknown> {
 await using thread = spawn<InferThreadRequest, InferThreadEvent>(
   new URL('../src/engine/infer/worker.ts', import.meta.url),
 )
+/** Schemas; with five prompts each a batch of the engine is nearly full. */
+const AT_ONCE = 3
 const ajv = new Ajv({ strict: false })
 const count = { answers: 0, ended: 0, valid: 0, tokens: 0 }
 const begun = performance.now()
-for (let number = 0; number < Number(schemas); number++) {
-  const schema = schemaOf(number)
-  const validate = ajv.compile(schema)
-  const asked = PROMPTS.slice(0, Number(prompts))
-  await Promise.all(asked.map((prompt, seed) => ask(schema, prompt, seed, validate)))
+let next = 0
+await Promise.all(Array.from({ length: AT_ONCE }, askOn))
+tell()
+
+/** Takes one schema after the other, and asks all prompts of it at once. */
+async function askOn(): Promise<void> {
+  while (next < Number(schemas)) {
+    const schema = schemaOf(next++)
+    const validate = ajv.compile(schema)
+    const asked = PROMPTS.slice(0, Number(prompts))
+    await Promise.all(asked.map((prompt, seed) => ask(schema, prompt, seed, validate)))
+    if (next % 20 === 0) tell()
+  }
 }
-const seconds = (performance.now() - begun) / 1000
-console.log(
-  `${count.answers} answers, ${count.ended} ended (${((100 * count.ended) / count.answers).toFixed(1)} %), ` +
-    `${count.valid} of these valid; ${count.tokens} tokens in ${seconds.toFixed(0)} s`,
-)
+
+function tell(): void {
+  const seconds = (performance.now() - begun) / 1000
+  console.log(
+    `${count.answers} answers, ${count.ended} ended (${((100 * count.ended) / count.answers).toFixed(1)} %), ` +
+      `${count.valid} of these valid; ${count.tokens} tokens in ${seconds.toFixed(0)} s`,
+  )
+}
 
 async function ask(
   schema: object,
