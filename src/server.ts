@@ -13,6 +13,7 @@ import { type Config, readConfig } from './config.ts'
 import { capabilitiesOf } from './engine/runtime/device.ts'
 import { checkDevice } from './engine/train/check-device.ts'
 import { createLog, type Logger } from './log.ts'
+import { createChatCompletions } from './service/answers/chat-completions.ts'
 import { createResponses } from './service/answers/responses.ts'
 import { readOrMakeKey } from './service/auth/bootstrap.ts'
 import { ensureBootstrapKey } from './service/auth/keys.ts'
@@ -159,7 +160,7 @@ export const startServer = async (
           })
     const serving = local ?? new RelayedServing({ db, log })
     shutdown.add('stop computing', () => serving[Symbol.asyncDispose]())
-    const kept = { responses: createResponses(db) }
+    const kept = { responses: createResponses(db), completions: createChatCompletions(db) }
     const grading = new Grading()
     shutdown.add('stop computing', () => grading[Symbol.asyncDispose]())
     const evals = createEvals({ stores, grading, log })
@@ -229,6 +230,7 @@ export const startServer = async (
         uploads: uploads.sweep,
         cursors: () => removeEndedCursors(db),
         responses: kept.responses.sweep,
+        completions: kept.completions.sweep,
         objects: () => sweepObjects(stores, { grace_ms: DAY_MS, stale_ms: DAY_MS, log }),
         caches: async () => {
           const places = ['weights', 'adapters', 'models'].map((name) => join(cache, name))

@@ -63,7 +63,14 @@ const CONTRADICTIONS: { at: string; to: (schema: Schema) => Schema; why: string 
   },
 ]
 
-for (const list of ['EvalList', 'EvalRunList', 'EvalRunOutputItemList'])
+for (const list of [
+  'ChatCompletionList',
+  'ChatCompletionMessageList',
+  'EvalList',
+  'EvalRunList',
+  'EvalRunOutputItemList',
+  'ResponseItemList',
+])
   for (const end of ['first_id', 'last_id'])
     CONTRADICTIONS.push({
       at: `/components/schemas/${list}/properties/${end}`,
@@ -82,6 +89,19 @@ for (const at of [
 ])
   CONTRADICTIONS.push({ at, to: orNull, why: 'The examples show null where nothing went wrong.' })
 
+CONTRADICTIONS.push({
+  at: '/components/schemas/ChatCompletionMessageList/properties/data/items/allOf/0',
+  to: () => ({
+    type: 'object',
+    required: ['content', 'refusal', 'role'],
+    properties: {
+      content: { type: ['string', 'null'] },
+      refusal: { type: ['string', 'null'] },
+      role: { type: 'string' },
+    },
+  }),
+  why: 'The messages of a request are of any role, as the example shows; the schema is that of an answer.',
+})
 CONTRADICTIONS.push({
   at: '/paths/~1responses~1{response_id}/delete/responses/200',
   to: (described) => ({
@@ -102,12 +122,6 @@ CONTRADICTIONS.push({
   }),
   why: 'The example of deleting a response shows a body; the description has none.',
 })
-for (const end of ['first_id', 'last_id'])
-  CONTRADICTIONS.push({
-    at: `/components/schemas/ResponseItemList/properties/${end}`,
-    to: orNull,
-    why: 'An empty list has no such object; the field is required.',
-  })
 
 for (const source of ['Completions', 'Responses'])
   CONTRADICTIONS.push({

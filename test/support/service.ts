@@ -4,6 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
+import { createChatCompletions } from '../../src/service/answers/chat-completions.ts'
 import { createResponses } from '../../src/service/answers/responses.ts'
 import {
   type Caller,
@@ -147,7 +148,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
   const provenance = createProvenance({ stores, models, version: 'test' })
   const weights = createModelWeights({ models, adapterFile, provenance })
   const told = (message: string) => withoutFolders(message, [modelFolder ?? folder, folder])
-  const kept = { responses: createResponses(db) }
+  const kept = { responses: createResponses(db), completions: createChatCompletions(db) }
   const grading = new Grading()
   const evals = createEvals({ stores, grading, log: testLog })
   const rates = new RateLimits(limits)

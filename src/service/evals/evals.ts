@@ -66,7 +66,7 @@ export function createEvals({ stores, grading, log }: EvalsDeps): Evals {
     async create(project_id, { name, metadata, data_source_config, testing_criteria }) {
       if (data_source_config.type !== 'custom')
         throw invalidRequest(
-          `This server keeps no ${data_source_config.type === 'logs' ? 'logs' : 'completions'} of requests, so that an eval cannot draw on them. Use a data source config of type 'custom' and give the rows to each run.`,
+          `An eval cannot draw on ${data_source_config.type === 'logs' ? 'logs' : 'stored completions'} here. Use a data source config of type 'custom' and give the rows to each run.`,
           { param: 'data_source_config.type', code: 'unsupported_data_source' },
         )
       await grading.check(

@@ -83,7 +83,7 @@ export function refuseUnsupported(data_source: DataSource): void {
   const { source, input_messages, sampling_params = {} } = data_source
   if (source.type === 'stored_completions' || source.type === 'responses')
     throw invalidRequest(
-      "This server keeps no completions and no responses of requests that a run could draw on. Use a source of type 'file_content' or 'file_id'.",
+      "A run cannot draw on stored completions and responses here. Use a source of type 'file_content' or 'file_id'.",
       { param: 'data_source.source.type', code: 'unsupported_data_source' },
     )
   if (source.type === 'file_content' && !source.content?.length)

@@ -4,6 +4,7 @@ import { createHash, randomBytes, randomInt } from 'node:crypto'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { InferEvent } from '../../engine/infer/request.ts'
 import { ApiError } from '../../errors.ts'
+import type { ChatCompletions } from '../answers/chat-completions.ts'
 import type { Responses } from '../answers/responses.ts'
 import { newId } from '../ids.ts'
 import type { Models, ResolvedModel } from '../models/model.ts'
@@ -19,6 +20,7 @@ export interface Inference {
   serving: Answering
   limits: RateLimits
   responses: Responses
+  completions: ChatCompletions
 }
 
 export interface Work {

@@ -46,6 +46,7 @@ import { type ModelsDeps, modelRoutes } from './routes/models.ts'
 import { type PreflightRoutesDeps, preflightRoutes } from './routes/preflight.ts'
 import { type ProvenanceDeps, provenanceRoutes } from './routes/provenance.ts'
 import { responseRoutes } from './routes/responses.ts'
+import { storedChatRoutes } from './routes/stored-chat.ts'
 import { type SweepDeps, sweepRoutes } from './routes/sweeps.ts'
 import { uploadRoutes } from './routes/uploads.ts'
 import { validatorCompiler } from './validation.ts'
@@ -103,6 +104,7 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
       await api.register(provenanceRoutes, deps.provenance)
       await api.register(batchRoutes, deps.batches)
       await registerInference(api, deps.inference)
+      await api.register(storedChatRoutes, deps.inference)
     },
     { prefix: '/v1' },
   )

@@ -16,6 +16,7 @@ export const describeApp = async (): Promise<string> => {
       serving: absent('serving'),
       limits: absent('limits'),
       responses: absent('responses'),
+      completions: absent('completions'),
     },
     fineTuning: { jobs: absent('jobs'), db: absent('db') },
     preflights: { preflights: absent('preflights'), jobs: absent('jobs') },

@@ -69,6 +69,29 @@ export async function generateAll(
 
 /** Reads all events and gives each choice its text. */
 export async function gather(events: AsyncIterable<InferEvent>): Promise<Answers> {
+  const gathered = createGathering()
+  for await (const event of events) gathered.add(event)
+  return gathered.answers
+}
+
+/** Passes events on, and gathers them on the way. */
+export async function* gathering(
+  events: AsyncIterable<InferEvent>,
+  { add }: Gathering,
+): AsyncGenerator<InferEvent, void, undefined> {
+  for await (const event of events) {
+    add(event)
+    yield event
+  }
+}
+
+export interface Gathering {
+  readonly answers: Answers
+  add(event: InferEvent): void
+}
+
+/** What events came to so far. */
+export function createGathering(): Gathering {
   const answers: Answers = { prompt_tokens: 0, completion_tokens: 0, cached_tokens: 0, choices: [] }
   const parts = new Map<number, Omit<Answer, 'finish_reason'>>()
   const part = (index: number) => {
@@ -78,7 +101,7 @@ export async function gather(events: AsyncIterable<InferEvent>): Promise<Answers
     parts.set(index, made)
     return made
   }
-  for await (const event of events) {
+  function add(event: InferEvent): void {
     switch (event.type) {
       case 'ready':
         break
@@ -111,7 +134,7 @@ export async function gather(events: AsyncIterable<InferEvent>): Promise<Answers
         event satisfies never
     }
   }
-  return answers
+  return { answers, add }
 }
 
 /**

@@ -489,6 +489,26 @@ def responses_are_created_streamed_gone_on_from_and_deleted(context):
     refused(lambda: client.responses.retrieve(whole.id), openai.NotFoundError)
 
 
+def chat_completions_are_stored_listed_and_deleted(context):
+    completions = context.client.chat.completions
+    asked = dict(
+        model=context.model,
+        messages=[{"role": "user", "content": "Tell me about a cat."}],
+        max_tokens=4,
+        store=True,
+        metadata={"of": f"stored by {context.name}"},
+    )
+    ids = [completions.create(**asked).id for _ in range(2)]
+    assert [one.id for one in completions.list(metadata=asked["metadata"], limit=1)] == ids
+    assert completions.retrieve(ids[0]).choices[0].message.content
+    assert completions.messages.list(ids[0]).data[0].content == "Tell me about a cat."
+    completions.update(ids[0], metadata={"of": "nobody"})
+    assert [one.id for one in completions.list(metadata=asked["metadata"])] == ids[1:]
+    for one in ids:
+        assert completions.delete(one).deleted
+        refused(lambda: completions.retrieve(one), openai.NotFoundError)
+
+
 SCENARIOS = {
     "1: a file becomes a job becomes a model that answers": a_file_becomes_a_job_becomes_a_model_that_answers,
     "2: events are walked once, newest first, none lost while new ones arrive": events_are_walked_once_newest_first_none_lost,
@@ -504,6 +524,7 @@ SCENARIOS = {
     "13: a tuned model is found with a colon and with %3A, and after its deletion no more": a_tuned_model_is_found_with_colons_and_deleted,
     "15: an eval is created, run over a file by a model, and read row by row": an_eval_is_run_and_read_row_by_row,
     "16: responses are created, streamed, gone on from and deleted": responses_are_created_streamed_gone_on_from_and_deleted,
+    "17: chat completions are stored, listed and deleted": chat_completions_are_stored_listed_and_deleted,
 }
 
 if __name__ == "__main__":

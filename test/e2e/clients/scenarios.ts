@@ -866,4 +866,34 @@ export const scenarios: Scenario[] = [
       )
     },
   },
+  {
+    name: '17: chat completions are stored, listed, noted upon and deleted',
+    async run(context) {
+      const client = connect(context)
+      const of = `stored by ${context.name}`
+      const asked = {
+        model: context.model,
+        messages: [{ role: 'user' as const, content: 'Tell me about a cat.' }],
+        max_tokens: 4,
+        store: true,
+        metadata: { of },
+      }
+      const first = await client.chat.completions.create(asked)
+      const second = await client.chat.completions.stream(asked).finalChatCompletion()
+      const listed: string[] = []
+      for await (const { id } of client.chat.completions.list({ metadata: { of }, limit: 1 }))
+        listed.push(id)
+      assert.deepEqual(listed, [first.id, second.id])
+      const read = await client.chat.completions.retrieve(second.id)
+      assert.equal(read.choices[0]?.message.content, second.choices[0]?.message.content)
+      const { data } = await client.chat.completions.messages.list(first.id)
+      assert.equal(data[0]?.content, 'Tell me about a cat.')
+      await client.chat.completions.update(first.id, { metadata: { of: 'nobody' } })
+      assert.equal((await client.chat.completions.list({ metadata: { of } })).data.length, 1)
+      for (const { id } of [first, second]) {
+        assert.equal((await client.chat.completions.delete(id)).deleted, true)
+        await refused(context, client.chat.completions.retrieve(id), { status: 404 })
+      }
+    },
+  },
 ]

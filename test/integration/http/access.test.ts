@@ -56,6 +56,7 @@ const owned = {
   item: '',
   comparison: '',
   response: '',
+  completion: '',
 }
 
 /** A value of each parameter that stands in a path; a new one is added here. */
@@ -73,6 +74,7 @@ const parameters: Record<string, () => string> = {
   output_item_id: () => owned.item,
   comparison_id: () => owned.comparison,
   response_id: () => owned.response,
+  completion_id: () => owned.completion,
 }
 
 const form = (...fields: string[]) => ({
@@ -107,6 +109,19 @@ const aResponse = {
   metadata: {},
   temperature: 1,
   top_p: 1,
+}
+const aCompletion = {
+  object: 'chat.completion',
+  created: 1,
+  model: 'tiny',
+  choices: [
+    {
+      index: 0,
+      message: { role: 'assistant', content: 'of the owner', refusal: null },
+      logprobs: null,
+      finish_reason: 'stop',
+    },
+  ],
 }
 const said = [{ type: 'input_text', text: 'of the owner' }]
 const aSample = {
@@ -173,6 +188,7 @@ const bodies: Record<string, () => Pick<InjectOptions, 'payload' | 'headers'>> =
   createChatCompletion: () => ({
     payload: { model: owned.model, messages: [{ role: 'user', content: 'x' }] },
   }),
+  updateChatCompletion: () => ({ payload: { metadata: { a: 'b' } } }),
   createResponse: () => ({
     payload: { model: owned.model, previous_response_id: owned.response, input: 'x' },
   }),
@@ -274,6 +290,17 @@ beforeAll(async () => {
       ]),
     ],
   )
+  owned.completion = 'chatcmpl-owned'
+  await service.db.query(
+    `insert into chat_completions (id, project_id, model, metadata, completion, messages)
+     values ($1, $2, 'tiny', '{}', $3, $4)`,
+    [
+      owned.completion,
+      project_id,
+      JSON.stringify({ ...aCompletion, id: owned.completion }),
+      JSON.stringify([{ role: 'user', content: 'of the owner' }]),
+    ],
+  )
   const adapter = { sha256: 'a'.repeat(64), config_sha256: 'b'.repeat(64) }
   for (const sha256 of Object.values(adapter))
     await upsertObject(db, { project_id, sha256, bytes: 1 })
@@ -358,7 +385,7 @@ for (const [who, headersOf] of Object.entries(callers))
     } else if (
       sent.includes(encodeURIComponent(owned.file)) ||
       sent.includes(owned.batch_input) ||
-      /owned|ftjob-|ftsweep-|upload_|eval_|evalrun_|batch_|evalcmp_|resp_/.test(sent)
+      /owned|ftjob-|ftsweep-|upload_|eval_|evalrun_|batch_|evalcmp_|resp_|chatcmpl-/.test(sent)
     )
       expect([400, 404]).toContain(reply.statusCode)
     // What the caller sent may be said back; anything else of the owner may not.

@@ -441,8 +441,8 @@ describe.skipIf(stories.missing)('inference', () => {
     }
     expect(await ask({ user: 'me', service_tier: 'auto' })).toBeNull()
     for (const stream of [false, true])
-      expect(await ask({ stream, store: true, metadata: { a: 'b' }, 'größe, x': 1 })).toBe(
-        'store, metadata, gr%C3%B6%C3%9Fe%2C%20x',
+      expect(await ask({ stream, verbosity: 'low', metadata: { a: 'b' }, 'größe, x': 1 })).toBe(
+        'verbosity, metadata, gr%C3%B6%C3%9Fe%2C%20x',
       )
     const plain = await client.completions
       .create({ model, prompt: '', max_tokens: 1, ...{ ignore_eos: true } })

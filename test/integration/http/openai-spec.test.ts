@@ -115,6 +115,14 @@ describe.skipIf(spec.missing)('the API as OpenAI describes it', () => {
     await ask('GET', '/v1/models/tiny')
     await ask('POST', '/v1/chat/completions', { ...chat, logprobs: true, top_logprobs: 2, n: 2 })
     await ask('POST', '/v1/chat/completions', { ...chat, logprobs: true, stream: true })
+    const { id } = (await ask('POST', '/v1/chat/completions', { ...chat, store: true })).json()
+    await ask('GET', '/v1/chat/completions')
+    const stored = `/v1/chat/completions/${id}`
+    await ask('GET', stored)
+    await ask('GET', `${stored}/messages`)
+    await ask('POST', stored, { metadata: { a: 'b' } })
+    await ask('DELETE', stored)
+    await ask('GET', '/v1/chat/completions')
     const tools = [{ type: 'function', function: { name: 'f' } }]
     const called = { ...chat, tools, tool_choice: 'required', max_tokens: 60, temperature: 0 }
     for (const stream of [false, true]) {

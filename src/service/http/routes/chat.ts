@@ -1,7 +1,8 @@
-// POST /chat/completions: one answer, or the same as a stream of chunks.
+// POST /chat/completions: one answer, or the same as a stream of chunks; kept where the client wants it.
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { gather } from '../../scheduler/generations.ts'
+import type { Static } from 'typebox'
+import { createGathering, gather, gathering } from '../../scheduler/generations.ts'
 import { answer, type Inference, randomPad, randomSeed, tellIgnored } from '../answer.ts'
 import {
   ChatCompletion,
@@ -14,8 +15,10 @@ import {
   toGeneration,
 } from '../schemas/chat.ts'
 import { includeUsage, wholeOrStream } from '../schemas/generation.ts'
+import { askedWith } from '../schemas/stored-chat.ts'
 
 export const chatRoutes: FastifyPluginAsyncTypebox<Inference> = async (app, inference) => {
+  const { completions } = inference
   app.post(
     '/chat/completions',
     {
@@ -30,7 +33,8 @@ export const chatRoutes: FastifyPluginAsyncTypebox<Inference> = async (app, infe
     async (request, reply) => {
       const { body } = request
       tellIgnored(reply, ignoredByChat(body))
-      const generation = toGeneration(body, randomSeed())
+      const seed = randomSeed()
+      const generation = toGeneration(body, seed)
       const tool_names = generation.tool_use?.tools.map(({ name }) => name) ?? []
       const options = {
         tool_names,
@@ -39,6 +43,20 @@ export const chatRoutes: FastifyPluginAsyncTypebox<Inference> = async (app, infe
         ...(body.stream_options?.include_obfuscation && { pad: randomPad }),
       }
       const tier = (body.service_tier ?? null) === null ? {} : { service_tier: 'default' as const }
+      const { project_id } = request.caller
+      const keep = async (completion: Static<typeof ChatCompletion>) => {
+        if (!body.store) return completion
+        const { id, model } = completion
+        await completions.keep({
+          id,
+          project_id,
+          model,
+          metadata: body.metadata ?? {},
+          completion: { ...completion, ...askedWith(body, seed) },
+          messages: body.messages,
+        })
+        return completion
+      }
       return answer(
         inference,
         request,
@@ -52,8 +70,12 @@ export const chatRoutes: FastifyPluginAsyncTypebox<Inference> = async (app, infe
         },
         {
           whole: async (head, events) =>
-            presentChat({ ...head, ...tier }, await gather(events), tool_names),
-          chunks: (head, events) => presentChatChunks({ ...head, ...tier }, events, options),
+            keep(presentChat({ ...head, ...tier }, await gather(events), tool_names)),
+          async *chunks(head, events) {
+            const gathered = createGathering()
+            yield* presentChatChunks({ ...head, ...tier }, gathering(events, gathered), options)
+            await keep(presentChat({ ...head, ...tier }, gathered.answers, tool_names))
+          },
         },
       )
     },

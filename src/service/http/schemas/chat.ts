@@ -111,8 +111,10 @@ export const ChatCompletionRequest = Type.Object(
     web_search_options: neutral('null'),
     moderation: neutral('null'),
     service_tier: accepted('Ignored; the answer says `default`.'),
-    store: boolean('Accepted; answers are not stored yet, which `x-luthier-ignored` says.'),
-    metadata: Type.Optional(Type.Union([Metadata, Type.Null()])),
+    store: boolean('Keep the answer with its messages for 30 days. Default false.'),
+    metadata: Type.Optional(
+      Type.Union([Metadata, Type.Null()], { description: 'Of an answer that is kept.' }),
+    ),
     safety_identifier: accepted(),
     prompt_cache_key: accepted(),
     prompt_cache_retention: accepted(),
@@ -134,17 +136,18 @@ const NEUTRAL = {
   moderation: [],
 }
 
-/** What differs from these would change the answer elsewhere, or keep it. */
+/** What differs from these would change the answer elsewhere. */
 const WITHOUT_EFFECT = {
-  store: [false],
-  metadata: [{}],
   verbosity: ['medium'],
   reasoning_effort: ['none'],
 }
 
 /** Fields of a request that do nothing here. */
 export const ignoredByChat = (body: ChatCompletionRequest): string[] =>
-  ignoredFields(body, ChatCompletionRequest, WITHOUT_EFFECT)
+  ignoredFields(body, ChatCompletionRequest, {
+    ...WITHOUT_EFFECT,
+    ...(!body.store && { metadata: [{}] }),
+  })
 
 /** What a request asks the engine for; throws at the first field that cannot be honoured. */
 export function toGeneration(body: ChatCompletionRequest, seed: number): Generation {
@@ -367,7 +370,9 @@ export const presentChat = (
         role: 'assistant' as const,
         content: called && content === '' ? null : content,
         refusal: null,
-        ...(called && { tool_calls: calls.map(presentCall) }),
+        ...(called && {
+          tool_calls: calls.map((call, at) => presentCall(call, head.id, index, at)),
+        }),
       },
       logprobs: mean_logprob === undefined ? null : presentLogprobs(tokens),
       finish_reason: called && finish_reason === 'stop' ? ('tool_calls' as const) : finish_reason,
@@ -445,7 +450,7 @@ export async function* presentChatChunks(
     if (content !== '' || listed) yield chunk(index, { content }, listed ? { tokens: listed } : {})
     const state = parsers[index]
     for (const call of calls)
-      for (const piece of callChunks(call, state ? state.calls++ : 0))
+      for (const piece of callChunks(call, head.id, index, state ? state.calls++ : 0))
         yield chunk(index, { tool_calls: [piece] })
   }
   for await (const event of events) {

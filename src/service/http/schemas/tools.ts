@@ -1,12 +1,12 @@
 // Tools on the wire: what a request offers, which of them it wants called, and the calls of an answer.
 
+import { createHash } from 'node:crypto'
 import { type Static, Type } from 'typebox'
 import { prepareSchema } from '../../../engine/grammar/schema.ts'
 import type { GenerateRequest } from '../../../engine/infer/request.ts'
 import type { ToolCall } from '../../../engine/tools/parse.ts'
 import type { Tool } from '../../../engine/tools/syntax.ts'
 import { ApiError, invalidRequest } from '../../../errors.ts'
-import { newId } from '../../ids.ts'
 
 interface FunctionTool {
   type: string
@@ -130,9 +130,10 @@ export const MessageToolCall = Type.Object({
   function: Type.Object({ name: Type.String(), arguments: Type.String() }),
 })
 
-export const presentCall = (call: ToolCall): Static<typeof MessageToolCall> => ({
-  id: newId('call_'),
-  type: 'function',
+/** The id follows from the answer's, the choice and the place, so that a stream and what is kept of it agree. */
+export const presentCall = (call: ToolCall, ...place: [string, number, number]) => ({
+  id: `call_${createHash('sha256').update(place.join(' ')).digest('hex').slice(0, 24)}`,
+  type: 'function' as const,
   function: call,
 })
 
@@ -147,7 +148,13 @@ export const ToolCallChunk = Type.Object({
 })
 
 /** A call in two pieces: its name, then its arguments. */
-export const callChunks = (call: ToolCall, index: number): Static<typeof ToolCallChunk>[] => [
-  { index, ...presentCall({ name: call.name, arguments: '' }) },
-  { index, function: { arguments: call.arguments } },
-]
+export const callChunks = (
+  call: ToolCall,
+  ...place: [string, number, number]
+): Static<typeof ToolCallChunk>[] => {
+  const index = place[2]
+  return [
+    { index, ...presentCall({ name: call.name, arguments: '' }, ...place) },
+    { index, function: { arguments: call.arguments } },
+  ]
+}

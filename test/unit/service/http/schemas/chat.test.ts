@@ -163,10 +163,8 @@ test('top_logprobs without logprobs is a 400', () => {
 })
 
 test.each([
-  [
-    { store: true, metadata: { a: 'b' }, reasoning_effort: 'high' },
-    ['store', 'metadata', 'reasoning_effort'],
-  ],
+  [{ store: true, metadata: { a: 'b' }, reasoning_effort: 'high' }, ['reasoning_effort']],
+  [{ metadata: { a: 'b' }, verbosity: 'low' }, ['metadata', 'verbosity']],
   [{ store: false, metadata: {}, verbosity: 'medium', seed: 1 }, []],
   [{ store: null, thinking: null, user: 'u', service_tier: 'flex', prompt_cache_key: 'k' }, []],
   [{ thinking: { budget: 1 }, constructor: 1 }, ['thinking', 'constructor']],
