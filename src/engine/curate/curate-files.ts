@@ -6,21 +6,25 @@ import { readLines } from '../datasets/jsonl.ts'
 import { checkLine } from '../datasets/rows.ts'
 import { type Balance, GroupCounts, type GroupField, OutputCounts } from './balance.ts'
 import { type Cluster, ComparedRows, type Leak } from './compared-rows.ts'
-import {
-  type AskedRow,
-  compareWithReference,
-  MOST_REFERENCE,
-  MOST_TRAINING,
-  type Representativeness,
-} from './representative.ts'
+import { type EmbeddingModel, embedTexts } from './embed-texts.ts'
+import { type AskedRow, compareWithReference, type Representativeness } from './representative.ts'
 import { askedOf, type RowText, rowText } from './row-text.ts'
 import { heldBack, splitRows } from './split.ts'
+import { vectorFeatures } from './vector-features.ts'
+import { wordFeatures } from './word-features.ts'
 import { hashText, mix } from './words.ts'
+
+/** Rows of each file that are compared with the other file's: the second numbers where an encoder reads them. */
+const MOST_TRAINING = 10_000
+const MOST_REFERENCE = 5_000
+const MOST_EMBEDDED = { training: 6_000, reference: 3_000 }
 
 export interface CurateRequest {
   readonly training: string
   readonly validation?: string | undefined
   readonly reference?: string | undefined
+  /** An encoder by which rows are told from reference rows; absent: their words. */
+  readonly encoder?: EmbeddingModel | undefined
   readonly formats: readonly RowFormat[]
   readonly groups: readonly string[]
   readonly validation_split?: number | undefined
@@ -95,7 +99,11 @@ export async function curateFiles(request: CurateRequest, tell: TellRows): Promi
     groups: groups.map((group) => group.counted(balance.kind)),
     representativeness:
       reference && reference.errors.length === 0
-        ? await compareWithReference(sample.rows(), reference.rows, rows)
+        ? await represents(
+            request,
+            { training: sample.rows(), reference: reference.rows, rows },
+            tell,
+          )
         : null,
     reference_errors: reference?.errors ?? [],
     held_back:
@@ -106,6 +114,25 @@ export async function curateFiles(request: CurateRequest, tell: TellRows): Promi
             request.validation_split,
           ),
   }
+}
+
+/** By vectors where there is an encoder. */
+function represents(
+  { encoder }: CurateRequest,
+  files: { training: AskedRow[]; reference: AskedRow[]; rows: ComparedRows },
+  tell: TellRows,
+): Promise<Representativeness> {
+  const { training, reference, rows } = files
+  if (!encoder) return compareWithReference(training, reference, wordFeatures(rows))
+  const features = vectorFeatures(encoder.id, (texts) =>
+    embedTexts(encoder, texts, (read) => tell('reading rows with an encoder', read)),
+  )
+  // Samples are in an order of their own: the first of them are as good a sample.
+  return compareWithReference(
+    training.slice(0, MOST_EMBEDDED.training),
+    reference.slice(0, MOST_EMBEDDED.reference),
+    features,
+  )
 }
 
 interface SoundRow {

@@ -3,6 +3,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { curateFiles } from '../curate/curate-files.ts'
+import { chooseEncoder } from '../curate/embed-texts.ts'
 import { packLines } from '../curate/split.ts'
 import { rowFormats } from '../datasets/rows.ts'
 import type { TakeTurn } from '../runtime/thread.ts'
@@ -39,11 +40,15 @@ export async function* preflight(
     const formats = Object.values(rowFormats)
       .filter(({ method }) => method === request.method)
       .map(({ name }) => name)
+    const { cache } = request
+    const { reference, models = [] } = curation
+    const encoder = reference && cache !== undefined ? await chooseEncoder(models) : undefined
     const curated = await curateFiles(
       {
         training: request.training.path,
         validation: request.validation?.path,
-        reference: curation.reference?.path,
+        reference: reference?.path,
+        encoder: encoder && cache !== undefined ? { ...encoder, cache } : undefined,
         formats,
         groups: curation.groups ?? [],
         validation_split: curation.validation_split,

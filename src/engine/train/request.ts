@@ -97,6 +97,8 @@ export interface InspectRequest {
   /** What is to be found out about the files besides; absent: nothing. */
   curation?: {
     reference?: Dataset
+    /** Base models of this machine: an encoder among them reads what is compared with the reference. */
+    models?: readonly { id: string; path: string }[]
     groups?: readonly string[]
     strict?: boolean | readonly FindingName[]
     validation_split?: number

@@ -11,6 +11,8 @@ export interface InspectedPaths {
   readonly training: { readonly path: string }
   readonly validation?: { readonly path: string } | undefined
   readonly reference?: { readonly path: string } | undefined
+  /** Base models, among them perhaps an encoder that reads what is compared. */
+  readonly models?: readonly { readonly id: string; readonly path: string }[]
 }
 
 export interface InspectionDefaults {
@@ -27,7 +29,7 @@ export interface InspectionDefaults {
 
 export function inspectRequest(
   { method, initial, luthier }: Pick<FineTuningJob, 'method' | 'initial' | 'luthier'>,
-  { model, training, validation, reference }: InspectedPaths,
+  { model, training, validation, reference, models }: InspectedPaths,
   { precision, compute, cache, measure = false, memory }: InspectionDefaults,
 ): InspectRequest {
   const sent = hyperparametersOf(method)
@@ -50,6 +52,7 @@ export function inspectRequest(
     ...(memory !== undefined && { memory }),
     curation: {
       ...(reference && { reference: { path: reference.path } }),
+      ...(models && { models: models.map(({ id, path }) => ({ id, path })) }),
       ...(groups && { groups }),
       ...(strict !== undefined && { strict }),
       ...(validation_split !== undefined && { validation_split }),

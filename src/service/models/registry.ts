@@ -42,6 +42,8 @@ export interface FoldersOfModels {
 }
 
 export interface ModelRegistry extends Models {
+  /** Every base model that is installed. */
+  bases(): Promise<readonly BaseModel[]>
   /** A base model by its id or an alias, with its real id. */
   resolveBase(name: string): Promise<BaseModel | undefined>
   /** What can be tuned afresh: a base model, or one of the project's that has files of its own. */
@@ -90,6 +92,10 @@ class Registry implements ModelRegistry {
       })
     }
     return this.#scanned.models
+  }
+
+  async bases() {
+    return [...(await this.scan()).values()]
   }
 
   async resolveBase(name: string): Promise<BaseModel | undefined> {

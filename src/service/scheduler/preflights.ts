@@ -8,6 +8,7 @@ import type { Hyperparameters, TrainEvent, TrainThreadRequest } from '../../engi
 import { ApiError } from '../../errors.ts'
 import { inspectRequest } from '../jobs/inspection.ts'
 import { type CreateJob, type RequestedDeps, resolveRequest } from '../jobs/requested.ts'
+import type { ModelRegistry } from '../models/registry.ts'
 import { localFile } from '../storage/local-file.ts'
 import { objectKey } from '../storage/object-store.ts'
 import type { Stores } from '../storage/objects.ts'
@@ -16,7 +17,8 @@ export interface Preflights {
   run(project_id: string, request: CreateJob, signal: AbortSignal): Promise<PreflightReport>
 }
 
-export interface PreflightDeps extends Pick<RequestedDeps, 'models' | 'devices'> {
+export interface PreflightDeps extends Pick<RequestedDeps, 'devices'> {
+  models: RequestedDeps['models'] & Pick<ModelRegistry, 'bases'>
   stores: Stores
   precision: NonNullable<Hyperparameters['precision']>
   compute: Compute
@@ -50,7 +52,8 @@ export function createPreflights(deps: PreflightDeps): Preflights {
     const quit = () => void thread[Symbol.asyncDispose]()
     signal.addEventListener('abort', quit)
     using _ = { [Symbol.dispose]: () => signal.removeEventListener('abort', quit) }
-    const paths = { model: base.path, training, validation, reference }
+    const bases = reference ? await models.bases() : []
+    const paths = { model: base.path, training, validation, reference, models: bases }
     for await (const event of thread.run(inspectRequest(found, paths, defaults), signal))
       if (event.type === 'inspected' && event.preflight) return event.preflight
     throw new Error('The inspection of the files ended without a result.')

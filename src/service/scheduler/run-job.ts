@@ -40,7 +40,7 @@ export class TrainingFault extends Error {
 
 export interface RunJobDeps {
   stores: Stores
-  models: Pick<ModelRegistry, 'resolveRoot'>
+  models: Pick<ModelRegistry, 'resolveRoot' | 'bases'>
   /** Folder for converted weights, shared by all threads and processes. */
   cache: string
   /** The adapter that a job goes on from, as files on this machine. */
@@ -130,7 +130,9 @@ class Run {
     }
 
     if (job.status === 'validating_files') {
-      if (await this.#validate(job, thread, { ...files, reference })) return { type: 'ended' }
+      const models = reference ? await this.#deps.models.bases() : []
+      if (await this.#validate(job, thread, { ...files, reference, models }))
+        return { type: 'ended' }
       job = await this.#progress.job()
     }
     if (!job.plan) throw new Hopeless(`The job ${job.id} is ${job.status} but has no plan.`)

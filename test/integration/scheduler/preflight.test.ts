@@ -8,6 +8,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { startTraining } from '../../../src/service/scheduler/training.ts'
 import { openTestApi, type TestApi } from '../../support/api.ts'
 import { testLog } from '../../support/log.ts'
+import { writeTinyEncoder } from '../../support/tiny-encoder.ts'
 import { writeTinyModel } from '../../support/tiny-model.ts'
 
 let service: TestApi
@@ -169,4 +170,48 @@ test('a split of the training file validates on rows that are not learned', asyn
   })
   const { body: checkpoints } = await service.get(`${path}/checkpoints`)
   expect(checkpoints.data[0].metrics.full_valid_loss).toBeGreaterThan(0)
+})
+
+test('what training lacks of the reference is found by words, and by an encoder once one is installed', async () => {
+  // Words of the same letters in other orders; of the reference half is written in letters that training never has.
+  const text = (i: number, letters: string) =>
+    Array.from({ length: 5 }, (_, word) =>
+      Array.from({ length: 4 }, (_, k) => letters[(i * 7 + word * 5 + k * k + i * k) % 8]).join(''),
+    ).join(' ')
+  const prompts = (from: number, count: number, letters: string) =>
+    Array.from({ length: count }, (_, i) => ({ prompt: text(from + i, letters), completion: 'x' }))
+  const training_file = await upload(prompts(0, 80, 'abcdefgh'))
+  const reference_file = await service.upload(
+    [...prompts(80, 40, 'abcdefgh'), ...prompts(0, 40, 'stuvwxyz')]
+      .map(({ prompt }) => `${JSON.stringify({ prompt })}\n`)
+      .join(''),
+    { purpose: 'user_data' },
+  )
+  const asked = { training_file, luthier: { data: { reference_file } } }
+  const { body: words } = await preflight(asked)
+  expect(words.representativeness.features).toMatch(/^words and pairs of words/)
+
+  await writeTinyEncoder(join(models, 'reader'), { head: false })
+  // A scan of the folder holds for two seconds.
+  await sleep(2100)
+  const { body: vectors } = await preflight(asked)
+  const { features, auc, interval, unlike } = vectors.representativeness
+  expect(features).toBe('vectors of reader, kernel density')
+  // Its weights are random: a trained one's figures are in docs/curation.md.
+  expect(auc).toBeGreaterThan(0.6)
+  expect(interval[0]).toBeGreaterThan(0.5)
+  const missing = unlike.filter(({ line }: { line: number }) => line > 40)
+  expect(missing.length / unlike.length).toBeGreaterThanOrEqual(0.8)
+  for (const { nearest } of unlike) expect(nearest.line).toBeLessThanOrEqual(80)
+  expect(vectors.findings).toContainEqual(
+    expect.objectContaining({ name: 'unrepresentative', level: 'warn' }),
+  )
+  const { job } = await ended({
+    training_file,
+    luthier: { data: { reference_file, strict: ['unrepresentative'] } },
+  })
+  expect(job).toMatchObject({
+    status: 'failed',
+    error: { code: 'preflight_unrepresentative', param: 'luthier.data.reference_file' },
+  })
 })
