@@ -2,33 +2,21 @@
 // One step at a time, each in its own turn on the device.
 
 import { totalmem } from 'node:os'
-import { type Constraint, Constraints } from '../grammar/constraints.ts'
+import { Constraints } from '../grammar/constraints.ts'
 import type { Verdict } from '../parity/parity.ts'
 import type { HandlerContext, TakeTurn } from '../runtime/thread.ts'
 import { grammarOfTools, syntaxOf } from '../tools/syntax.ts'
 import { add, type Batcher, begin, createBatcher, nextStep, remove, type Step } from './batcher.ts'
-import { describeToken, type EchoedPrompt, echoOf } from './describe.ts'
+import { describeToken, echoOf } from './describe.ts'
 import type { KvCache } from './kv-cache.ts'
 import { certify } from './parity.ts'
-import { PrefixCache } from './prefix-cache.ts'
+import { PREFIX_BLOCK, PrefixCache } from './prefix-cache.ts'
 import { checkBias, newTokens, promptTokens } from './prompt.ts'
-import type {
-  CertifyRequest,
-  DecodeRequest,
-  GenerateRequest,
-  InferEvent,
-  ListedToken,
-} from './request.ts'
+import type { CertifyRequest, DecodeRequest, GenerateRequest, InferEvent } from './request.ts'
 import { Residents, type ResidentsOptions, type ResidentTarget } from './residents.ts'
+import { finishOf, isScored, type Running, type SharedPrompt, tellEcho } from './running.ts'
 import { only, penalise, sample } from './sampler.ts'
-import {
-  accept,
-  createSequence,
-  nextOffset,
-  position,
-  type Sequence,
-  takeListed,
-} from './sequence.ts'
+import { accept, createSequence, nextOffset, position, takeListed } from './sequence.ts'
 
 /** Longer prompts are read in pieces, so that no turn on the device gets long; shorter ones while others decode. */
 const PIECE_TOKENS = 128
@@ -39,40 +27,6 @@ const PREFIX_BYTES = totalmem() / 16
 
 /** Shorter pieces where the logits of every place are wanted: 128 rows of 49,152 are 25 MB. */
 const SCORED_TOKENS = 128
-
-/** A sequence under way: where it lies in its target's cache, and who waits for its text. */
-interface Running {
-  readonly sequence: Sequence
-  readonly target: ResidentTarget
-  slot: number | undefined
-  /** While its prompt is read: a cache of its own, which becomes its slot at the end. */
-  reading: { readonly cache: KvCache; read: number } | undefined
-  /** What a grammar or the like allows next; its owner changes it. */
-  readonly constraint: Constraint | undefined
-  /** What the choices of one request have in common. */
-  readonly shared: SharedPrompt
-  /** The prompt has no text, so that the first token begins one. */
-  readonly bare: boolean
-  /** The sum over the answer so far, and the token that ended it; where log-probabilities are told. */
-  logprob: number
-  end_token: ListedToken | undefined
-  /** Finished, failed or aborted: it gets no more tokens. */
-  gone: boolean
-  readonly emit: (event: InferEvent | { error: unknown }) => void
-}
-
-/** The prompt of several choices: computed for the first, copied for those that come while it is still there. */
-interface SharedPrompt {
-  readonly choices: Running[]
-  /** The logits after it. */
-  logits: Float32Array | undefined
-  /** How many alternatives each token is told with; absent: no log-probabilities. */
-  readonly top: number | undefined
-  /** Prompt tokens that were not computed anew. */
-  cached: number
-  /** Told before the first token; its log-probabilities come with the first choice's prefill. */
-  echo: EchoedPrompt | undefined
-}
 
 export interface GeneratorOptions extends ResidentsOptions {
   readonly prefixBytes?: number
@@ -150,7 +104,7 @@ export class Generator {
     const onAbort = () => wake()
     signal.addEventListener('abort', onAbort)
 
-    const { logprobs: top, echo } = request
+    const { logprobs: top, echo, batch_invariant: invariant = false } = request
     const shared: SharedPrompt = {
       choices: [],
       logits: undefined,
@@ -168,7 +122,8 @@ export class Generator {
         stop: request.stop,
         eos_token_ids: target.tokenizer.eos_token_ids,
       }),
-      target,
+      target: invariant ? apart(target) : target,
+      invariant,
       slot: undefined,
       reading: undefined,
       shared,
@@ -181,7 +136,10 @@ export class Generator {
     }))
     shared.choices.push(...running)
     const enqueue = (r: Running) =>
-      add(this.#batcher, target.batch.key, r, { owner: shared, low: request.low_priority === true })
+      add(this.#batcher, r.target.batch.key, r, {
+        owner: shared,
+        low: request.low_priority === true,
+      })
     try {
       if (shared.echo && !scored) tellEcho(shared)
       for (const r of running) {
@@ -243,14 +201,14 @@ export class Generator {
     r.reading ??= this.#startReading(r)
     const { cache } = r.reading
     const scored = isScored(r.shared)
-    const most = scored ? SCORED_TOKENS : alone ? PIECE_TOKENS_ALONE : PIECE_TOKENS
+    const most = scored ? SCORED_TOKENS : alone || r.invariant ? PIECE_TOKENS_ALONE : PIECE_TOKENS
     const piece = prompt.slice(r.reading.read, r.reading.read + most)
     using _turn = await this.#turn!()
     const rows = await batch.decoder.read(cache, 0, piece, { adapter, everywhere: scored })
     if (scored) this.#tellScores(r, rows)
     r.reading.read += piece.length
     if (r.gone || r.reading.read < prompt.length) return
-    this.#keepPrefix(r, cache, 0, prompt)
+    if (!(scored && r.invariant)) this.#keepPrefix(r, cache, 0, prompt)
     if (scored && r.sequence.finish_reason)
       for (const choice of r.shared.choices) this.#finish(choice)
     else this.#begin(r, cache, rows.at(-1)!.slice()) // the other rows need not stay
@@ -261,19 +219,25 @@ export class Generator {
     const { choices, logits } = r.shared
     const twin = choices.find((other) => other !== r && !other.gone && other.sequence.tokens.length)
     if (twin?.slot === undefined || !logits) return false
-    const { cache } = r.target.batch
     this.#enter(r)
-    cache.copy(cache, twin.slot, r.slot!, r.sequence.prompt.length)
+    const [from, to] = [twin.target.batch.cache, r.target.batch.cache]
+    to.copy(from, twin.slot, r.slot!, r.sequence.prompt.length)
     this.#accept(r, logits)
     return true
   }
 
-  #startReading({ target, sequence, shared }: Running): NonNullable<Running['reading']> {
+  #startReading({ target, sequence, shared, invariant }: Running): NonNullable<Running['reading']> {
     const { prompt } = sequence
     const cache = target.batch.decoder.newCache()
     cache.open(prompt.length + 1)
     // A prompt whose probabilities are told has to be computed wherever it is.
-    const known = isScored(shared) ? [] : this.#prefixes.find(target.key, prompt, prompt.length - 1)
+    const most = invariant ? wholePieces(prompt.length - 1) : prompt.length - 1
+    const found = isScored(shared)
+      ? []
+      : this.#prefixes.find(keyOf(target, invariant), prompt, most)
+    const known = invariant
+      ? found.slice(0, wholePieces(found.length * PREFIX_BLOCK) / PREFIX_BLOCK)
+      : found
     for (const piece of known) cache.put(0, piece)
     shared.cached = cache.length(0)
     return { cache, read: cache.length(0) }
@@ -304,19 +268,24 @@ export class Generator {
   }
 
   #keepPrefix(r: Running, cache: KvCache, slot: number, tokens: readonly number[]): void {
-    this.#prefixes.keep(r.target.key, tokens, (from, count) => cache.piece(slot, from, count))
+    const kept = r.invariant ? tokens.slice(0, wholePieces(tokens.length)) : tokens
+    const key = keyOf(r.target, r.invariant)
+    this.#prefixes.keep(key, kept, (from, count) => cache.piece(slot, from, count))
   }
 
+  /** One token more for each: together, or each by itself where its bytes must not depend on the others. */
   async #decode(sequences: readonly Running[]): Promise<void> {
-    const { decoder, cache, slots } = sequences[0]!.target.batch
-    const rows = slots.slice(0, cache.count) as Running[]
-    using _turn = await this.#turn!()
-    const logits = await decoder.decode(
-      cache,
-      rows.map((r) => r.sequence.tokens.at(-1)!),
-      rows.map((r) => r.target.adapter),
-    )
-    for (const [i, r] of rows.entries()) if (!r.gone) this.#accept(r, logits[i]!)
+    for (const batch of new Set(sequences.map(({ target }) => target.batch))) {
+      const { decoder, cache, slots } = batch
+      const rows = slots.slice(0, cache.count) as Running[]
+      using _turn = await this.#turn!()
+      const logits = await decoder.decode(
+        cache,
+        rows.map((r) => r.sequence.tokens.at(-1)!),
+        rows.map((r) => r.target.adapter),
+      )
+      for (const [i, r] of rows.entries()) if (!r.gone) this.#accept(r, logits[i]!)
+    }
   }
 
   #accept(r: Running, logits: Float32Array): void {
@@ -363,7 +332,8 @@ export class Generator {
     const { slots, cache } = r.target.batch
     const { prompt, tokens } = r.sequence
     // A conversation goes on from here: its next prompt begins with this answer.
-    this.#keepPrefix(r, cache, r.slot, [...prompt, ...tokens].slice(0, cache.length(r.slot)))
+    if (!r.invariant)
+      this.#keepPrefix(r, cache, r.slot, [...prompt, ...tokens].slice(0, cache.length(r.slot)))
     const moved = cache.close(r.slot)
     if (moved !== undefined) {
       const other = slots[moved] as Running
@@ -375,31 +345,19 @@ export class Generator {
   }
 }
 
-/** The prompt's own log-probabilities are wanted. */
-const isScored = ({ echo, top }: SharedPrompt): boolean => echo !== undefined && top !== undefined
-
-/** Gives every choice the prompt, once; before any of them has a token. */
-function tellEcho(shared: SharedPrompt): void {
-  const { text, tokens } = shared.echo!
-  shared.echo = undefined
-  for (const { sequence, emit } of shared.choices)
-    emit({
-      type: 'echo',
-      index: sequence.index,
-      text,
-      ...(shared.top !== undefined && { tokens }),
-    })
+/**
+ * The target with a cache for one sequence alone: how many rows a product has, and how far the cache reaches, decides how
+ * sums are rounded. Such sequences of one base take turns among themselves.
+ */
+function apart(target: ResidentTarget): ResidentTarget {
+  const { key, decoder } = target.batch
+  const batch = { key: `${key}\ninvariant`, decoder, cache: decoder.newCache(), slots: [] }
+  return { ...target, batch }
 }
 
-function finishOf({ sequence, shared, logprob, end_token }: Running): InferEvent {
-  const { index, finish_reason, tokens } = sequence
-  return {
-    type: 'finish',
-    index,
-    finish_reason: finish_reason!,
-    completion_tokens: tokens.length,
-    ...(index === 0 && { cached_tokens: shared.cached }),
-    ...(shared.top !== undefined && tokens.length > 0 && { mean_logprob: logprob / tokens.length }),
-    ...(end_token && { end_token }),
-  }
-}
+/** Keys and values of pieces of one length are of no use to those that read in others. */
+const keyOf = ({ key }: ResidentTarget, invariant: boolean): string =>
+  invariant ? `${key}\ninvariant` : key
+
+/** Only what was read in pieces of full length is what it would be the next time. */
+const wholePieces = (tokens: number): number => tokens - (tokens % PIECE_TOKENS_ALONE)

@@ -58,6 +58,8 @@ export interface GenerateRequest {
   logprobs?: number
   /** Gives the prompt back as `echo` events, with log-probabilities if those are told. */
   echo?: boolean
+  /** The same bytes whatever else is being answered: decoded by itself. */
+  batch_invariant?: boolean
   /** What every answer is held to. */
   grammar?: GrammarSource
   /** Which tools answers may or must call, in the model's own manner. */

@@ -66,6 +66,9 @@ export const generationFields = {
     maximum: 100,
     description: 'Divides positive logits of tokens in prompt or answer, multiplies negative ones.',
   }),
+  batch_invariant: boolean(
+    'The same bytes whatever else is being answered: decoded by itself, which costs speed where others wait.',
+  ),
   user: accepted(),
 }
 
@@ -75,6 +78,7 @@ type GenerationFields = Static<ReturnType<typeof Type.Object<typeof generationFi
 export const samplingOf = (body: GenerationFields, seed: number) => ({
   n: body.n ?? 1,
   stop: stopTexts(body.stop ?? []),
+  ...(body.batch_invariant ? { batch_invariant: true } : {}),
   sampling: {
     temperature: body.temperature ?? 1,
     top_p: body.top_p ?? 1,

@@ -50,6 +50,34 @@ test('an answer does not depend on who else is being answered', async () => {
   expect(together.map((a) => a.texts)).toEqual(alone)
 })
 
+test('a batch-invariant answer is the same to the last bit, whoever else is answered and whatever is cached', async () => {
+  const long = {
+    model: await writeTinyModel(join(folder, 'long'), {
+      config: { max_position_embeddings: 1024 },
+    }),
+    cache: join(folder, 'cache'),
+  }
+  const prompt = { text: 'once upon a time there was a prompt. '.repeat(16) } // 592 tokens
+  const wanted = { target: long, prompt, logprobs: 2, n: 2 }
+  const others = () =>
+    ['a', 'other prompts', 'x'.repeat(300)].map((text) =>
+      answer({ target: long, prompt: { text }, max_tokens: 60 }),
+    )
+  const told = async (batch_invariant: boolean, beside: Promise<unknown>[] = []) => {
+    const { events } = await answer({ ...wanted, batch_invariant })
+    await Promise.all(beside)
+    const cached = events.flatMap((e) => (e.type === 'finish' ? (e.cached_tokens ?? []) : []))
+    return { cached, listed: [listed(events), listed(events, 1)] }
+  }
+  const alone = await told(true)
+  expect(alone.cached).toEqual([0])
+  const together = await told(true, others())
+  expect(together).toEqual({ cached: [512], listed: alone.listed })
+  // Without it sums are rounded otherwise: were they not, this would show nothing.
+  await told(false)
+  expect((await told(false, others())).listed).not.toEqual(alone.listed)
+})
+
 test('n choices differ, and the same seed gives the same ones', async () => {
   const one = await answer({ n: 3 })
   expect(new Set(one.texts).size).toBe(3)

@@ -1,0 +1,74 @@
+// A choice that is being answered, from its prompt to its last event. Knows no session.
+
+import type { Constraint } from '../grammar/constraints.ts'
+import type { EchoedPrompt } from './describe.ts'
+import type { KvCache } from './kv-cache.ts'
+import type { InferEvent, ListedToken } from './request.ts'
+import type { ResidentTarget } from './residents.ts'
+import type { Sequence } from './sequence.ts'
+
+/** A sequence under way: where it lies in its target's cache, and who waits for its text. */
+export interface Running {
+  readonly sequence: Sequence
+  readonly target: ResidentTarget
+  /** Decoded by itself, so that its bytes depend on nobody else. */
+  readonly invariant: boolean
+  slot: number | undefined
+  /** While its prompt is read: a cache of its own, which becomes its slot at the end. */
+  reading: { readonly cache: KvCache; read: number } | undefined
+  /** What a grammar or the like allows next; its owner changes it. */
+  readonly constraint: Constraint | undefined
+  /** What the choices of one request have in common. */
+  readonly shared: SharedPrompt
+  /** The prompt has no text, so that the first token begins one. */
+  readonly bare: boolean
+  /** The sum over the answer so far, and the token that ended it; where log-probabilities are told. */
+  logprob: number
+  end_token: ListedToken | undefined
+  /** Finished, failed or aborted: it gets no more tokens. */
+  gone: boolean
+  readonly emit: (event: InferEvent | { error: unknown }) => void
+}
+
+/** The prompt of several choices: computed for the first, copied for those that come while it is still there. */
+export interface SharedPrompt {
+  readonly choices: Running[]
+  /** The logits after it. */
+  logits: Float32Array | undefined
+  /** How many alternatives each token is told with; absent: no log-probabilities. */
+  readonly top: number | undefined
+  /** Prompt tokens that were not computed anew. */
+  cached: number
+  /** Told before the first token; its log-probabilities come with the first choice's prefill. */
+  echo: EchoedPrompt | undefined
+}
+
+/** The prompt's own log-probabilities are wanted. */
+export const isScored = ({ echo, top }: SharedPrompt): boolean =>
+  echo !== undefined && top !== undefined
+
+/** Gives every choice the prompt, once; before any of them has a token. */
+export function tellEcho(shared: SharedPrompt): void {
+  const { text, tokens } = shared.echo!
+  shared.echo = undefined
+  for (const { sequence, emit } of shared.choices)
+    emit({
+      type: 'echo',
+      index: sequence.index,
+      text,
+      ...(shared.top !== undefined && { tokens }),
+    })
+}
+
+export function finishOf({ sequence, shared, logprob, end_token }: Running): InferEvent {
+  const { index, finish_reason, tokens } = sequence
+  return {
+    type: 'finish',
+    index,
+    finish_reason: finish_reason!,
+    completion_tokens: tokens.length,
+    ...(index === 0 && { cached_tokens: shared.cached }),
+    ...(shared.top !== undefined && tokens.length > 0 && { mean_logprob: logprob / tokens.length }),
+    ...(end_token && { end_token }),
+  }
+}
