@@ -57,6 +57,8 @@ export interface Config {
   readonly hub: Hub
   /** What one key may ask of inference in a minute. */
   readonly limits: { readonly requests_per_minute: number; readonly tokens_per_minute: number }
+  /** Seconds that a request for inference may take. */
+  readonly requestSeconds: number
   /** Of frozen weights; `int4` is for serving alone. */
   readonly precision: Precision
   readonly devices: Devices
@@ -97,6 +99,7 @@ export const readConfig = (env: Environment): Config => {
       requests_per_minute: readCount('LUTHIER_REQUESTS_PER_MINUTE', 30_000, read, mistakes),
       tokens_per_minute: readCount('LUTHIER_TOKENS_PER_MINUTE', 10_000_000, read, mistakes),
     }),
+    requestSeconds: readCount('LUTHIER_REQUEST_TIMEOUT', 600, read, mistakes),
     precision: oneOf('LUTHIER_PRECISION', precisions, 'auto'),
     devices: Object.freeze(readDevices(read, mistakes)),
     trainingShare: readShare(read('LUTHIER_TRAINING_SHARE'), mistakes),

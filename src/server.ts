@@ -278,7 +278,13 @@ export const startServer = async (
             batches: { batches: createBatches({ db, log }) },
             imports: { imports: createImports({ stores, files, models, log }) },
             examples: { examples: createExamples({ stores, jobs, files, log }) },
-            inference: { models, serving, limits, ...kept },
+            inference: {
+              models,
+              serving,
+              limits,
+              ...kept,
+              request_ms: config.requestSeconds * 1000,
+            },
             evals: { evals, runs: createRuns({ stores, evals, models, grading, log }) },
             comparisons: {
               comparisons: createComparisons({ stores, evals, models, grading, log }),

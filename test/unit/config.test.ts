@@ -14,6 +14,7 @@ test('an empty environment is enough', () => {
     modelAliases: {},
     hub: { endpoint: 'https://huggingface.co', connect_timeout_ms: 5000 },
     limits: { requests_per_minute: 30_000, tokens_per_minute: 10_000_000 },
+    requestSeconds: 600,
     precision: 'auto',
     trainingShare: 0.25,
     devices: { device: 'cpu', count: 1, threads: availableParallelism() },
@@ -68,6 +69,7 @@ test('all mistakes stand in one message, and no secret does', () => {
       LUTHIER_PROJECT_DISK_LIMIT: 'much',
       LUTHIER_REQUESTS_PER_MINUTE: '0',
       LUTHIER_TOKENS_PER_MINUTE: '1e6',
+      LUTHIER_REQUEST_TIMEOUT: 'soon',
     })
   expect(read).toThrow()
   try {
@@ -89,6 +91,7 @@ test('all mistakes stand in one message, and no secret does', () => {
       'LUTHIER_PROJECT_DISK_LIMIT',
       'LUTHIER_REQUESTS_PER_MINUTE',
       'LUTHIER_TOKENS_PER_MINUTE',
+      'LUTHIER_REQUEST_TIMEOUT',
     ])
       expect(message).toContain(`${name}: `)
     expect(message).toContain("'a' stands twice")

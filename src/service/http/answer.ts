@@ -10,6 +10,7 @@ import { newId } from '../ids.ts'
 import type { Models, ResolvedModel } from '../models/model.ts'
 import { generateAll } from '../scheduler/generations.ts'
 import type { Answering, Generation } from '../scheduler/serving.ts'
+import { type Deadline, deadlineIn } from './deadline.ts'
 import type { RateLimits } from './rate-limits.ts'
 import type { AnswerHead } from './schemas/generation.ts'
 import { type Framing, streamEvents } from './sse.ts'
@@ -21,6 +22,8 @@ export interface Inference {
   limits: RateLimits
   responses: Responses
   completions: ChatCompletions
+  /** Milliseconds that a request may take; absent: as long as it does. */
+  request_ms?: number
 }
 
 export interface Work {
@@ -61,7 +64,7 @@ export function tellIgnored(reply: FastifyReply, fields: readonly string[]): voi
 
 /** Answers whole, or by server-sent events. A client that goes away ends the work. */
 export async function answer<Whole>(
-  { models, serving, limits }: Inference,
+  { models, serving, limits, request_ms }: Inference,
   request: FastifyRequest,
   reply: FastifyReply,
   work: Work,
@@ -74,13 +77,15 @@ export async function answer<Whole>(
   reply.headers(headers)
   const settle = (used: number) => limits.settle(key_id, { took, used }, Date.now())
   const events = async (signal: AbortSignal) => {
+    const deadline = deadlineIn(request_ms)
+    const both = AbortSignal.any([signal, deadline.signal])
     try {
-      return metered(
-        await fitting(work, (asked) => generateAll(serving, model, asked, signal)),
-        settle,
-      )
+      const all = await fitting(work, (asked) => generateAll(serving, model, asked, both))
+      return metered(inTime(all, deadline), settle)
     } catch (error) {
+      deadline[Symbol.dispose]()
       settle(0)
+      deadline.check()
       throw renamed(error, work.params)
     }
   }
@@ -92,7 +97,7 @@ export async function answer<Whole>(
       async function* (signal) {
         yield* present.chunks(head, await events(signal))
       },
-      work.framing,
+      work.framing && { framing: work.framing },
     )
   const gone = clientGone(reply)
   try {
@@ -109,6 +114,16 @@ const estimate = (generations: readonly Generation[]): number =>
     const length = 'tokens' in prompt ? prompt.tokens.length : JSON.stringify(prompt).length / 4
     return sum + Math.ceil(length) + n * (max_tokens ?? 0)
   }, 0)
+
+/** Passes events on until the deadline, at which they end early, and says so. */
+async function* inTime(
+  events: AsyncIterable<InferEvent>,
+  deadline: Deadline,
+): AsyncGenerator<InferEvent, void, undefined> {
+  using _ = deadline
+  for await (const event of events) yield event
+  deadline.check()
+}
 
 /** Passes events on; at their end, whatever ends them, tells how many tokens there were. */
 async function* metered(

@@ -46,9 +46,10 @@ export const streamEvents = async (
   request: FastifyRequest,
   reply: FastifyReply,
   open: (signal: AbortSignal) => AsyncIterable<object>,
-  framing: Framing = UNNAMED,
+  { framing = UNNAMED, stall_ms }: { framing?: Framing; stall_ms?: number } = {},
 ): Promise<FastifyReply> => {
   const raw = reply.raw
+  const write = (text: string) => writeWhole(raw, text, stall_ms)
   const gone = new AbortController()
   const leave = () => {
     if (!raw.writableFinished) gone.abort(new Error('The client went away.'))
@@ -63,15 +64,15 @@ export const streamEvents = async (
     if (gone.signal.aborted) return reply.hijack()
     writeHead(reply)
     for (; !next.done && !gone.signal.aborted; next = await events.next(), frames++)
-      await writeWhole(raw, framing.frame(next.value))
-    if (framing.end !== undefined) await writeWhole(raw, framing.end)
+      await write(framing.frame(next.value))
+    if (framing.end !== undefined) await write(framing.end)
     raw.end()
   } catch (error) {
     if (!raw.headersSent && !gone.signal.aborted) throw error
     if (gone.signal.aborted) return reply.hijack()
     const told = toApiError(error)
     logError(error, told, request)
-    await writeWhole(raw, framing.failed(told, frames))
+    await write(framing.failed(told, frames))
     raw.end()
   } finally {
     raw.off('close', leave)
@@ -94,16 +95,25 @@ const writeHead = (reply: FastifyReply): void => {
   reply.raw.flushHeaders()
 }
 
-/** Waits where the client reads slower than we write, and no longer than it stays. */
-export const writeWhole = async (raw: ServerResponse, text: string): Promise<void> => {
+/** A client that has read nothing for as long is taken for lost: what waits for it is let go. */
+const STALL_MS = 60_000
+
+/** Waits where the client reads slower than we write, and no longer than it stays, or than `stall_ms`. */
+export const writeWhole = async (
+  raw: ServerResponse,
+  text: string,
+  stall_ms = STALL_MS,
+): Promise<void> => {
   if (raw.destroyed || raw.write(text)) return
   const settled = new AbortController()
+  const stalled = setTimeout(() => raw.destroy(), stall_ms)
   try {
     await Promise.race([
       once(raw, 'drain', { signal: settled.signal }),
       once(raw, 'close', { signal: settled.signal }),
     ])
   } finally {
+    clearTimeout(stalled)
     settled.abort()
   }
 }

@@ -7,6 +7,7 @@ import type { Encodings } from '../../../engine/infer/encode-request.ts'
 import { newId } from '../../ids.ts'
 import type { Encoding } from '../../scheduler/serving.ts'
 import { clientGone, type Inference, tellIgnored } from '../answer.ts'
+import { deadlineIn } from '../deadline.ts'
 import {
   ClassificationReply,
   ClassificationRequest,
@@ -74,7 +75,7 @@ const estimate = ({ input }: Encoding): number =>
 
 /** Undefined where the client went away meanwhile. */
 async function encode(
-  { models, serving, limits }: Inference,
+  { models, serving, limits, request_ms }: Inference,
   { caller }: FastifyRequest,
   reply: FastifyReply,
   name: string,
@@ -84,13 +85,16 @@ async function encode(
   const { headers, took } = limits.take(caller.key_id, Math.ceil(estimate(encoding)), Date.now())
   reply.headers(headers)
   const gone = clientGone(reply)
+  using deadline = deadlineIn(request_ms)
   let used = 0
   try {
-    const encodings = await serving.encode(model, encoding, gone)
+    const either = AbortSignal.any([gone, deadline.signal])
+    const encodings = await serving.encode(model, encoding, either)
     used = encodings.prompt_tokens
     return encodings
   } catch (error) {
     if (gone.aborted) return undefined
+    deadline.check()
     throw error
   } finally {
     limits.settle(caller.key_id, { took, used }, Date.now())
