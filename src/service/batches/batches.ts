@@ -88,18 +88,19 @@ export function createBatches({ db, log }: BatchesDeps): Batches {
     },
 
     async cancel(project_id, id) {
-      const { status } = await retrieve(project_id, id)
+      await retrieve(project_id, id)
       const cancelled = await transaction(db, async (tx) => {
+        // Whoever works on it hears of it so, puts what there is into files, and ends it. The work first, as its
+        // holder does it: neither waits for the other then.
+        await requestPause(tx, id)
         const batch = await cancelBatch(tx, id)
-        // Whoever works on it hears of it so, puts what there is into files, and ends it.
-        if (batch) await requestPause(tx, id)
-        return batch
-      })
-      if (!cancelled)
-        throw invalidRequest(`Cannot cancel a batch with status '${status}'.`, {
+        if (batch) return batch
+        const ended = await findBatch(tx, project_id, id)
+        throw invalidRequest(`Cannot cancel a batch with status '${ended?.status}'.`, {
           // Not a 409: clients try those again, and this will not change.
           code: 'invalid_batch_state',
         })
+      })
       log.info({ batch: id }, 'batch is being cancelled')
       return cancelled
     },

@@ -658,6 +658,82 @@ export const scenarios: Scenario[] = [
     },
   },
   {
+    name: '16: a batch is created, polled, cancelled, listed, and its files are read',
+    async run(context) {
+      const client = connect(context)
+      const url = '/v1/chat/completions' as const
+      const requests = (max_tokens: number): Row[] =>
+        ['Tom', 'Kitty', 'Felix'].map((custom_id) => ({
+          custom_id,
+          method: 'POST',
+          url,
+          body: {
+            model: context.model,
+            messages: [{ role: 'user', content: `Tell me about ${custom_id}.` }],
+            max_tokens,
+            temperature: 0,
+          },
+        }))
+      const start = async (rows: Row[]) => {
+        const file = await client.files.create({
+          file: await jsonl(context, rows),
+          purpose: 'batch',
+        })
+        return client.batches.create({
+          input_file_id: file.id,
+          endpoint: url,
+          completion_window: '24h',
+          metadata: { client: context.name },
+        })
+      }
+      const whole = async (id: string) => {
+        for (let i = 0; i < 600; i++) {
+          const batch = await client.batches.retrieve(id)
+          if (!['validating', 'in_progress', 'finalizing', 'cancelling'].includes(batch.status))
+            return batch
+          await sleep(100)
+        }
+        throw new Error(`The batch ${id} has not ended within a minute.`)
+      }
+
+      const batch = await whole((await start(requests(8))).id)
+      assert.equal(batch.status, 'completed', JSON.stringify(batch.errors))
+      assert.deepEqual(batch.request_counts, { total: 3, completed: 3, failed: 0 })
+      assert.equal(batch.error_file_id, undefined)
+      const output = await (await client.files.content(batch.output_file_id ?? '')).text()
+      const answers = output
+        .trimEnd()
+        .split('\n')
+        .map((line) => JSON.parse(line))
+      assert.deepEqual(
+        answers.map(({ custom_id }) => custom_id),
+        ['Tom', 'Kitty', 'Felix'],
+      )
+      const [first] = requests(8)
+      const direct = await client.chat.completions.create(
+        first?.body as OpenAI.Chat.ChatCompletionCreateParamsNonStreaming,
+      )
+      assert.equal(answers[0].response.status_code, 200)
+      assert.equal(
+        answers[0].response.body.choices[0].message.content,
+        direct.choices[0]?.message.content,
+      )
+
+      const bad = await whole((await start([{ custom_id: 'x' }])).id)
+      assert.equal(bad.status, 'failed')
+      assert.equal(bad.errors?.data?.[0]?.line, 1)
+      assert.equal(bad.errors?.data?.[0]?.code, 'missing_required_parameter')
+
+      const other = await start(requests(400))
+      await client.batches.cancel(other.id)
+      assert.equal((await whole(other.id)).status, 'cancelled')
+      const listed: string[] = []
+      for await (const one of client.batches.list({ limit: 2 }))
+        if (one.metadata?.client === context.name) listed.push(one.id)
+      assert.deepEqual(listed.slice(0, 3), [other.id, bad.id, batch.id])
+    },
+  },
+  {
     name: '15: an eval is created, run over a file by a model and by given samples, and read row by row',
     async run(context) {
       const client = connect(context)
