@@ -53,6 +53,8 @@ export interface Config {
   readonly models: string
   /** What a client may write instead of a model's id → that id. */
   readonly modelAliases: Readonly<Record<string, string>>
+  /** The tuned classifier that answers /v1/moderations; undefined: only one that the client names does. */
+  readonly moderationModel: string | undefined
   /** Where `luthier pull hf:…` looks: `HF_ENDPOINT`, `HF_TOKEN`. */
   readonly hub: Hub
   /** What one key may ask of inference in a minute. */
@@ -94,6 +96,7 @@ export const readConfig = (env: Environment): Config => {
     apiKey: readApiKey(read('LUTHIER_API_KEY'), mistakes),
     models: resolve(read('LUTHIER_MODELS') ?? resolve(home, 'models')),
     modelAliases: Object.freeze(readAliases(read('LUTHIER_MODEL_ALIASES'), mistakes)),
+    moderationModel: read('LUTHIER_MODERATION_MODEL'),
     hub: Object.freeze(readHub(read('HF_ENDPOINT'), read('HF_TOKEN'), mistakes)),
     limits: Object.freeze({
       requests_per_minute: readCount('LUTHIER_REQUESTS_PER_MINUTE', 30_000, read, mistakes),

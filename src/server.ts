@@ -161,6 +161,7 @@ export const startServer = async (
     const serving = local ?? new RelayedServing({ db, log })
     shutdown.add('stop computing', () => serving[Symbol.asyncDispose]())
     const kept = { responses: createResponses(db), completions: createChatCompletions(db) }
+    const answering = { ...kept, moderation_model: config.moderationModel }
     const grading = new Grading()
     shutdown.add('stop computing', () => grading[Symbol.asyncDispose]())
     const evals = createEvals({ stores, grading, log })
@@ -202,7 +203,7 @@ export const startServer = async (
       const answers = await buildAnswers({
         log,
         metrics,
-        inference: { models, serving: local, ...kept },
+        inference: { models, serving: local, ...answering },
       })
       const batching = startBatching({ stores, answer: answers.answer, log, device })
       shutdown.add('stop listening', async () => void batching.stop())
@@ -282,7 +283,7 @@ export const startServer = async (
               models,
               serving,
               limits,
-              ...kept,
+              ...answering,
               request_ms: config.requestSeconds * 1000,
             },
             evals: { evals, runs: createRuns({ stores, evals, models, grading, log }) },

@@ -33,7 +33,10 @@ export interface TestApi extends TestService, TestClient {
 
 /** Opens a service with one base model, `tiny`, which cannot be loaded, or with those of `models`. */
 export async function openTestApi(
-  options: { models?: string } & Pick<ServiceOptions, 'aliases' | 'objects'> = {},
+  options: { models?: string } & Pick<
+    ServiceOptions,
+    'aliases' | 'objects' | 'moderationModel'
+  > = {},
 ): Promise<TestApi> {
   const { models, ...rest } = options
   const made = models === undefined ? await tinyModels() : undefined

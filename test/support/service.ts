@@ -96,6 +96,8 @@ export type ServiceOptions = Partial<AppDeps> & {
   /** Of base models; without it there are none. */
   modelFolder?: string
   aliases?: Record<string, string>
+  /** As LUTHIER_MODERATION_MODEL. */
+  moderationModel?: string
 }
 
 const UNLIMITED = { requests_per_minute: 1e6, tokens_per_minute: 1e9 }
@@ -109,6 +111,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
     limits = UNLIMITED,
     modelFolder,
     aliases,
+    moderationModel,
     ...deps
   } = options
   const database = await freshDatabase()
@@ -148,7 +151,11 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
   const provenance = createProvenance({ stores, models, version: 'test' })
   const weights = createModelWeights({ models, adapterFile, provenance })
   const told = (message: string) => withoutFolders(message, [modelFolder ?? folder, folder])
-  const kept = { responses: createResponses(db), completions: createChatCompletions(db) }
+  const kept = {
+    responses: createResponses(db),
+    completions: createChatCompletions(db),
+    moderation_model: moderationModel,
+  }
   const grading = new Grading()
   const evals = createEvals({ stores, grading, log: testLog })
   const rates = new RateLimits(limits)

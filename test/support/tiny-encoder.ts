@@ -19,13 +19,28 @@ const VOCABULARY = [
 const fixture = (name: string) =>
   fileURLToPath(new URL(`../golden/fixtures/encoders/bert/${name}`, import.meta.url))
 
-/** Writes the model to `folder`, with the classifier that it has or without. Texts have up to 38 letters. */
-export async function writeTinyEncoder(folder: string, { head = true } = {}): Promise<string> {
+export interface TinyEncoderOptions {
+  /** With the classifier that it has. */
+  head?: boolean
+  /** Three; without them LABEL_0, …. */
+  labels?: readonly string[]
+  /** Each label by itself. */
+  several?: boolean
+}
+
+/** Writes the model to `folder`. Texts have up to 38 letters. */
+export async function writeTinyEncoder(
+  folder: string,
+  { head = true, labels, several = false }: TinyEncoderOptions = {},
+): Promise<string> {
   await mkdir(folder, { recursive: true })
   await copyFile(fixture('model.safetensors'), join(folder, 'model.safetensors'))
   const config = JSON.parse(await readFile(fixture('config.json'), 'utf8'))
   const architectures = head ? config.architectures : ['BertModel']
-  await writeFile(join(folder, 'config.json'), JSON.stringify({ ...config, architectures }))
+  const named = labels && { id2label: Object.fromEntries(labels.entries()) }
+  const kind = several && { problem_type: 'multi_label_classification' }
+  const written = { ...config, architectures, ...named, ...kind }
+  await writeFile(join(folder, 'config.json'), JSON.stringify(written))
   const id = (token: string) => VOCABULARY.indexOf(token)
   const special = (token: string) => ({
     id: id(token),

@@ -11,12 +11,14 @@ import { newId } from '../ids.ts'
 
 export const BATCH = 'batch'
 
-/** What may be asked in a batch, as OpenAI's description names it. */
+/** What may be asked in a batch: OpenAI's, and our classifications. */
 export const BATCH_ENDPOINTS = [
   '/v1/chat/completions',
   '/v1/completions',
   '/v1/embeddings',
   '/v1/responses',
+  '/v1/moderations',
+  '/v1/classifications',
 ] as const
 export type BatchEndpoint = (typeof BATCH_ENDPOINTS)[number]
 

@@ -24,6 +24,8 @@ export interface Inference {
   completions: ChatCompletions
   /** Milliseconds that a request may take; absent: as long as it does. */
   request_ms?: number
+  /** The tuned classifier that answers /moderations; absent: only one that the client names does. */
+  moderation_model?: string | undefined
 }
 
 export interface Work {

@@ -43,6 +43,7 @@ import { type InternalDeps, internalRoutes } from './routes/internal.ts'
 import { type MergeDeps, mergeRoutes } from './routes/merges.ts'
 import { countRequests, metricsRoutes } from './routes/metrics.ts'
 import { type ModelsDeps, modelRoutes } from './routes/models.ts'
+import { moderationRoutes } from './routes/moderations.ts'
 import { type PreflightRoutesDeps, preflightRoutes } from './routes/preflight.ts'
 import { type ProvenanceDeps, provenanceRoutes } from './routes/provenance.ts'
 import { responseRoutes } from './routes/responses.ts'
@@ -117,6 +118,7 @@ const registerInference = async (api: FastifyInstance, inference: Inference): Pr
   await api.register(completionRoutes, inference)
   await api.register(responseRoutes, inference)
   await api.register(encoderRoutes, inference)
+  await api.register(moderationRoutes, inference)
 }
 
 /** Answers requests of batches by the routes themselves, in this process. */

@@ -194,6 +194,7 @@ const bodies: Record<string, () => Pick<InjectOptions, 'payload' | 'headers'>> =
   }),
   createCompletion: () => ({ payload: { model: owned.checkpoint_model, prompt: 'x' } }),
   createEmbedding: () => ({ payload: { model: owned.model, input: 'x' } }),
+  createModeration: () => ({ payload: { model: owned.model, input: 'x' } }),
   createClassification: () => ({ payload: { model: owned.model, input: 'x' } }),
 }
 

@@ -24,6 +24,7 @@ beforeAll(async () => {
     config: { max_position_embeddings: 1024 },
   })
   await writeTinyEncoder(join(models, 'encoder'), { head: false })
+  await writeTinyEncoder(join(models, 'harm'), { labels: ['none', 'hate', 'violence'] })
   api = await openTestApi({ models })
 })
 afterAll(async () => {
@@ -130,6 +131,18 @@ test('each line is answered as over HTTP; those that meet an error are in a file
   ])
   const same = await api.post(CHAT, rows[7]!.body)
   expect(errors[1].response.body).toEqual(same.body)
+})
+
+test.each([
+  ['/v1/moderations', { model: 'harm', input: 'a' }, undefined],
+  ['/v1/classifications', { model: 'harm', input: 'a' }, 'list'],
+])('%s is answered too', async (url, body, object) => {
+  worker ??= await api.startBatching()
+  const batch = await ended((await create(url, [line('one', url, body)])).id)
+  expect(batch.request_counts).toEqual({ total: 1, completed: 1, failed: 0 })
+  const [answer] = await fileLines(batch.output_file_id)
+  expect(answer.response).toMatchObject({ status_code: 200 })
+  expect(answer.response.body.object).toBe(object)
 })
 
 test('completions, responses and embeddings are answered too, and the model is told where it is one', async () => {
