@@ -81,6 +81,7 @@ async function report(events: AsyncIterable<TrainEvent>) {
       case 'state':
       case 'checkpoint':
       case 'evidence':
+      case 'unscored':
         break
       default:
         event satisfies never

@@ -140,7 +140,10 @@ export async function* train(
   let lastSave = performance.now()
   let order: { epoch: number; examples: Example[] } | undefined
   const { early_stopping } = plan
-  const isEnough = () => early_stopping !== undefined && isExhausted(valid_losses, early_stopping)
+  const { scores } = request
+  const losses = () =>
+    early_stopping?.metric === 'eval_score' ? (scores ?? []).map((score) => -score) : valid_losses
+  const isEnough = () => early_stopping !== undefined && isExhausted(losses(), early_stopping)
 
   /** One step on the next batch: an epoch's order depends on the seed and the epoch alone. */
   const update = async (): Promise<StepMetrics> => {
@@ -204,6 +207,10 @@ export async function* train(
     if (epochEnds || performance.now() - lastSave > saveInterval(subject.parameters)) {
       yield save()
       lastSave = performance.now()
+    }
+    if (epochEnds && scores && scores.length < state.step / stepsPerEpoch) {
+      yield { type: 'unscored', step: state.step }
+      return
     }
   }
   yield { type: 'done', step: state.step, trained_tokens }

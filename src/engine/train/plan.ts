@@ -121,11 +121,12 @@ function patienceOf(
   reasons: string[],
 ): Patience | undefined {
   if (!early_stopping) return undefined
-  const { patience = DEFAULT_PATIENCE, min_delta = 0 } = early_stopping
+  const { patience = DEFAULT_PATIENCE, min_delta = 0, metric } = early_stopping
+  const gained = metric === 'eval_score' ? "raised the eval's score" : 'lowered the validation loss'
   reasons.push(
-    `early_stopping: of ${n_epochs} epochs none more is trained once ${patience} in a row have not lowered the validation loss by more than ${min_delta}`,
+    `early_stopping: of ${n_epochs} epochs none more is trained once ${patience} in a row have not ${gained} by more than ${min_delta}`,
   )
-  return { patience, min_delta }
+  return { patience, min_delta, ...(metric === 'eval_score' && { metric }) }
 }
 
 /** What the forecast may be wrong by (docs/performance.md). */

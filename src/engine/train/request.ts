@@ -203,6 +203,11 @@ export interface TrainRequest {
   probe?: boolean
   /** After this step, which is validated on all rows, training stops as if it had been asked to. */
   pause_at?: number
+  /**
+   * Scores of the epochs so far. Where they are given, training ends with `unscored` behind the state of each epoch's
+   * end that has none, and is asked again with its score.
+   */
+  scores?: readonly number[]
   /** Bytes of a `state` event: training goes on after that step, bit for bit. */
   state?: Uint8Array
 }
@@ -271,6 +276,8 @@ export type TrainEvent =
     }
   /** When stopped, before the last state: the adapter as it stands. */
   | { type: 'stopped'; step: number; adapter: Uint8Array; adapter_config: string }
+  /** The epoch that ended at this step wants its score; its checkpoint and state came before. */
+  | { type: 'unscored'; step: number }
   | { type: 'done'; step: number; trained_tokens: number }
   /** Absent of a model that goes on with no text. */
   | { type: 'evidence'; evidence?: Evidence }

@@ -5,6 +5,8 @@ export interface Patience {
   readonly patience: number
   /** A smaller gain than this is none. */
   readonly min_delta: number
+  /** What has to be gained; absent: a lower validation loss. */
+  readonly metric?: 'eval_score'
 }
 
 /** The first epoch of lowest loss, counted from 0; undefined where no loss is a number. */

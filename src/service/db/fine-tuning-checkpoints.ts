@@ -46,16 +46,21 @@ export async function insertCheckpoint(tx: Db, checkpoint: NewFineTuningCheckpoi
   )
 }
 
-/** Of those that still have an adapter, the first of lowest validation loss. */
-const BEST = `select step_number from fine_tuning_checkpoints
-               where job_id = $1 and adapter_sha256 is not null and metrics ? 'full_valid_loss'
-               order by (metrics->>'full_valid_loss')::float8, step_number limit 1`
+/** What says which checkpoint is best. */
+export type BestBy = 'full_valid_loss' | 'eval_score'
+
+/** Of those that still have an adapter, the first of lowest validation loss, or of highest score. */
+const best = (by: BestBy) =>
+  `select step_number from fine_tuning_checkpoints
+    where job_id = $1 and adapter_sha256 is not null and metrics ? '${by}'
+    order by (metrics->>'${by}')::float8 ${by === 'eval_score' ? 'desc' : 'asc'}, step_number
+    limit 1`
 
 /** Removes all epochs' ends but the newest `count`, and the best where that is kept too; returns what was removed. */
 export async function pruneCheckpoints(
   tx: Db,
   job_id: string,
-  keep: { count: number; best: boolean },
+  keep: { count: number; best: BestBy | undefined },
 ): Promise<FineTuningCheckpoint[]> {
   const { rows } = await tx.query<FineTuningCheckpoint>(
     `with gone as (
@@ -64,14 +69,14 @@ export async function pruneCheckpoints(
           and step_number not in (select step_number from fine_tuning_checkpoints
                                    where job_id = $1 and made_by = 'epoch'
                                    order by step_number desc limit $2)
-          and not ($3 and step_number in (${BEST}))
+          and not ($3 and step_number in (${best(keep.best ?? 'full_valid_loss')}))
        returning *
      ), ended as (
        insert into ended_cursors (list_id, id, created_at, step_number)
        select job_id, id, created_at, step_number from gone
      )
      select * from gone`,
-    [job_id, keep.count, keep.best],
+    [job_id, keep.count, keep.best !== undefined],
   )
   return rows
 }
@@ -89,16 +94,30 @@ export async function findCheckpointAt(
   return rows[0]
 }
 
-/** The best by its validation loss; undefined where none was measured. */
+/** Undefined where none was measured. */
 export async function findBestCheckpoint(
   db: Db,
   job_id: string,
+  by: BestBy,
 ): Promise<FineTuningCheckpoint | undefined> {
   const { rows } = await db.query<FineTuningCheckpoint>(
-    `select * from fine_tuning_checkpoints where job_id = $1 and step_number in (${BEST})`,
+    `select * from fine_tuning_checkpoints where job_id = $1 and step_number in (${best(by)})`,
     [job_id],
   )
   return rows[0]
+}
+
+/** Adds what was measured later; nothing where the checkpoint is gone. */
+export async function addMetrics(
+  tx: Db,
+  { job_id, step_number }: { job_id: string; step_number: number },
+  metrics: Record<string, number>,
+): Promise<void> {
+  await tx.query(
+    `update fine_tuning_checkpoints set metrics = metrics || $3::jsonb
+      where job_id = $1 and step_number = $2`,
+    [job_id, step_number, JSON.stringify(metrics)],
+  )
 }
 
 /** From here on the checkpoint answers to this name alone. */

@@ -2,6 +2,7 @@
 
 import type { PreflightReport } from '../../engine/train/preflight-report.ts'
 import type { LoraOptions, Plan } from '../../engine/train/request.ts'
+import type { CheckpointEval, EvalScore } from '../jobs/checkpoint-evals.ts'
 import type { JobExtension } from '../jobs/extension.ts'
 import type { JobError } from '../jobs/file-errors.ts'
 import type { JobMethod } from '../jobs/hyperparameters.ts'
@@ -49,6 +50,11 @@ export interface FineTuningJob {
   luthier: JobExtension | null
   /** Bytes of `luthier.data.reference_file`. */
   reference_sha256: string | null
+  /** What `luthier.publish.eval` names: how its checkpoints are asked, and over which rows. */
+  eval: CheckpointEval | null
+  eval_items_sha256: string | null
+  /** What each epoch's end came to, in order. */
+  eval_scores: EvalScore[]
   /** What its files were found to be like. */
   preflight: PreflightReport | null
   error: JobError | null
@@ -86,6 +92,8 @@ export type NewFineTuningJob = Pick<
   | 'metadata'
   | 'luthier'
   | 'reference_sha256'
+  | 'eval'
+  | 'eval_items_sha256'
   | 'model_name'
 >
 
@@ -96,9 +104,9 @@ export async function insertJob(tx: Db, job: NewFineTuningJob): Promise<FineTuni
        (id, project_id, organization_id, model, root, user_provided_suffix, seed, status, method,
         training_file, validation_file, training_sha256, validation_sha256, metadata, model_name,
         training_pin, validation_pin, initial, initial_pin, initial_config_pin,
-        luthier, reference_sha256, reference_pin)
+        luthier, reference_sha256, reference_pin, eval, eval_items_sha256, eval_pin)
      values ($1, $2, $3, $4, $5, $6, $7, 'validating_files', $8, $9, $10, $11, $12, $13, $14,
-        $11, $12, $15, $16, $17, $18, $19, $19)
+        $11, $12, $15, $16, $17, $18, $19, $19, $20, $21, $21)
      returning *`,
     [
       job.id,
@@ -120,6 +128,8 @@ export async function insertJob(tx: Db, job: NewFineTuningJob): Promise<FineTuni
       job.initial?.config_sha256 ?? null,
       job.luthier && JSON.stringify(job.luthier),
       job.reference_sha256,
+      job.eval && JSON.stringify(job.eval),
+      job.eval_items_sha256,
     ],
   )
   return rows[0]!
@@ -196,9 +206,11 @@ export async function changeJob(
             set status = $2, estimated_finish = null, finished_at = now(),
                 superseded = superseded
                   || array_remove(array[training_pin, validation_pin, state_sha256,
-                                        initial_pin, initial_config_pin, reference_pin], null),
+                                        initial_pin, initial_config_pin, reference_pin, eval_pin],
+                                  null),
                 training_pin = null, validation_pin = null, state_sha256 = null, state_step = null,
-                initial_pin = null, initial_config_pin = null, reference_pin = null
+                initial_pin = null, initial_config_pin = null, reference_pin = null,
+                eval_pin = null
           where id = $1 and status = any ($3)
           returning *`
       : `update fine_tuning_jobs
@@ -257,6 +269,15 @@ export async function setState(
                               else superseded || state_sha256 end
       where id = $1`,
     [id, state.sha256, state.step],
+  )
+}
+
+/** Adds what an epoch's end came to, unless it is known. */
+export async function addEvalScore(tx: Db, id: string, score: EvalScore): Promise<void> {
+  await tx.query(
+    `update fine_tuning_jobs set eval_scores = eval_scores || jsonb_build_array($2::jsonb)
+      where id = $1 and not eval_scores @> jsonb_build_array(jsonb_build_object('step', $3::integer))`,
+    [id, JSON.stringify(score), score.step],
   )
 }
 

@@ -13,6 +13,8 @@ export const eventText = {
   started: () => 'Fine-tuning job started',
   checkpoint: (step: number, name: string) =>
     `Checkpoint created at step ${step} with Snapshot ID: ${name}`,
+  /** Ours. */
+  scored: (step: number, score: number) => `Step ${step}: eval score=${score.toFixed(4)}`,
   modelCreated: (name: string) => `New fine-tuned model created: ${name}`,
   succeeded: () => 'The job has successfully completed',
   cancelled: () => 'Job cancelled',
@@ -46,8 +48,14 @@ export function checkpointMetrics(metrics: StepMetrics): Record<string, number> 
 export function publishedText(
   { step_number, metrics }: { step_number: number; metrics: Record<string, number> },
   last: StepMetrics | undefined,
+  last_score?: number,
 ): { message: string; data: Record<string, unknown> } {
-  const { full_valid_loss } = metrics
+  const { full_valid_loss, eval_score } = metrics
+  if (eval_score !== undefined)
+    return {
+      message: `Published the checkpoint of step ${step_number}: its eval score is ${eval_score.toFixed(4)}, where that of the last step is ${last_score?.toFixed(4)}`,
+      data: { kind: 'published', step: step_number, eval_score },
+    }
   const lowest = full_valid_loss?.toFixed(4)
   const at = last?.full_valid_loss?.toFixed(4)
   const rather = at && last ? `, where that of step ${last.step} is ${at}` : ''

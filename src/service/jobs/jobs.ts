@@ -116,6 +116,8 @@ export function createJobs({
         metadata: request.metadata ?? null,
         luthier,
         reference_sha256: files.reference?.sha256 ?? null,
+        eval: files.eval && { eval_id: files.eval.eval_id, data_source: files.eval.data_source },
+        eval_items_sha256: files.eval?.items_sha256 ?? null,
         model_name: tunedModelName(
           baseOfTunedName(request.model),
           owner.organization_slug,

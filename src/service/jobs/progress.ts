@@ -6,6 +6,7 @@ import type { PreflightReport } from '../../engine/train/preflight-report.ts'
 import type { Forecast, Plan, StepMetrics, TrainEvent } from '../../engine/train/request.ts'
 import { insertFile } from '../db/files.ts'
 import {
+  addMetrics,
   type FineTuningCheckpoint,
   findBestCheckpoint,
   findCheckpointAt,
@@ -14,6 +15,7 @@ import {
   renameCheckpoint,
 } from '../db/fine-tuning-checkpoints.ts'
 import {
+  addEvalScore,
   addSuperseded,
   changeJob,
   type FineTuningJob,
@@ -45,6 +47,7 @@ import { keepObject, keepObjects, type Stores } from '../storage/objects.ts'
 import { tell, tellFailure } from '../work/events.ts'
 import { whileHeld } from '../work/held.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
+import type { EvalScore } from './checkpoint-evals.ts'
 import {
   checkpointMetrics,
   eventText,
@@ -54,7 +57,7 @@ import {
   stepText,
 } from './event-texts.ts'
 import type { JobFailure } from './file-errors.ts'
-import { publishes, regressionOf } from './publishing.ts'
+import { bestBy, publishes, regressionOf } from './publishing.ts'
 import { resultCsv } from './result-file.ts'
 import { releaseSuperseded } from './superseded.ts'
 
@@ -219,7 +222,7 @@ export class Progress {
   async checkpoint(job: FineTuningJob, event: Saved<'checkpoint'>): Promise<void> {
     const { id, project_id } = this.#lease
     const { step, total_steps } = event.metrics
-    const best = publishes(job) === 'best'
+    const best = publishes(job) === 'best' ? bestBy(job) : undefined
     const name = checkpointName(job.model_name, step)
     await patiently(async () => {
       const adapter = await this.#stores.store.stage(pieces(event.adapter))
@@ -296,6 +299,23 @@ export class Progress {
     await this.#releaseSuperseded()
   }
 
+  /** What the eval of an epoch's end came to. */
+  scored({ step, run_id, ...metrics }: EvalScore, eval_id: string): Promise<void> {
+    const { id } = this.#lease
+    return this.#write(async (tx) => {
+      await addEvalScore(tx, id, { step, run_id, ...metrics })
+      await addMetrics(tx, { job_id: id, step_number: step }, metrics)
+      await insertWorkEvent(tx, {
+        id: newId('ftevent-'),
+        work_id: id,
+        dedupe_key: `eval-${step}`,
+        message: eventText.scored(step, metrics.eval_score),
+        data: { kind: 'eval', step, eval_id, run_id, ...metrics },
+      })
+      await noteProgress(tx, this.#lease)
+    })
+  }
+
   /** Training has ended: the checkpoint that is to become the model, or why it must not. */
   async chosen(
     job: FineTuningJob,
@@ -320,14 +340,15 @@ export class Progress {
         id: newId('ftevent-'),
         work_id: id,
         dedupe_key: 'published',
-        ...publishedText(chosen, last),
+        ...publishedText(chosen, last, scoreAt(job, step)),
       })
     })
   }
 
   /** The checkpoint that becomes the model. */
   async #published(db: Db, job: FineTuningJob, step: number): Promise<PublishedCheckpoint> {
-    const best = publishes(job) === 'best' ? await findBestCheckpoint(db, job.id) : undefined
+    const best =
+      publishes(job) === 'best' ? await findBestCheckpoint(db, job.id, bestBy(job)) : undefined
     const chosen = best ?? (await findCheckpointAt(db, job.id, step))
     const { adapter_sha256, adapter_config_sha256 } = chosen ?? {}
     if (!chosen || !adapter_sha256 || !adapter_config_sha256)
@@ -413,6 +434,9 @@ export class Progress {
     return releaseSuperseded(this.#stores, this.#lease.project_id, this.#lease.id)
   }
 }
+
+const scoreAt = ({ eval_scores }: FineTuningJob, step: number): number | undefined =>
+  eval_scores.find((score) => score.step === step)?.eval_score
 
 /** In pieces: hashing a large state in one go would keep the thread from answering requests. */
 async function* pieces(bytes: Uint8Array): AsyncGenerator<Uint8Array> {

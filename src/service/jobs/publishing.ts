@@ -1,16 +1,22 @@
 // Which checkpoint of a job becomes its model. Pure.
 
+import type { BestBy } from '../db/fine-tuning-checkpoints.ts'
 import type { FineTuningJob } from '../db/fine-tuning-jobs.ts'
 import type { JobFailure } from './file-errors.ts'
 
-/** As the job says; where it does not, the best if validation rows that the client asked for can tell which that is. */
+/** As the job says; where it does not, the best if an eval or validation rows that the client named can tell which that is. */
 export function publishes({
   luthier,
   validation_sha256,
 }: Pick<FineTuningJob, 'luthier' | 'validation_sha256'>): 'best' | 'final' {
   const hasValidation = validation_sha256 !== null || luthier?.data?.validation_split !== undefined
-  return luthier?.publish?.checkpoint ?? (hasValidation ? 'best' : 'final')
+  const isMeasured = hasValidation || luthier?.publish?.eval !== undefined
+  return luthier?.publish?.checkpoint ?? (isMeasured ? 'best' : 'final')
 }
+
+/** What says which checkpoint is best: the eval, where the job names one. */
+export const bestBy = ({ luthier }: Pick<FineTuningJob, 'luthier'>): BestBy =>
+  luthier?.publish?.eval === undefined ? 'full_valid_loss' : 'eval_score'
 
 /** Whether a model that has forgotten too much is not to be published. */
 export const isGuarded = ({ luthier }: Pick<FineTuningJob, 'luthier'>): boolean =>

@@ -12,6 +12,7 @@ import type { Purpose } from '../files/files.ts'
 import type { ModelRegistry } from '../models/registry.ts'
 import { objectKey } from '../storage/object-store.ts'
 import type { Stores } from '../storage/objects.ts'
+import { type CheckpointEval, resolveCheckpointEval } from './checkpoint-evals.ts'
 import type { JobExtension } from './extension.ts'
 import type { FileParam } from './file-errors.ts'
 import {
@@ -45,6 +46,8 @@ export interface Requested {
   validation: FileRecord | undefined
   reference: FileRecord | undefined
   luthier: JobExtension | null
+  /** Null: none is run at its checkpoints. */
+  eval: (CheckpointEval & { items_sha256: string }) | null
 }
 
 export interface RequestedDeps {
@@ -79,7 +82,10 @@ export async function resolveRequest(
   refuseTooManyDevices(deps, method)
   const isMeasured = validation !== undefined || luthier?.data?.validation_split !== undefined
   refuseBlindStopping(method, luthier, isMeasured)
-  return { method, ...start, training, validation, reference, luthier }
+  const id = luthier?.publish?.eval
+  const evaluated =
+    id === undefined ? null : await resolveCheckpointEval(db, { project_id, id, method })
+  return { method, ...start, training, validation, reference, luthier, eval: evaluated }
 }
 
 /** What a job starts from: a base model, or a tuned model or checkpoint over one. */
@@ -164,21 +170,26 @@ function refuseBlindStopping(
 ): void {
   const { early_stopping } = hyperparametersOf(method)
   const param = `method.${method.type}.hyperparameters.early_stopping`
-  if (early_stopping?.metric === 'eval_score')
+  const hasEval = luthier?.publish?.eval !== undefined
+  const byScore = early_stopping?.metric === 'eval_score'
+  if (byScore && !hasEval)
     throw invalidRequest(
-      "Early stopping by an eval's score is not supported yet; it is by 'valid_loss'.",
-      { param: `${param}.metric`, code: 'unsupported_value' },
+      "Early stopping by 'eval_score' needs an eval: send 'luthier.publish.eval'.",
+      {
+        param: `${param}.metric`,
+        code: 'invalid_value',
+      },
     )
   const needs =
     "needs rows to measure by: send a 'validation_file' or 'luthier.data.validation_split'."
-  if (early_stopping && !isMeasured)
+  if (early_stopping && !byScore && !isMeasured)
     throw invalidRequest(`Early stopping ${needs}`, { param, code: 'invalid_value' })
   if (luthier?.publish?.max_regression !== undefined && methodOf(method.type).encoders)
     throw invalidRequest(
       `General texts are probed by going on with them, which no encoder does: 'max_regression' is not for the method '${method.type}'.`,
       { param: 'luthier.publish.max_regression', code: 'unsupported_value' },
     )
-  if (luthier?.publish?.checkpoint === 'best' && !isMeasured)
+  if (luthier?.publish?.checkpoint === 'best' && !isMeasured && !hasEval)
     throw invalidRequest(`Publishing the best checkpoint ${needs}`, {
       param: 'luthier.publish.checkpoint',
       code: 'invalid_value',

@@ -2,7 +2,6 @@
 
 import type { Evidence, Verdict } from '../../engine/parity/parity.ts'
 import type { Compute } from '../../engine/runtime/device.ts'
-import type { Thread } from '../../engine/runtime/thread.ts'
 import type {
   EvidenceRequest,
   Hyperparameters,
@@ -13,12 +12,13 @@ import type {
 } from '../../engine/train/request.ts'
 import { ApiError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
-import type { FineTuningJob } from '../db/fine-tuning-jobs.ts'
+import { type FineTuningJob, findJob } from '../db/fine-tuning-jobs.ts'
 import { type Lease, LeaseLost } from '../db/work.ts'
 import { fileFailure, type JobFailure, preflightFailure } from '../jobs/file-errors.ts'
 import { type InspectedPaths, inspectRequest } from '../jobs/inspection.ts'
 import { Progress } from '../jobs/progress.ts'
 import { isGuarded, parityFailure } from '../jobs/publishing.ts'
+import { isTerminal } from '../jobs/states.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import type { ResolvedModel } from '../models/model.ts'
 import type { ModelRegistry } from '../models/registry.ts'
@@ -28,15 +28,10 @@ import { type Stores, sweepUnknown } from '../storage/objects.ts'
 import { type Outcome, WorkPauses } from '../work/kind.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
 import type { AdapterFile } from './adapter-files.ts'
+import { cancelRunOfStep, scoreCheckpoint, unscoredStep } from './score-checkpoint.ts'
 import type { Serving } from './serving.ts'
 import type { Reserved, TrainingMemory } from './training-memory.ts'
-
-export type TrainingThread = Thread<TrainThreadRequest, TrainEvent>
-
-/** Training itself failed: what it says names files, tensors and numbers, and may be told. */
-export class TrainingFault extends Error {
-  override readonly name = 'TrainingFault'
-}
+import { ask, type TrainingThread, TrainingThreads } from './training-thread.ts'
 
 export interface RunJobDeps {
   stores: Stores
@@ -95,12 +90,14 @@ async function sweep({ stores, log }: RunJobDeps, { id, project_id }: Lease): Pr
 
 class Run {
   readonly #deps: RunJobDeps
+  readonly #lease: Lease
   readonly #progress: Progress
   readonly #signal: AbortSignal
   readonly #lost = new AbortController()
 
   constructor(deps: RunJobDeps, lease: Lease, signal: AbortSignal) {
     this.#deps = deps
+    this.#lease = lease
     this.#progress = new Progress(deps.stores, lease)
     this.#signal = AbortSignal.any([signal, this.#lost.signal])
   }
@@ -121,7 +118,7 @@ class Run {
       job.reference_sha256 && job.status === 'validating_files'
         ? await this.#file(job, job.reference_sha256)
         : undefined
-    await using thread = this.#deps.spawnThread()
+    await using threads = new TrainingThreads(this.#deps.spawnThread)
     const files = {
       model: base.path,
       training: { path: training.path },
@@ -131,22 +128,65 @@ class Run {
 
     if (job.status === 'validating_files') {
       const models = reference ? await this.#deps.models.bases() : []
-      if (await this.#validate(job, thread, { ...files, reference, models }))
+      if (await this.#validate(job, threads.current, { ...files, reference, models }))
         return { type: 'ended' }
       job = await this.#progress.job()
     }
     if (!job.plan) throw new Hopeless(`The job ${job.id} is ${job.status} but has no plan.`)
     using _memory = await this.#room(job, job.plan)
-    // Awaited here: the thread and the files live until this returns.
-    return await this.#train(job, thread, {
-      ...files,
-      type: 'train',
-      cache: this.#deps.cache,
-      plan: job.plan,
-      seed: job.seed,
-      probe: isGuarded(job),
-      ...(job.initial && { initial: await this.#initial(job, base.path) }),
-    })
+    const initial = job.initial && (await this.#initial(job, base.path))
+    // Awaited here: the threads and the files live until this returns.
+    while (true) {
+      const scored = await this.#scored(job)
+      if (!scored) return { type: 'stopped' }
+      const { plan, eval: wanted, eval_scores, seed } = scored
+      if (!plan) throw new Hopeless(`The job ${job.id} has lost its plan.`)
+      const outcome = await this.#train(scored, threads.current, {
+        ...files,
+        type: 'train',
+        cache: this.#deps.cache,
+        plan,
+        seed,
+        probe: isGuarded(job),
+        ...(initial && { initial }),
+        ...(wanted && { scores: eval_scores.map(({ eval_score }) => eval_score) }),
+      })
+      if (outcome.type !== 'unscored') return outcome
+      // Nothing is trained meanwhile: the memory is others'.
+      await threads.end()
+      job = await this.#progress.job()
+    }
+  }
+
+  /** The job once the epoch's end at which it stands has its score, where it is to have one; undefined where it stops. */
+  async #scored(job: FineTuningJob): Promise<FineTuningJob | undefined> {
+    const step = unscoredStep(job)
+    if (step === undefined) return job
+    const { stores, log } = this.#deps
+    // What pauses scores when it goes on; behind the last step there is nothing to pause any more.
+    const pauses = this.#signal.reason instanceof WorkPauses
+    const isLast = step === job.plan?.total_steps
+    if (pauses && !isLast) return job
+    const signal = pauses ? this.#lost.signal : this.#signal
+    try {
+      const lease = this.#lease
+      const score = await scoreCheckpoint(stores.db, { job, step, lease, signal })
+      if (!score) return job
+      await this.#progress.scored(score, job.eval!.eval_id)
+      log.info({ job: job.id, step, score: score.eval_score }, 'checkpoint evaluated')
+    } catch (error) {
+      if (!this.#signal.aborted) throw error
+      const { reason } = this.#signal
+      if (reason instanceof WorkPauses) return isLast ? this.#scored(job) : job
+      if (!(reason instanceof LeaseLost)) {
+        await this.#progress.requeued()
+        return undefined
+      }
+      const now = await findJob(stores.db, job.project_id, job.id)
+      if (now && isTerminal(now.status)) await cancelRunOfStep(stores.db, job.id, step)
+      throw reason
+    }
+    return this.#progress.job()
   }
 
   /** Waits until what is forecast of the job fits beside the jobs that run here. */
@@ -200,7 +240,7 @@ class Run {
     job: FineTuningJob,
     thread: TrainingThread,
     request: Extract<TrainThreadRequest, { type: 'train' }>,
-  ): Promise<Outcome> {
+  ): Promise<Outcome | { type: 'unscored' }> {
     await this.#progress.started()
     const pauseAt =
       job.pause_share === null ? undefined : Math.ceil(job.pause_share * request.plan.total_steps)
@@ -214,6 +254,7 @@ class Run {
     let last = { at: began, tokens: first === 0 ? 0 : undefined }
     let done: Extract<TrainEvent, { type: 'done' }> | undefined
     let paused = false
+    let unscored = false
     let stopped: Extract<TrainEvent, { type: 'stopped' }> | undefined
     let lost: LeaseLost | undefined
 
@@ -278,6 +319,9 @@ class Run {
           if (this.#signal.aborted) follow()
           else this.#signal.addEventListener('abort', follow, { once: true })
           return
+        case 'unscored':
+          unscored = true
+          return
         case 'inspected':
         case 'progress':
         case 'evidence':
@@ -316,6 +360,7 @@ class Run {
       return { type: 'ended' }
     }
     if (paused) return { type: 'paused' }
+    if (unscored) return { type: 'unscored' }
     if (!this.#signal.aborted) throw new Error('Training ended without a result.')
     if (this.#signal.reason instanceof LeaseLost) throw this.#signal.reason
     await this.#progress.requeued()
@@ -414,30 +459,5 @@ class Run {
       for await (const chunk of await this.#deps.stores.store.get(key)) chunks.push(chunk)
       return Buffer.concat(chunks)
     })
-  }
-}
-
-/** What the thread yields; what it throws is told apart from our own errors. */
-async function* ask(
-  thread: TrainingThread,
-  request: TrainThreadRequest,
-  signal: AbortSignal,
-): AsyncGenerator<TrainEvent, void, undefined> {
-  const events = thread.run(request, signal)
-  try {
-    while (true) {
-      let next: IteratorResult<TrainEvent, void>
-      try {
-        next = await events.next()
-      } catch (cause) {
-        if (cause instanceof ApiError || signal.aborted) throw cause
-        const message = cause instanceof Error ? cause.message : String(cause)
-        throw new TrainingFault(message, { cause })
-      }
-      if (next.done) return
-      yield next.value
-    }
-  } finally {
-    await events.return()
   }
 }

@@ -11,8 +11,9 @@ import type { WorkKind } from '../work/kind.ts'
 import { startWorker, type Worker, type WorkerOptions } from '../work/worker.ts'
 import type { DevicePool } from './device-pool.ts'
 import { withoutFolders } from './own-folders.ts'
-import { type RunJobDeps, runJob, TrainingFault } from './run-job.ts'
+import { type RunJobDeps, runJob } from './run-job.ts'
 import { TrainingMemory } from './training-memory.ts'
+import { TrainingFault } from './training-thread.ts'
 
 export interface TrainingOptions
   extends Omit<RunJobDeps, 'spawnThread' | 'memory'>,

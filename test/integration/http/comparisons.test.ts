@@ -267,3 +267,59 @@ test('a comparison that names what is not there starts nothing', async () => {
   expect(body.data).toHaveLength(1)
   expect((await api.get(`/v1/evals/${eval_id}/comparisons/evalcmp_none`)).status).toBe(404)
 })
+
+test('a job names an eval that can be run at its checkpoints, or is refused', async () => {
+  const training_file = await api.upload('{"text":"a","label":"x"}\n{"text":"b","label":"y"}\n')
+  const refused = async (more: object) => {
+    const { status, body } = await api.post('/v1/fine_tuning/jobs', {
+      model: 'tiny',
+      training_file,
+      ...more,
+    })
+    return [status, body.error?.code, body.error?.param]
+  }
+  const stops = (type: string) => ({
+    method: {
+      type,
+      [type]: { hyperparameters: { early_stopping: { metric: 'eval_score' } } },
+    },
+  })
+  const eval_id = await createEval()
+  const named = { luthier: { publish: { eval: eval_id } } }
+  const none = { luthier: { publish: { eval: 'eval_none' } } }
+  const where = 'luthier.publish.eval'
+  expect(await refused(none)).toEqual([400, 'invalid_eval', where])
+  const item = { label: 'of this test alone' }
+  const own = { ...data_source, source: { type: 'file_content', content: [{ item }] } }
+  // Nothing says yet which rows it is to go over, and how they are asked.
+  expect(await refused(named)).toEqual([400, 'invalid_eval', where])
+  const { id } = await create(eval_id, {
+    runs: [{ model: 'tiny' }, { model: 'tiny' }],
+    data_source: own,
+  })
+  expect(await refused({ ...named, ...stops('embedding') })).toEqual([
+    400,
+    'unsupported_value',
+    where,
+  ])
+  expect(await refused(stops('supervised'))).toEqual([
+    400,
+    'invalid_value',
+    'method.supervised.hyperparameters.early_stopping.metric',
+  ])
+  const { status, body } = await api.post('/v1/fine_tuning/jobs', {
+    model: 'tiny',
+    training_file,
+    ...named,
+    ...stops('supervised'),
+  })
+  expect(status).toBe(200)
+  expect(body.luthier).toEqual(named.luthier)
+  // Its rows stay while it may need them, and go with it.
+  await ended(eval_id, id)
+  const stored = await api.stored()
+  await api.delete(`/v1/evals/${eval_id}`)
+  expect(await api.stored()).toEqual(stored)
+  await api.post(`/v1/fine_tuning/jobs/${body.id}/cancel`)
+  expect((await api.stored()).length).toBe(stored.length - 1)
+})

@@ -54,7 +54,11 @@ const PublishOptions = Type.Object(
       }),
     ),
     eval: Type.Optional(
-      Type.String({ minLength: 1, description: 'An eval that is run at each checkpoint.' }),
+      Type.String({
+        minLength: 1,
+        description:
+          'An eval that is run at each checkpoint, over the rows and with the prompts of its newest run of a model; the checkpoint of highest score is the best.',
+      }),
     ),
   },
   closed,
@@ -74,7 +78,11 @@ export const EarlyStopping = Type.Object(
     min_delta: Type.Optional(
       Type.Number({ minimum: 0, description: 'A smaller gain than this is none.' }),
     ),
-    metric: Type.Optional(Type.Enum(['valid_loss', 'eval_score'])),
+    metric: Type.Optional(
+      Type.Enum(['valid_loss', 'eval_score'], {
+        description: '`eval_score`: of the eval that `luthier.publish.eval` names.',
+      }),
+    ),
   },
   closed,
 )

@@ -321,6 +321,42 @@ describe('early stopping', () => {
   })
 })
 
+describe('with scores from outside', () => {
+  /** Asks again at each epoch's end, with the score that it gets there. */
+  const inLegs = async (request: Partial<TrainRequest>, scoreOf: (epoch: number) => number) => {
+    const events: TrainEvent[] = []
+    const scores: number[] = []
+    for (let state: Uint8Array | undefined; ; ) {
+      events.push(...(await collect({ ...request, scores, ...(state && { state }) })))
+      const last = events.at(-1)!
+      if (last.type !== 'unscored') return { events, scores }
+      scores.push(scoreOf(scores.length))
+      state = (events.findLast((e) => e.type === 'state') as { state: Uint8Array }).state
+    }
+  }
+  const longer = { n_epochs: 6, total_steps: 18 }
+
+  test('each epoch waits for its score, and what is learned is the same', async () => {
+    const whole = await collect({ plan: { ...plan, ...longer } })
+    const { events, scores } = await inLegs({ plan: { ...plan, ...longer } }, () => 0)
+    expect(scores).toHaveLength(6)
+    expect(adapters(events)).toEqual(adapters(whole))
+    expect(steps(events)).toEqual(steps(whole))
+    expect(events.at(-1)).toEqual(whole.at(-1))
+  })
+
+  test('training ends where the score has not risen for so long', async () => {
+    const early_stopping = { patience: 2, min_delta: 0, metric: 'eval_score' as const }
+    const told = [0.2, 0.5, 0.4, 0.5, 0.9, 0.9]
+    const { events, scores } = await inLegs(
+      { plan: { ...plan, ...longer, early_stopping } },
+      (epoch) => told[epoch]!,
+    )
+    expect(scores).toEqual([0.2, 0.5, 0.4, 0.5])
+    expect(events.at(-1)).toMatchObject({ type: 'done', step: 12 })
+  })
+})
+
 test('another seed gives another adapter', async () => {
   const one = adapters(await collect()).at(-1)
   const other = adapters(await collect({ seed: 8 })).at(-1)
