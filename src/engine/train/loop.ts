@@ -20,7 +20,7 @@ import { learningRate } from './schedule.ts'
 import { bestEpoch, isExhausted } from './stopping.ts'
 import type { Subject } from './subject.ts'
 import { subjectOf } from './subject-of.ts'
-import { knownThroughput, watchSteps } from './throughput.ts'
+import { watchSteps } from './throughput.ts'
 import { createTrainer, type TrainState } from './trainer.ts'
 
 /** A lost process may cost so many seconds of training. */
@@ -116,16 +116,16 @@ export async function* train(
       ? createProbe({ weights, tuned: subject.tuned, tokenizer, plan, turn })
       : undefined
   await using trainer = await open(subject, state)
-  const measurable = { checkpoint, cache: request.cache, plan, precision }
-  const watch = (await knownThroughput(measurable))
-    ? undefined
-    : watchSteps(measurable, {
-        ...plan,
-        config: checkpoint.config,
-        parameters: subject.parameters,
-        precision,
-        reference: request.method === 'dpo',
-      })
+  const watch = watchSteps(
+    { checkpoint, cache: request.cache, plan, precision },
+    {
+      ...plan,
+      config: checkpoint.config,
+      parameters: subject.parameters,
+      precision,
+      reference: request.method === 'dpo',
+    },
+  )
   const save = (): TrainEvent => ({
     type: 'state',
     step: state.step,
@@ -154,7 +154,7 @@ export async function* train(
     const rate = learningRate(state.step + 1, plan)
     const began = performance.now()
     const { loss, losses, tokens, scores, gradNorm } = await trainer.step(batch, rate)
-    if (watch && !watch.done) await watch.step(batch, (performance.now() - began) / 1000)
+    if (!watch.done) await watch.step(batch, (performance.now() - began) / 1000)
     if (!Number.isFinite(loss + gradNorm)) throw diverged(state.step)
     trained_tokens += tokens
     ledger.note(epoch + 1, batch, losses)
