@@ -1,9 +1,10 @@
 // Our side of the banking77 comparison: trains from the files of banking77_data.py, then answers every held-out row
 // through the inference engine, and sets the result beside what banking77_peft.py wrote.
 //
-//   npx tsx bench/peers/banking77.ts MODEL OUT [--seeds 1,2,3] [--limit N] [--compare] [--precision int8]
+//   npx tsx bench/peers/banking77.ts MODEL OUT [--seeds 1,2,3] [--limit N] [--compare] [--precision int8] [--curves]
 //
 // --compare runs nothing: it takes our side from OUT/luthier.json, for a peer that ended later.
+// --curves asks nothing: losses alone, that of held-out rows among them, go to OUT/luthier-<precision>-curves-<seeds>.json.
 // MODEL is the folder that the PEFT side was given, so that both have the same float32 weights.
 // --precision int8 trains on the int8 copy; answers are computed in float32 either way.
 // Writes OUT/luthier.json, or luthier-int8.json, with the fields of OUT/peft.json. Without the latter no comparison is printed.
@@ -35,6 +36,7 @@ const { values, positionals } = parseArgs({
     limit: { type: 'string' },
     compare: { type: 'boolean' },
     precision: { type: 'string', default: 'fp32' },
+    curves: { type: 'boolean' },
   },
 })
 const [model, out] = positionals.map((p) => resolve(p))
@@ -58,6 +60,7 @@ interface SeedResult {
   losses: number[]
   train_seconds: number
   eval_seconds: number
+  valid_loss?: number
 }
 
 const turn: TakeTurn = async () => ({ [Symbol.dispose]() {} })
@@ -71,15 +74,17 @@ async function runSeed(seed: number): Promise<SeedResult> {
   const json = async <T>(name: string) =>
     JSON.parse(await readFile(join(folder, name), 'utf8')) as T
   const plan = await json<SharedPlan>('plan.json')
-  const rows = await json<{ tokens: number[]; weights: number[] }[]>('tokens.json')
   const batches = await json<number[][]>('batches.json')
-  const examples = rows.map(
-    ({ tokens, weights }, i): Example => ({
-      line: i + 1,
-      tokens: Int32Array.from(tokens),
-      weights: Float32Array.from(weights),
-    }),
-  )
+  const encoded = async (name: string) =>
+    (await json<{ tokens: number[]; weights: number[] }[]>(name)).map(
+      ({ tokens, weights }, i): Example => ({
+        line: i + 1,
+        tokens: Int32Array.from(tokens),
+        weights: Float32Array.from(weights),
+      }),
+    )
+  const examples = await encoded('tokens.json')
+  const valid = values.curves ? await encoded('valid-tokens.json') : []
 
   // The first adapter is given; reading it wants PEFT's two files.
   const checkpoint = await openCheckpoint(model!)
@@ -97,6 +102,7 @@ async function runSeed(seed: number): Promise<SeedResult> {
 
   const started = performance.now()
   const losses: number[] = []
+  let valid_loss: number | undefined
   {
     await using trainer = await createTrainer(
       { step: 0, adapter, moments: createMoments(layout.parameters) },
@@ -107,6 +113,7 @@ async function runSeed(seed: number): Promise<SeedResult> {
           shape: chooseShape(
             examples.map((e) => e.tokens.length),
             plan.batch_size,
+            Math.max(...valid.map((e) => e.tokens.length), 0),
           ),
         }),
         threads,
@@ -123,6 +130,12 @@ async function runSeed(seed: number): Promise<SeedResult> {
       losses.push(loss)
       if (i % 10 === 0) console.log(`  step ${i + 1}/${batches.length} loss ${loss.toFixed(4)}`)
     }
+    if (values.curves) valid_loss = (await trainer.evaluate(valid))!.loss
+  }
+  if (valid_loss !== undefined) {
+    console.log(`seed ${seed}: validation loss ${valid_loss.toFixed(4)}`)
+    const train_seconds = (performance.now() - started) / 1000
+    return { seed, accuracy: 0, right: [], losses, train_seconds, eval_seconds: 0, valid_loss }
   }
   const trained = performance.now()
   await writeFile(adapterFile, writeAdapter(adapterFromFlat(layout, adapter, checkpoint.id)))
@@ -196,6 +209,11 @@ const ours = join(out, `luthier${suffix}.json`)
 if (values.compare)
   seeds.push(...(JSON.parse(await readFile(ours, 'utf8')) as { seeds: SeedResult[] }).seeds)
 else for (const seed of values.seeds.split(',').map(Number)) seeds.push(await runSeed(seed))
+if (values.curves) {
+  const name = `luthier-${values.precision}-curves-${values.seeds.replaceAll(',', '-')}.json`
+  await writeFile(join(out, name), JSON.stringify(seeds))
+  process.exit()
+}
 const report = { model, threads, mean_accuracy: mean(seeds.map((s) => s.accuracy)), seeds }
 await writeFile(ours, JSON.stringify(report))
 

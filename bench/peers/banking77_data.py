@@ -1,6 +1,6 @@
 """What both sides of the banking77 comparison read: rows, batches, token ids, first adapter, learning rates.
 
-    python bench/peers/banking77_data.py ../shared/data/banking77 SmolLM2-135M-Instruct-f32 OUT [--seeds 1 2 3]
+    python bench/peers/banking77_data.py ../shared/data/banking77 SmolLM2-135M-Instruct-f32 OUT [--seeds 1 2 3] [--epochs 3]
 
 Needs tokenizers, numpy and safetensors only; the model's folder gives config.json and tokenizer.json. The same arguments give the
 same bytes. Ten intents, 30 training rows each drawn by the seed, every other row of these intents held out.
@@ -10,6 +10,7 @@ OUT/seed-<s>/
     heldout.jsonl       all other rows, in the order of the data set
     tokens.json         per training row {"tokens", "weights"}: prompt, completion, end of sequence; weights[i] is the loss
                         weight of predicting tokens[i]: 1 on the completion and the end of sequence, else 0
+    valid-tokens.json   of every fifth held-out row the same, for a validation loss
     heldout-tokens.json per held-out row the prompt's ids
     told-tokens.json    the same under a prompt that lists the ten names: what the untuned base, which cannot know them, is
                         asked besides (training and the tuned model never see it)
@@ -56,9 +57,9 @@ def rows_of(folder, seed):
     return train, [row(text, intent) for i, text, intent in data if i not in chosen]
 
 
-def batches_of(count, seed):
+def batches_of(count, seed, epochs):
     rng, batches = random.Random(1000 + seed), []
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         order = list(range(count))
         rng.shuffle(order)
         batches += [order[i : i + BATCH] for i in range(0, count, BATCH)]
@@ -84,23 +85,25 @@ def first_adapter(config, seed):
     return tensors, [name.split(".")[1] for name in shapes]
 
 
-def write(folder, seed, data, model):
+def write(folder, seed, data, model, epochs):
     folder.mkdir(parents=True, exist_ok=True)
     config = json.loads((model / "config.json").read_text())
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     ids = lambda text: tokenizer.encode(text, add_special_tokens=False).ids
     eos = config["eos_token_id"]
     train, heldout = rows_of(data, seed)
-    tokens = []
-    for row in train:
+
+    def encoded(row):
         prompt, completion = ids(row["prompt"]), [*ids(row["completion"]), eos]
-        tokens.append({"tokens": prompt + completion, "weights": [0] * len(prompt) + [1] * len(completion)})
-    batches = batches_of(len(train), seed)
+        return {"tokens": prompt + completion, "weights": [0] * len(prompt) + [1] * len(completion)}
+
+    tokens = [encoded(row) for row in train]
+    batches = batches_of(len(train), seed, epochs)
     adapter, targets = first_adapter(config, seed)
     steps = len(batches)
     rates = [PEAK * min(s / WARMUP_STEPS, (steps - s + 1) / (steps - WARMUP_STEPS)) for s in range(1, steps + 1)]
     plan = {
-        "seed": seed, "intents": INTENTS, "rank": RANK, "alpha": ALPHA, "target_modules": targets, "n_epochs": EPOCHS,
+        "seed": seed, "intents": INTENTS, "rank": RANK, "alpha": ALPHA, "target_modules": targets, "n_epochs": epochs,
         "batch_size": BATCH, "learning_rate": PEAK, "warmup_steps": WARMUP_STEPS, "total_steps": steps, "learning_rates": rates,
         "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 0.01, "max_grad_norm": 1.0, "eos_token_id": eos, "max_new_tokens": max(len(ids(f" {i}")) for i in INTENTS) + 2,
     }
@@ -108,6 +111,7 @@ def write(folder, seed, data, model):
     (folder / "train.jsonl").write_text(lines(train), encoding="utf-8")
     (folder / "heldout.jsonl").write_text(lines(heldout), encoding="utf-8")
     (folder / "tokens.json").write_text(json.dumps(tokens))
+    (folder / "valid-tokens.json").write_text(json.dumps([encoded(r) for r in heldout[::5]]))
     (folder / "heldout-tokens.json").write_text(json.dumps([ids(r["prompt"]) for r in heldout]))
     (folder / "told-tokens.json").write_text(json.dumps([ids(TOLD.format(text=r["text"])) for r in heldout]))
     (folder / "batches.json").write_text(json.dumps(batches))
@@ -124,9 +128,10 @@ def main():
     parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
     args = parser.parse_args()
     for seed in args.seeds:
-        write(args.out / f"seed-{seed}", seed, args.data, args.model)
+        write(args.out / f"seed-{seed}", seed, args.data, args.model, args.epochs)
 
 
 if __name__ == "__main__":

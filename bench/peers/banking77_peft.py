@@ -1,6 +1,6 @@
 """The PEFT side of the banking77 comparison: trains from the files of banking77_data.py, then answers every held-out row.
 
-    python bench/peers/banking77_peft.py SmolLM2-135M-Instruct-f32 OUT [--seeds 1 2 3] [--threads 2] [--no-base] [--limit N] [--steps N]
+    python bench/peers/banking77_peft.py SmolLM2-135M-Instruct-f32 OUT [--seeds 1 2 3] [--threads 2] [--no-base] [--limit N] [--steps N] [--curves]
 
 OUT is the folder that banking77_data.py made; the model's folder comes from test/golden/smollm2.py --save. fp32, eager attention.
 Rows of a batch are padded on the right, which causal attention never sees from a real token, and only supervised positions go
@@ -12,6 +12,7 @@ Writes OUT/peft.json:
        eval_seconds, first_line_accuracy, base and base_told: {accuracy, first_line_accuracy, right}}
     mean_accuracy, base_accuracy, base_told_accuracy, base_told_first_line_accuracy: means over seeds. `base` is the untuned
     model on the same prompts, `base_told` on prompts that list the ten names; first_line forgives whatever follows a line break.
+`--curves` asks nothing: losses alone, that of the held-out rows among them as valid_loss, go to OUT/peft-curves-<seeds>.json.
 `--limit` takes every k-th held-out row so that about N remain, `--steps` stops early: both for a trial; the file then says so.
 """
 
@@ -80,6 +81,17 @@ def train(model, parameters, plan, batches, rows):
 
 
 @torch.no_grad()
+def valid_loss(llama, rows):
+    """Mean over all supervised tokens."""
+    rows, total, count = sorted(rows, key=lambda r: len(r["tokens"])), 0.0, 0
+    for i in range(0, len(rows), EVAL_BATCH):
+        some = rows[i : i + EVAL_BATCH]
+        tokens = sum(w > 0 for r in some for w in r["weights"])
+        total, count = total + tokens * batch_loss(llama, some).item(), count + tokens
+    return total / count
+
+
+@torch.no_grad()
 def greedy(model, prompts, plan):
     """Ids after each prompt, up to the end of sequence. Equal lengths go together, so nothing is padded."""
     common = 0
@@ -126,7 +138,7 @@ def run_seed(args, folder, tokenizer):
     stride = max(1, len(intents) // args.limit) if args.limit else 1
     prompts, told, intents = read("heldout-tokens.json")[::stride], read("told-tokens.json")[::stride], intents[::stride]
     model, result = load(args.model), {"seed": plan["seed"]}
-    if args.base:
+    if args.base and not args.curves:
         for name, asked in [("base", prompts), ("base_told", told)]:
             result[name] = judge(model, tokenizer, asked, intents, plan)
             print(f"seed {plan['seed']}: {name} {result[name]['accuracy']:.2%}, first line {result[name]['first_line_accuracy']:.2%},"
@@ -136,6 +148,10 @@ def run_seed(args, folder, tokenizer):
     start = time.monotonic()
     result["losses"], result["grad_norms"] = train(model, parameters, plan, batches[: args.steps], rows)
     trained = time.monotonic()
+    if args.curves:
+        result |= {"valid_loss": valid_loss(model.base_model.model, read("valid-tokens.json")), "train_seconds": trained - start}
+        print(f"seed {plan['seed']}: validation loss {result['valid_loss']:.4f}", flush=True)
+        return result
     result |= judge(model, tokenizer, prompts, intents, plan)
     result |= {"train_seconds": round(trained - start, 1), "eval_seconds": round(time.monotonic() - trained, 1)}
     print(
@@ -154,10 +170,15 @@ def main():
     parser.add_argument("--no-base", dest="base", action="store_false")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--curves", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
     seeds = [run_seed(args, args.out / f"seed-{seed}", tokenizer) for seed in args.seeds]
+    if args.curves:
+        name = "-".join(map(str, args.seeds))
+        (args.out / f"peft-curves-{name}.json").write_text(json.dumps(seeds))
+        return
     mean = lambda pick: sum(map(pick, seeds)) / len(seeds)
     report = {
         "model": args.model.name, "threads": args.threads,
