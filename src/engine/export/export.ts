@@ -9,6 +9,7 @@ import type { ExportFile } from './file.ts'
 import { type FolderDtype, folderFiles } from './folder.ts'
 import { ggufFile } from './gguf.ts'
 import { openExport } from './model.ts'
+import { onnxFiles } from './onnx.ts'
 import type { ExportDtype, ExportRequest } from './request.ts'
 
 /** The files of an export; throws where the model has no such form. */
@@ -30,7 +31,7 @@ export async function exportFiles(request: ExportRequest): Promise<ExportFile[]>
       ]
     }
     case 'onnx':
-      throw refuse('format', 'An ONNX file is not made yet.')
+      return onnxFiles(await openExport(source), onnxDtype(dtype))
     default:
       return format satisfies never
   }
@@ -54,6 +55,11 @@ function folderDtype(dtype: ExportDtype): FolderDtype {
   if (dtype === 'f32' || dtype === 'f16' || dtype === 'bf16')
     return dtype.toUpperCase() as FolderDtype
   throw refuse('dtype', `A Hugging Face folder is not written as ${dtype}: f32, f16 or bf16.`)
+}
+
+function onnxDtype(dtype: ExportDtype): 'F32' | 'F16' {
+  if (dtype === 'f32' || dtype === 'f16') return dtype === 'f32' ? 'F32' : 'F16'
+  throw refuse('dtype', `An ONNX graph is not written as ${dtype}: f32 or f16.`)
 }
 
 const refuse = (param: string, message: string) =>

@@ -40,6 +40,8 @@ export interface ExportModel {
   readonly changes: Readonly<Record<string, unknown>>
   /** Of an encoder: what stands before its names inside, and not in files of the bare model. */
   readonly bare: string
+  /** Of a tuned encoder: what it answers. */
+  readonly use?: EncoderUse
 }
 
 /** Opens all files and checks that they fit together; reads no weight of the base. */
@@ -64,7 +66,7 @@ async function openEncoder(base: Checkpoint, tuned: string): Promise<ExportModel
   const bare = bareOf(read.use, base.config)
   if (read.type === 'adapter') {
     const { config, pairs, saved } = read.adapter
-    return { ...assemble(base, { config, pairs, saved }), changes, bare }
+    return { ...assemble(base, { config, pairs, saved }), changes, bare, use: read.use }
   }
   const tensors = [...read.weights.tensors.values()].map((tensor) => ({
     name: tensor.name,
@@ -72,7 +74,8 @@ async function openEncoder(base: Checkpoint, tuned: string): Promise<ExportModel
     transposed: false,
     read: () => readTensor({ ...tensor, dtype: 'F32' }),
   }))
-  return { ...assemble(base, {}), config: read.weights.config, tensors, changes, bare }
+  const { config } = read.weights
+  return { ...assemble(base, {}), config, tensors, changes, bare, use: read.use }
 }
 
 const bareOf = ({ method }: EncoderUse, config: ModelConfig) =>

@@ -1,6 +1,6 @@
 // Operators that a device has no kernel for, written in others that it has.
 
-import { emitOne, ints, type Node, reach, type Value } from './graph.ts'
+import { emitOne, ints, type Node, reach, scalar, type Value } from './graph.ts'
 
 /** From a node to the value of its only output. */
 type Rewrite = (node: Node) => Value
@@ -21,6 +21,18 @@ const REWRITES = {
     const sum = lastAxis(emitOne('Exp', [below], x!), 'ReduceSum')
     return emitOne('Sub', [below, emitOne('Log', [sum], sum)], x!)
   },
+
+  /** x / √(mean(x²) + ε) · w */
+  SimplifiedLayerNormalization: ({ inputs: [x, w], attributes: { epsilon } }) => {
+    const eps = (epsilon as { float: number }).float
+    const mean = lastAxis(emitOne('Mul', [x, x], x!), 'ReduceMean')
+    const root = emitOne('Sqrt', [emitOne('Add', [mean, scalar(eps)], mean)], mean)
+    return emitOne('Mul', [emitOne('Div', [x, root], x!), w], x!)
+  },
+
+  /** x·Φ(x), as ONNX has had it since its version 20, of the same name. */
+  Gelu: ({ inputs: [x] }) => emitOne('Gelu', [x], x!),
+  FastGelu: ({ inputs: [x] }) => emitOne('Gelu', [x], x!, { attributes: { approximate: 'tanh' } }),
 } satisfies Record<string, Rewrite>
 
 /** What can be written in other operators. */

@@ -74,13 +74,15 @@ export function encodeOnnx(outputs: Graph, without: readonly Lowered[] = []): Ui
   }
   for (const [name, v] of Object.entries(outputs)) graph.message(12, valueInfo(name, v))
 
-  return new Message()
+  const model = new Message()
     .int(1, IR_VERSION)
     .string(2, PRODUCER)
     .message(7, graph)
     .message(8, new Message().string(1, '').int(2, OPSET))
-    .message(8, new Message().string(1, 'com.microsoft').int(2, 1))
-    .bytes()
+  // Other runtimes refuse a domain that they do not know, used or not.
+  if (nodes.some(({ domain }) => domain === 'com.microsoft'))
+    model.message(8, new Message().string(1, 'com.microsoft').int(2, 1))
+  return model.bytes()
 }
 
 function encodeNode(node: Node, nameOf: (v: Value | undefined) => string): Message {

@@ -13,7 +13,7 @@ export const WeightsQuery = Type.Object(
     ),
     dtype: Type.Optional(
       Type.Enum(EXPORT_DTYPES, {
-        description: 'f32 where it is left out. hf: f32, f16, bf16. gguf: all.',
+        description: 'f32 where it is left out. hf: f32, f16, bf16. onnx: f32, f16. gguf: all.',
       }),
     ),
     shard_bytes: Type.Optional(
