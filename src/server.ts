@@ -194,6 +194,8 @@ export const startServer = async (
         folders,
         told,
         threads: availableParallelism(),
+        takeTurn: pool.serving.turns('training'),
+        cache: join(cache, 'weights'),
         device,
         warm: (model) => local.warm(model),
         log,

@@ -3,13 +3,13 @@
 import { existsSync } from 'node:fs'
 import { readFile, stat } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
-import { join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { Command } from 'commander'
 import { readConfig } from '../config.ts'
 import { keyOf, type ModelName } from '../engine/merge/config.ts'
 import type { ModelFiles } from '../engine/merge/models.ts'
 import { namesIn, parseRequested } from '../engine/merge/requested.ts'
-import { runRequested } from '../engine/merge/run.ts'
+import { candidateText, runRequested } from '../engine/merge/run.ts'
 import { readMergeText } from '../engine/merge/yaml.ts'
 import { locateBaseModel } from '../service/models/base-models.ts'
 import { integer } from './arguments.ts'
@@ -28,16 +28,24 @@ export const mergeCommand = () =>
       if (documents.length !== 1)
         throw new Error(`${file}: expected one merge, found ${documents.length} documents`)
       const requested = parseRequested(documents[0])
-      const { models: folder } = readConfig(process.env)
+      const { models: folder, home } = readConfig(process.env)
       const models: Record<string, ModelFiles> = {}
       for (const name of namesIn(requested))
         models[keyOf(name)] =
-          requested.kind === 'adapters'
+          requested.kind === 'adapters' && name !== requested.base_model
             ? { path: '', adapter: await locateAdapter(name.model) }
             : await locate(folder, name)
       const progress = createProgress(process.stderr)
       let note: string | undefined
-      for await (const event of runRequested(requested, { models, out: resolve(out), threads }))
+      const said = requested.kind === 'adapters' ? requested.search : undefined
+      if (said && requested.kind === 'adapters' && !requested.base_model)
+        throw new Error('A search needs base_model: the model that the adapters are of.')
+      const search = said && {
+        rows: resolve(dirname(file), said.validation_file),
+        cache: join(home, 'cache', 'weights'),
+      }
+      const request = { models, out: resolve(out), threads, ...(search && { search }) }
+      for await (const event of runRequested(requested, request))
         if (event.type === 'planned') {
           const rest = event.done > 0 ? `, ${event.done} of them done before` : ''
           console.log(
@@ -45,6 +53,7 @@ export const mergeCommand = () =>
           )
         } else if (event.type === 'tensor')
           progress.show(event.done / event.tensors, `${event.done}/${event.tensors} ${event.name}`)
+        else if (event.type === 'candidate') console.log(candidateText(event))
         else if (event.type === 'merged') note = event.note
       progress.end()
       if (note !== undefined) console.log(`${note}.`)

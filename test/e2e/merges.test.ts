@@ -90,11 +90,14 @@ describe.skipIf(stories.missing)('merges', () => {
     if (body.error) throw new Error(JSON.stringify(body.error))
     return body
   }
-  const tune = async (model: string): Promise<string> => {
+  const upload = async (rows: number): Promise<string> => {
     const form = new FormData()
     form.set('purpose', 'fine-tune')
-    form.set('file', new Blob([Array(16).fill(ROW).join('\n')]), 'rows.jsonl')
-    const { id } = await ask('/files', form)
+    form.set('file', new Blob([Array(rows).fill(ROW).join('\n')]), 'rows.jsonl')
+    return (await ask('/files', form)).id
+  }
+  const tune = async (model: string): Promise<string> => {
+    const id = await upload(16)
     const hyperparameters = { n_epochs: 3, batch_size: 4 }
     const job = await ask('/fine_tuning/jobs', { model, training_file: id, hyperparameters })
     return (await ended(`/fine_tuning/jobs/${job.id}`)).fine_tuned_model
@@ -235,6 +238,31 @@ models:
     expect(workFolders()).toEqual([])
   })
 
+  test('a search chooses the weights of adapters by the loss on a validation file', async () => {
+    const one = await tune(base)
+    // Nothing of the adapter is where the search begins.
+    const config = {
+      adapters: [one],
+      weights: [0],
+      combination_type: 'cat',
+      random_seed: 2,
+      search: { validation_file: await upload(4), budget: 8, weights: [0, 1.5] },
+    }
+    const { id } = await ask(MERGES, { config })
+    const { merged_model } = await ended(`${MERGES}/${id}`)
+    const { data: events } = await ask(`${MERGES}/${id}/events`)
+    const candidates = events
+      .map(({ message }: Reply) => /^Candidate (\d+)\/8: .*loss ([\d.]+)/.exec(message))
+      .filter((match: unknown) => match)
+      .map((match: RegExpExecArray) => ({ at: Number(match[1]), loss: Number(match[2]) }))
+      .toReversed()
+    expect(candidates.map(({ at }: Reply) => at)).toEqual([1, 2, 3, 4, 5, 6, 7, 8])
+    const losses = candidates.map(({ loss }: Reply) => loss)
+    expect(Math.min(...losses)).toBeLessThan(losses[0] - 0.5)
+    expect(await answer(merged_model)).toContain('Tom')
+    expect(await answer(base)).not.toContain('Tom')
+  })
+
   test('killed in the middle, a merge goes on and gives the same bytes', async () => {
     const straight = await ended(`${MERGES}/${(await ask(MERGES, { config: DELLA })).id}`)
     const { id } = await ask(MERGES, { config: DELLA })
@@ -303,6 +331,11 @@ models:
       'a base model among adapters',
       { adapters: [base], weights: [1] },
       /`stories260k` is not an adapter/,
+    ],
+    [
+      'a search without its rows',
+      { adapters: [base], weights: [1], search: { validation_file: 'file-none' } },
+      /is not an adapter|does not exist/,
     ],
     [
       'an adapter to be extracted from another shape',

@@ -61,7 +61,7 @@ export async function planCombination(
       'adapters',
     )
   const modules = new Map<string, WeightedPair[]>()
-  for (const { key, weight, adapter } of opened)
+  for (const [at, { key, weight, adapter }] of opened.entries())
     for (const [module, pair] of adapter.pairs) {
       const found = modules.get(module) ?? []
       const first = found[0]?.pair
@@ -72,7 +72,7 @@ export async function planCombination(
         )
       const { r, lora_alpha, use_rslora } = adapter.config
       const scaling = lora_alpha / (use_rslora ? Math.sqrt(r) : r)
-      modules.set(module, [...found, { pair, r, scaling, weight }])
+      modules.set(module, [...found, { pair, r, scaling, weight, adapter: at }])
     }
   const rest = {
     combination: combination.name,
@@ -108,6 +108,20 @@ export async function planCombination(
     bytes: works.reduce((n, { pairs: [one] }) => n + bytesOf(shapeOf(one!.pair), r), 0),
   }
 }
+
+/** The module with other weights of the adapters, and another density. */
+export const weighted = (
+  module: AdapterModule,
+  weights: readonly number[],
+  density: number | undefined,
+): AdapterModule =>
+  module.type === 'extract'
+    ? module
+    : {
+        ...module,
+        pairs: module.pairs.map((pair) => ({ ...pair, weight: weights[pair.adapter]! })),
+        ...(density !== undefined && { density }),
+      }
 
 /** The scaling of the result is 1: it is in the matrices. */
 const atRank = (r: number) => ({ r, lora_alpha: r, use_rslora: false, use_dora: false })

@@ -46,6 +46,8 @@ export interface WeightedPair {
   /** `lora_alpha` over the rank, or over its root. */
   readonly scaling: number
   readonly weight: number
+  /** Its place among the adapters of the merge. */
+  readonly adapter: number
 }
 
 export interface Combining {

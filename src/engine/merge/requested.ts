@@ -23,7 +23,10 @@ export function namesIn(requested: Requested): ModelName[] {
   if (requested.kind === 'models') return namedModels(requested.merge)
   const all =
     requested.kind === 'adapters'
-      ? requested.adapters.map(({ name }) => name)
+      ? [
+          ...requested.adapters.map(({ name }) => name),
+          ...(requested.base_model ? [requested.base_model] : []),
+        ]
       : [requested.model, requested.base_model]
   return [...new Map(all.map((name) => [keyOf(name), name])).values()]
 }

@@ -1,10 +1,20 @@
 // Does what is asked for, whichever of the three it is.
 
+import type { HandlerContext } from '../runtime/thread.ts'
+import type { AdapterMergeConfig } from './adapter-config.ts'
 import { makeAdapter, planAdapter } from './adapters.ts'
+import { keyOf } from './config.ts'
 import { type MergeEvent, type MergeRequest, merge, prepareMerge } from './merge.ts'
 import type { Requested } from './requested.ts'
+import type { Candidate } from './search.ts'
 
-type Rest = Omit<MergeRequest, 'config'>
+interface Rest extends Omit<MergeRequest, 'config'> {
+  /** For a search: its rows, and a folder for converted weights. */
+  readonly search?: { readonly rows: string; readonly cache: string }
+}
+
+/** What a search tells of itself, besides what a merge does. */
+export type RunEvent = MergeEvent | ({ type: 'candidate'; budget: number } & Candidate)
 
 /** How much there is to do; throws what is wrong, before any work. */
 export async function checkRequested(
@@ -19,11 +29,53 @@ export async function checkRequested(
   return { tensors: tensors.length, bytes: shards.reduce((sum, { bytes }) => sum + bytes, 0) }
 }
 
-export const runRequested = (
+export async function* runRequested(
   requested: Requested,
   request: Rest,
-  signal?: AbortSignal,
-): AsyncGenerator<MergeEvent, void, undefined> =>
-  requested.kind === 'models'
-    ? merge({ ...request, config: requested.merge }, signal)
-    : makeAdapter({ ...request, config: requested }, signal)
+  context: Partial<HandlerContext> = {},
+): AsyncGenerator<RunEvent, void, undefined> {
+  const { signal = new AbortController().signal, turn = atOnce } = context
+  if (requested.kind === 'models')
+    return yield* merge({ ...request, config: requested.merge }, signal)
+  let config = requested
+  if (config.kind === 'adapters' && config.search)
+    config = yield* chosen(config, request, { signal, turn })
+  yield* makeAdapter({ ...request, config }, signal)
+}
+
+/** A device that nobody else wants. */
+const atOnce: HandlerContext['turn'] = async () => ({ [Symbol.dispose]() {} })
+
+/** The merge with what the search has chosen. */
+async function* chosen(
+  { search, ...config }: AdapterMergeConfig,
+  { models, threads, search: files }: Rest,
+  context: HandlerContext,
+): AsyncGenerator<RunEvent, AdapterMergeConfig, undefined> {
+  const base = config.base_model ?? config.adapters[0]!.name
+  const model = models[keyOf(base)]?.path
+  if (!search || !files || !model) throw new Error('Nothing is known of where the search looks.')
+  // Only a search needs what trains.
+  const { searchAdapters } = await import('./search.ts')
+  const place = { model, ...files, threads }
+  let best: Candidate | undefined
+  for await (const candidate of searchAdapters({ config, search }, { models, place }, context)) {
+    if (candidate.best) best = candidate
+    yield { type: 'candidate', budget: search.budget, ...candidate }
+  }
+  if (!best) throw new Error('The search has tried nothing.')
+  const { weights, density } = best
+  return {
+    ...config,
+    adapters: config.adapters.map(({ name }, i) => ({ name, weight: weights[i]! })),
+    ...(density !== undefined && { density }),
+  }
+}
+
+/** A candidate as a line of text. */
+export function candidateText(event: Extract<RunEvent, { type: 'candidate' }>): string {
+  const { candidate, budget, weights, density, loss, best } = event
+  const point = `weights ${weights.map((w) => w.toFixed(3)).join(', ')}`
+  const share = density === undefined ? '' : `, density ${density.toFixed(3)}`
+  return `Candidate ${candidate}/${budget}: ${point}${share}, loss ${loss.toFixed(4)}${best ? ', the best' : ''}`
+}

@@ -4,6 +4,8 @@ import { keyOf, type ModelName } from '../../engine/merge/config.ts'
 import type { ModelFiles } from '../../engine/merge/models.ts'
 import type { Requested } from '../../engine/merge/requested.ts'
 import { ApiError, invalidRequest } from '../../errors.ts'
+import { type FileRecord, findFile } from '../db/files.ts'
+import type { Db } from '../db/pool.ts'
 import type { ResolvedModel } from '../models/model.ts'
 import type { ModelRegistry } from '../models/registry.ts'
 
@@ -48,6 +50,24 @@ export async function inputFiles(
   return found
 }
 
+/** The rows that a search compares its candidates on; undefined where nothing is searched. */
+export async function rowsOfSearch(
+  db: Db,
+  project_id: string,
+  requested: Requested,
+): Promise<FileRecord | undefined> {
+  if (requested.kind !== 'adapters' || !requested.search) return undefined
+  const id = requested.search.validation_file
+  const file = await findFile(db, project_id, id)
+  const where = { param: 'search.validation_file', code: 'invalid_validation_file' }
+  if (!file) throw invalidRequest(`The validation file \`${id}\` does not exist.`, where)
+  if (file.purpose === 'fine-tune') return file
+  throw invalidRequest(
+    `The validation file \`${id}\` has the purpose '${file.purpose}', expected 'fine-tune'.`,
+    where,
+  )
+}
+
 /** The model that an adapter which is to be made will fit; undefined where a model with all of its weights is made. */
 export async function rootOfResult(
   { models }: Pick<InputDeps, 'models'>,
@@ -65,6 +85,10 @@ export async function rootOfResult(
     )
   }
   const found = new Map<string, string>()
+  if (requested.base_model) {
+    const { model } = requested.base_model
+    found.set((await models.resolve(project_id, model)).root, model)
+  }
   for (const { name } of requested.adapters) {
     const { adapter, root } = await models.resolve(project_id, name.model)
     if (!adapter)
@@ -77,7 +101,7 @@ export async function rootOfResult(
   const [[root, one], other] = [...found] as [[string, string], [string, string]?]
   if (!other) return root
   throw invalidRequest(
-    `The adapters are of different base models: \`${one}\` of \`${root}\`, \`${other[1]}\` of \`${other[0]}\`.`,
+    `They are of different base models: \`${one}\` of \`${root}\`, \`${other[1]}\` of \`${other[0]}\`.`,
     { param: 'adapters', code: 'models_do_not_fit' },
   )
 }

@@ -17,7 +17,7 @@ import { baseOfTunedName, tunedModelName } from '../models/names.ts'
 import type { DiskQuota } from '../storage/disk-quota.ts'
 import type { Stores } from '../storage/objects.ts'
 import { eventsOf, tell } from '../work/events.ts'
-import { type InputDeps, inputFiles, parentsOf, rootOfResult } from './inputs.ts'
+import { type InputDeps, inputFiles, parentsOf, rootOfResult, rowsOfSearch } from './inputs.ts'
 
 export const MERGE = 'merge'
 
@@ -70,6 +70,7 @@ export function createMerges({ stores, quota, told, log, ...inputs }: MergesDeps
       const parents = parentsOf(names)
       const models = await inputFiles(inputs, project_id, names)
       await rootOfResult(inputs, project_id, requested)
+      await rowsOfSearch(db, project_id, requested)
       const { tensors, bytes } = await check({ config, models }, told)
       await quota.admit(project_id, bytes)
       const suffix = request.suffix ?? name?.slice(0, 64) ?? null

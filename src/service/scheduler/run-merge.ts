@@ -4,8 +4,9 @@ import { createReadStream } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { namesIn, parseRequested } from '../../engine/merge/requested.ts'
+import { candidateText } from '../../engine/merge/run.ts'
 import type { MergeThreadEvent, MergeThreadRequest } from '../../engine/merge/thread.ts'
-import { spawn } from '../../engine/runtime/thread.ts'
+import { spawn, type TakeTurn } from '../../engine/runtime/thread.ts'
 import { ApiError, isDiskFull, noRoom } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import { endMerge, findMerge, type Merge, setMerged } from '../db/merges.ts'
@@ -13,10 +14,11 @@ import { insertModel, insertModelFiles } from '../db/models.ts'
 import type { PoolClient } from '../db/pool.ts'
 import { insertParents } from '../db/provenance.ts'
 import { endWork, holdLease, type Lease, LeaseLost, noteProgress } from '../db/work.ts'
-import { type InputDeps, inputFiles, rootOfResult } from '../merges/inputs.ts'
+import { type InputDeps, inputFiles, rootOfResult, rowsOfSearch } from '../merges/inputs.ts'
 import { MERGE, MERGE_THREAD } from '../merges/merges.ts'
 import type { ResolvedModel } from '../models/model.ts'
-import type { Staged } from '../storage/object-store.ts'
+import { localFile } from '../storage/local-file.ts'
+import { objectKey, type Staged } from '../storage/object-store.ts'
 import { keepObjects, type Stores } from '../storage/objects.ts'
 import { tell, tellFailure } from '../work/events.ts'
 import { whileHeld } from '../work/held.ts'
@@ -29,6 +31,10 @@ export interface RunMergeDeps extends InputDeps {
   stores: Stores
   folders: ModelFolders
   threads: number
+  /** Of a search, which computes losses. */
+  takeTurn: TakeTurn
+  /** Folder for converted weights. */
+  cache: string
   /** What a message says of files, without the folders of this machine. */
   told: (message: string) => string
   /** Makes the new model resident before it is announced, so that it answers at once. */
@@ -108,11 +114,14 @@ class Run {
     const names = namesIn(requested)
     const models = await patiently(() => inputFiles(this.#deps, project_id, names))
     const root = await patiently(() => rootOfResult(this.#deps, project_id, requested))
-    const { threads } = this.#deps
-    const request = { only_check: false, config: merge.config, models, out, threads }
+    const { threads, cache, takeTurn, told } = this.#deps
+    const file = await patiently(() => rowsOfSearch(stores.db, project_id, requested))
+    await using rows = file && (await localFile(stores.store, objectKey(project_id, file.sha256)))
+    const search = rows && { search: { rows: rows.path, cache } }
+    const request = { only_check: false, config: merge.config, models, out, threads, ...search }
     let merged: Extract<MergeThreadEvent, { type: 'merged' }> | undefined
     let last = 0
-    for await (const event of ask(request, this.#signal, this.#deps.told))
+    for await (const event of ask(request, { signal: this.#signal, told, takeTurn }))
       if (event.type === 'planned') {
         await this.#write(async (tx) => {
           await setMerged(tx, id, event.done)
@@ -127,6 +136,11 @@ class Run {
         await this.#write(async (tx) => {
           await setMerged(tx, id, event.done)
           await noteProgress(tx, this.#lease)
+        })
+      } else if (event.type === 'candidate') {
+        await this.#write(async (tx) => {
+          await setMerged(tx, id, 0)
+          await tell(tx, id, `candidate-${event.candidate}`, candidateText(event))
         })
       } else if (event.type === 'merged') merged = event
     if (!merged) throw new Error('The merge ended without a result.')
@@ -243,10 +257,9 @@ class Run {
 /** What the thread yields; what it throws is told apart from our own errors. */
 async function* ask(
   request: MergeThreadRequest,
-  signal: AbortSignal,
-  told: RunMergeDeps['told'],
+  { signal, told, takeTurn }: Pick<RunMergeDeps, 'told' | 'takeTurn'> & { signal: AbortSignal },
 ): AsyncGenerator<MergeThreadEvent, void, undefined> {
-  await using thread = spawn<MergeThreadRequest, MergeThreadEvent>(MERGE_THREAD)
+  await using thread = spawn<MergeThreadRequest, MergeThreadEvent>(MERGE_THREAD, takeTurn)
   const events = thread.run(request, signal)
   try {
     while (true) {
