@@ -8,13 +8,18 @@ import { readConfig } from '../../src/config.ts'
 import { startServer } from '../../src/server.ts'
 import { testLog } from './log.ts'
 import { freshDatabase } from './postgres.ts'
-import { writeTinyEncoder } from './tiny-encoder.ts'
+import { writeTinyEncoder, writeTinyRoberta } from './tiny-encoder.ts'
 import { writeTinyModel } from './tiny-model.ts'
 
 export interface EncoderServer extends AsyncDisposable {
   readonly client: OpenAI
   /** Uploads the rows, runs a job to its end and gives it back, failed or succeeded. */
-  tune(rows: readonly object[], method: Method, valid?: readonly object[]): Promise<Job>
+  tune(
+    rows: readonly object[],
+    method: Method,
+    valid?: readonly object[],
+    model?: string,
+  ): Promise<Job>
   /** Posts JSON, whatever the status. */
   post(path: string, body: object): Promise<{ status: number; body: Reply }>
 }
@@ -28,11 +33,13 @@ type Job = OpenAI.FineTuning.FineTuningJob
 // biome-ignore lint/suspicious/noExplicitAny: a test looks into what it expects
 type Reply = any
 
-/** Serves `tiny`, a BERT that came with a head, `headless`, the same without, and `decoder`, which is no encoder. */
+/** Serves `tiny`, a BERT that came with a head, `headless`, the same without, and `decoder`, which is no encoder; `distilbert` and `roberta` are of other families. */
 export async function startEncoderServer(folder: string): Promise<EncoderServer> {
   await mkdir(join(folder, 'models'))
   await writeTinyEncoder(join(folder, 'models', 'tiny'))
   await writeTinyEncoder(join(folder, 'models', 'headless'), { head: false })
+  await writeTinyEncoder(join(folder, 'models', 'distilbert'), { family: 'distilbert' })
+  await writeTinyRoberta(join(folder, 'models', 'roberta'))
   await writeTinyModel(join(folder, 'models', 'decoder'))
   const database = await freshDatabase()
   const config = readConfig({ PORT: '0', LUTHIER_HOME: folder, DATABASE_URL: database.url })
@@ -47,9 +54,9 @@ export async function startEncoderServer(folder: string): Promise<EncoderServer>
   }
   return {
     client,
-    async tune(rows, { type, hyperparameters }, valid) {
+    async tune(rows, { type, hyperparameters }, valid, model = 'tiny') {
       const body = {
-        model: 'tiny',
+        model,
         training_file: await upload(rows),
         ...(valid && { validation_file: await upload(valid) }),
         seed: 1,

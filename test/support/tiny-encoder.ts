@@ -26,16 +26,19 @@ export interface TinyEncoderOptions {
   labels?: readonly string[]
   /** Each label by itself. */
   several?: boolean
+  /** Of this family. */
+  family?: 'bert' | 'distilbert'
 }
 
 /** Writes the model to `folder`. Texts have up to 38 letters. */
 export async function writeTinyEncoder(
   folder: string,
-  { head = true, labels, several = false }: TinyEncoderOptions = {},
+  { head = true, labels, several = false, family = 'bert' }: TinyEncoderOptions = {},
 ): Promise<string> {
   await mkdir(folder, { recursive: true })
-  await copyFile(fixture('model.safetensors'), join(folder, 'model.safetensors'))
-  const config = JSON.parse(await readFile(fixture('config.json'), 'utf8'))
+  const source = (name: string) => fixture(`../${family}/${name}`)
+  await copyFile(source('model.safetensors'), join(folder, 'model.safetensors'))
+  const config = JSON.parse(await readFile(source('config.json'), 'utf8'))
   const architectures = head ? config.architectures : ['BertModel']
   const named = labels && { id2label: Object.fromEntries(labels.entries()) }
   const kind = several && { problem_type: 'multi_label_classification' }

@@ -90,6 +90,19 @@ describe.each([
   })
 })
 
+test.each(['distilbert', 'roberta'])('%s learns labels, and tells them', async (family) => {
+  const rows = repeat((i) => ({ text: `${letter(i)}x ${letter(i)}`, label: `kind-${i % 4}` }))
+  const method = {
+    type: 'classification',
+    hyperparameters: { ...quick, n_epochs: 25, lora: { rank: 4 } },
+  }
+  const { error, fine_tuned_model } = await server.tune(rows, method, undefined, family)
+  expect(error?.message).toBeUndefined()
+  const input = ['ax a', 'bx b', 'gx g']
+  const { body } = await server.post('/classifications', { model: fine_tuned_model!, input })
+  expect(body.data.map((d: { label: string }) => d.label)).toEqual(['kind-0', 'kind-1', 'kind-2'])
+})
+
 test('several labels: those more likely than not are told', async () => {
   const rows = repeat((i) => ({
     text: `${letter(i)} ${letter(3 * i)}`,
