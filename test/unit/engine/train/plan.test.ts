@@ -180,6 +180,41 @@ test('a job that fits in no way is refused with what it needs and what would fit
   expect(() => long(256, 0.4e9)).toThrow('No length of rows would fit')
 })
 
+test('all weights that do not fit are refused, and an adapter is told of where it would fit', () => {
+  const whole = (config: ModelConfig, memory: number, row = 128) =>
+    resolvePlan({
+      method: config.encoder
+        ? { name: 'classification', baseLearningRate: () => 1e-4 }
+        : supervised,
+      hyperparameters: { ...auto, adapter: 'none', lora: { target_modules: [] } },
+      config,
+      lengths: [row, row],
+      distinct: 1000,
+      longestValidation: 0,
+      compute: { device: 'cpu', threads: 2 },
+      memory,
+    })
+  expect(whole(smollm2, 8e9).adapter).toBe('none')
+  expect(() => whole(smollm2, 4e9)).toThrow(
+    /All weights need about \d\.\d GB of memory, and 4\.0 GB are free\. With an adapter/,
+  )
+  expect(() => whole(smollm2, 0.4e9)).toThrow('No length of rows would fit')
+  const minilm: ModelConfig = {
+    ...config,
+    model_type: 'bert',
+    hidden_size: 384,
+    num_hidden_layers: 6,
+    num_attention_heads: 12,
+    num_key_value_heads: 12,
+    head_dim: 32,
+    vocab_size: 30_522,
+    max_position_embeddings: 512,
+    encoder: { type_vocab_size: 2, position_offset: 0 },
+  }
+  expect(whole(minilm, 1.5e9, 512).row_length).toBe(512)
+  expect(() => whole(minilm, 0.9e9, 512)).toThrow(/With max_sequence_length \d+ it would fit/)
+})
+
 test('the forecast is within 10 % of peaks measured on SmolLM2-135M', () => {
   const measured = [
     [1, 256, 1, 'everything', 'int8', 1231],
