@@ -71,6 +71,18 @@ test.skipIf(stories.missing)('the page counts what was trained, answered and ask
   expect(values.get('vllm:time_to_first_token_seconds_count')).toBe(1)
   expect(values.get('vllm:e2e_request_latency_seconds_count')).toBe(1)
   expect(values.get('vllm:inter_token_latency_seconds_count')).toBeGreaterThan(0)
+  expect(values.get('vllm:request_queue_time_seconds_count')).toBe(1)
+  expect(values.get('vllm:num_requests_running')).toBe(0)
+  expect(values.get('vllm:num_requests_waiting')).toBe(0)
+  expect(values.get('vllm:prefix_cache_queries_total')).toBeGreaterThan(0)
+  expect(values.get('vllm:prefix_cache_hits_total')).toBe(0)
+  expect(values.get('luthier_adapters_resident')).toBe(1)
+  expect(values.get('luthier_adapters_resident_bytes')).toBeGreaterThan(1000)
+  // Every token but the first is a row of a step.
+  expect(values.get('luthier_decode_rows_total')).toBeGreaterThanOrEqual(
+    (usage?.completion_tokens ?? 0) - 1,
+  )
+  expect(values.get('luthier_batch_slots')).toBe(16)
   const count = 'luthier_http_request_duration_seconds_count'
   const labels = 'method="POST",route="/v1/completions",status="200"'
   expect(values.get(`${count}{${labels}}`)).toBe(1)

@@ -37,6 +37,16 @@ export type Step<S> =
 /** A batcher without work. */
 export const createBatcher = <S>({ width = 16 } = {}): Batcher<S> => ({ width, groups: [] })
 
+/** Sequences whose prompt is read or that are decoded, and those that wait. */
+export function occupancy<S>({ groups }: Batcher<S>): { running: number; waiting: number } {
+  let [running, waiting] = [0, 0]
+  for (const group of groups) {
+    running += group.active.length + (group.reading === undefined ? 0 : 1)
+    for (const { sequences } of [...group.waiting, ...group.waitingLow]) waiting += sequences.length
+  }
+  return { running, waiting }
+}
+
 /** Queues a sequence behind the others of its owner, a request; owners take turns. */
 export function add<S>(
   batcher: Batcher<S>,

@@ -6,13 +6,28 @@ import { Constraints } from '../grammar/constraints.ts'
 import type { Verdict } from '../parity/parity.ts'
 import type { HandlerContext, TakeTurn } from '../runtime/thread.ts'
 import { grammarOfTools, syntaxOf } from '../tools/syntax.ts'
-import { add, type Batcher, begin, createBatcher, nextStep, remove, type Step } from './batcher.ts'
+import {
+  add,
+  type Batcher,
+  begin,
+  createBatcher,
+  nextStep,
+  occupancy,
+  remove,
+  type Step,
+} from './batcher.ts'
 import { describeToken, echoOf } from './describe.ts'
 import type { KvCache } from './kv-cache.ts'
 import { certify } from './parity.ts'
 import { PREFIX_BLOCK, PrefixCache } from './prefix-cache.ts'
 import { checkBias, newTokens, promptTokens } from './prompt.ts'
-import type { CertifyRequest, DecodeRequest, GenerateRequest, InferEvent } from './request.ts'
+import type {
+  CertifyRequest,
+  DecodeRequest,
+  GenerateRequest,
+  InferEvent,
+  Inside,
+} from './request.ts'
 import { Residents, type ResidentsOptions, type ResidentTarget } from './residents.ts'
 import { finishOf, isScored, type Running, type SharedPrompt, tellEcho } from './running.ts'
 import { only, penalise, sample } from './sampler.ts'
@@ -39,6 +54,7 @@ export class Generator {
   #turn: TakeTurn | undefined
   #stepping = false
   readonly #left: Running[] = []
+  readonly #decoded = { steps: 0, rows: 0 }
   readonly #constraints = new Constraints()
 
   readonly #prefixes: PrefixCache
@@ -68,6 +84,16 @@ export class Generator {
         break
       default:
         request satisfies never
+    }
+  }
+
+  /** What is going on here. */
+  get inside(): Inside {
+    return {
+      ...occupancy(this.#batcher),
+      adapters: this.#residents.usage,
+      prefixes: this.#prefixes.usage,
+      decode: { ...this.#decoded, width: this.#batcher.width },
     }
   }
 
@@ -110,6 +136,8 @@ export class Generator {
       logits: undefined,
       top,
       cached: 0,
+      queued: performance.now(),
+      begun: undefined,
       echo: echo ? echoOf(request.prompt, prompt, target.tokenizer) : undefined,
     }
     const scored = shared.echo !== undefined && top !== undefined
@@ -197,6 +225,7 @@ export class Generator {
   async #prefill({ sequence: r, alone }: { sequence: Running; alone: boolean }): Promise<void> {
     const { prompt } = r.sequence
     const { batch, adapter } = r.target
+    r.shared.begun ??= performance.now()
     if (this.#copyTwin(r)) return
     r.reading ??= this.#startReading(r)
     const { cache } = r.reading
@@ -278,6 +307,8 @@ export class Generator {
     for (const batch of new Set(sequences.map(({ target }) => target.batch))) {
       const { decoder, cache, slots } = batch
       const rows = slots.slice(0, cache.count) as Running[]
+      this.#decoded.steps++
+      this.#decoded.rows += rows.length
       using _turn = await this.#turn!()
       const logits = await decoder.decode(
         cache,

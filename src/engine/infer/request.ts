@@ -4,6 +4,7 @@ import type { GrammarSource } from '../grammar/request.ts'
 import type { Evidence, Verdict } from '../parity/parity.ts'
 import type { ToolSyntax, ToolUse } from '../tools/syntax.ts'
 import type { EncodeEvent, EncodeRequest } from './encode-request.ts'
+import type { PrefixUsage } from './prefix-cache.ts'
 
 export interface ChatMessage {
   role: string
@@ -119,9 +120,26 @@ export interface InferThreadData {
 /** `auto`: four bits where the file has them already, else as it is. */
 export type ServedPrecision = 'auto' | 'fp32' | 'int8' | 'int4'
 
-export type InferThreadRequest = DecodeRequest | EncodeRequest | CertifyRequest
+/** What is going on and what is kept, for whoever watches. */
+export interface InsideRequest {
+  type: 'inside'
+}
 
-export type InferThreadEvent = InferEvent | EncodeEvent | CertifiedEvent
+export type InferThreadRequest = DecodeRequest | EncodeRequest | CertifyRequest | InsideRequest
+
+export type InferThreadEvent = InferEvent | EncodeEvent | CertifiedEvent | InsideEvent
+
+/** Counts since the thread began, but for the first line. */
+export interface Inside {
+  running: number
+  waiting: number
+  adapters: { adapters: number; bytes: number }
+  prefixes: PrefixUsage
+  /** Steps of decoding, and rows of all of them. */
+  decode: { steps: number; rows: number; width: number }
+}
+
+export type InsideEvent = { type: 'inside' } & Inside
 
 export interface CertifiedEvent {
   type: 'certified'
@@ -146,6 +164,8 @@ export type InferEvent =
       completion_tokens: number
       /** Of the prompt, whose keys and values were there already; the first choice alone tells it. */
       cached_tokens?: number
+      /** How long it waited until its prompt was begun; the first choice alone tells it. */
+      queue_seconds?: number
       /** Of all completion tokens, where log-probabilities are told. */
       mean_logprob?: number
       /** The end token, where it ended the answer and log-probabilities are told. */

@@ -39,6 +39,9 @@ export interface SharedPrompt {
   readonly top: number | undefined
   /** Prompt tokens that were not computed anew. */
   cached: number
+  /** When it was queued, and when its prompt was begun, in milliseconds. */
+  readonly queued: number
+  begun: number | undefined
   /** Told before the first token; its log-probabilities come with the first choice's prefill. */
   echo: EchoedPrompt | undefined
 }
@@ -67,7 +70,10 @@ export function finishOf({ sequence, shared, logprob, end_token }: Running): Inf
     index,
     finish_reason: finish_reason!,
     completion_tokens: tokens.length,
-    ...(index === 0 && { cached_tokens: shared.cached }),
+    ...(index === 0 && {
+      cached_tokens: shared.cached,
+      queue_seconds: ((shared.begun ?? shared.queued) - shared.queued) / 1000,
+    }),
     ...(shared.top !== undefined && tokens.length > 0 && { mean_logprob: logprob / tokens.length }),
     ...(end_token && { end_token }),
   }

@@ -29,6 +29,9 @@ serve<InferThreadRequest, InferThreadEvent>(
       case 'certify':
         yield { type: 'certified', verdict: await generator.certify(request, context.turn) }
         return
+      case 'inside':
+        yield { type: 'inside', ...generator.inside }
+        return
       case 'generate':
         break
       default:

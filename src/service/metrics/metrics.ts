@@ -2,9 +2,13 @@
 // No label names a customer, a key, a model or a job: the page needs no key.
 
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { Inside } from '../../engine/infer/request.ts'
 import { jobsByStatus } from '../db/fine-tuning-jobs.ts'
 import type { Pool } from '../db/pool.ts'
 import { workByState } from '../db/work.ts'
+
+/** What is timed of a request. */
+type Timed = 'first_token' | 'between_tokens' | 'request' | 'queue'
 
 export interface Metrics {
   page(): Promise<{ content_type: string; text: string }>
@@ -13,7 +17,7 @@ export interface Metrics {
   /** A step of training was kept. */
   stepped(step: { tokens: number; seconds: number }): void
   /** A request's first token, its further ones, and its end. */
-  timed(what: 'first_token' | 'between_tokens' | 'request', seconds: number): void
+  timed(what: Timed, seconds: number): void
   /** No job trains here any more. */
   rested(): void
 }
@@ -24,6 +28,8 @@ export interface Counted {
   readonly serving: {
     readonly taken: number
     readonly usage: { readonly prompt_tokens: number; readonly completion_tokens: number }
+    /** Of the process that computes; absent where others do. */
+    inside?(): Promise<Inside | undefined>
   }
   readonly device: {
     readonly usage: Readonly<
@@ -56,6 +62,11 @@ export const createMetrics = ({ db, serving, device }: Counted): Metrics => {
       'inter_token_latency_seconds',
       'Between two pieces of one answer.',
       [0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5],
+    ),
+    queue: vllm(
+      'request_queue_time_seconds',
+      'From a request until its prompt is begun.',
+      [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
     ),
     request: vllm(
       'e2e_request_latency_seconds',
@@ -114,9 +125,24 @@ export const createMetrics = ({ db, serving, device }: Counted): Metrics => {
   asked(registers, 'vllm:generation_tokens_total', 'Tokens of answers.', [], async (set) =>
     set({}, serving.usage.completion_tokens),
   )
-  asked(registers, 'vllm:num_requests_running', 'Choices under way or waiting.', [], async (set) =>
-    set({}, serving.taken),
-  )
+  const inside = askedOnce(async () => serving.inside?.())
+  for (const [name, help, value] of [
+    ['vllm:num_requests_running', 'Choices that are read or decoded.', (i) => i.running],
+    ['vllm:num_requests_waiting', 'Choices that wait for their turn.', (i) => i.waiting],
+    ['vllm:prefix_cache_queries_total', 'Prompt tokens looked for.', (i) => i.prefixes.queries],
+    ['vllm:prefix_cache_hits_total', 'Of them, found.', (i) => i.prefixes.hits],
+    ['luthier_prefix_cache_bytes', 'What the prefix cache takes.', (i) => i.prefixes.bytes],
+    ['luthier_prefix_cache_evictions_total', 'Blocks that had to go.', (i) => i.prefixes.evictions],
+    ['luthier_adapters_resident', 'Adapters that answer at once.', (i) => i.adapters.adapters],
+    ['luthier_adapters_resident_bytes', 'What they take.', (i) => i.adapters.bytes],
+    ['luthier_decode_steps_total', 'Steps of decoding.', (i) => i.decode.steps],
+    ['luthier_decode_rows_total', 'Rows of all those steps.', (i) => i.decode.rows],
+    ['luthier_batch_slots', 'Rows that one step has at most.', (i) => i.decode.width],
+  ] satisfies [string, string, (inside: Inside) => number][])
+    asked(registers, name, help, [], async (set) => {
+      const now = await inside()
+      if (now) set({}, value(now))
+    })
   for (const [name, help, value] of [
     ['turns_total', 'Turns on the device.', 'turns'],
     ['seconds_total', 'Time the device was held.', 'ms'],
@@ -137,6 +163,17 @@ export const createMetrics = ({ db, serving, device }: Counted): Metrics => {
       rate.set(seconds > 0 ? tokens / seconds : 0)
     },
     rested: () => rate.set(0),
+  }
+}
+
+/** Many numbers of one page come of one question. */
+function askedOnce<T>(ask: () => Promise<T>): () => Promise<T> {
+  let asking: Promise<T> | undefined
+  return () => {
+    asking ??= ask().finally(() => {
+      asking = undefined
+    })
+    return asking
   }
 }
 

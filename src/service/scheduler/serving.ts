@@ -8,6 +8,7 @@ import type {
   InferThreadData,
   InferThreadEvent,
   InferThreadRequest,
+  Inside,
   ServedPrecision,
   Target,
 } from '../../engine/infer/request.ts'
@@ -43,7 +44,7 @@ export interface ServingOptions {
   entry?: URL
 }
 
-export type Timed = 'first_token' | 'between_tokens' | 'request'
+export type Timed = 'first_token' | 'between_tokens' | 'request' | 'queue'
 
 /** What nobody waits for may take of the places; the others stay free for those who do. */
 const LOW_SHARE = 0.5
@@ -100,6 +101,14 @@ export class Serving implements Answering, AsyncDisposable {
     return [...this.#resident]
   }
 
+  /** What goes on in the thread; undefined while there is none. */
+  async inside(): Promise<Inside | undefined> {
+    if (!this.#thread || this.#thread.closed) return undefined
+    for await (const event of this.#run({ type: 'inside' }))
+      if (event.type === 'inside') return event
+    return undefined
+  }
+
   /** Answers one prompt. Aborting `signal` frees its place; throws 429 when there is none. */
   async *generate(
     model: ResolvedModel,
@@ -112,7 +121,8 @@ export class Serving implements Answering, AsyncDisposable {
     try {
       const target = await this.#target(model)
       for await (const event of this.#run({ type: 'generate', target, ...generation }, signal)) {
-        if (event.type === 'encoded' || event.type === 'certified') continue
+        if (event.type === 'encoded' || event.type === 'certified' || event.type === 'inside')
+          continue
         clock.heard(event)
         if (event.type === 'prompt') this.#noteResident(model)
         if (event.type === 'prompt') this.#usage.prompt_tokens += event.prompt_tokens
@@ -238,6 +248,8 @@ class Clock {
   }
 
   heard(event: InferThreadEvent): void {
+    if (event.type === 'finish' && event.queue_seconds !== undefined)
+      this.#timed('queue', event.queue_seconds)
     if (event.type !== 'delta') return
     const now = performance.now()
     const before = this.#last.get(event.index)
