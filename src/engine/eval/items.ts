@@ -17,10 +17,51 @@ export function mistakeOf(row: unknown, schema: ItemSchema): string | undefined 
   if (!isObject(row.item)) return "expected an object as 'item'"
   if (row.sample !== undefined && row.sample !== null && !isObject(row.sample))
     return "expected an object as 'sample'"
-  const [valid, errors] = Errors(schema, row.item)
+  let found: ReturnType<typeof Errors>
+  try {
+    found = Errors(schema, row.item)
+  } catch (error) {
+    // A schema that refers to itself alone, or whose patterns are none.
+    return `cannot be held against the schema: ${error instanceof Error ? error.message : error}`
+  }
+  const [valid, errors] = found
   if (valid) return undefined
   const { instancePath, message } = errors[0] ?? { instancePath: '', message: 'does not fit' }
   return `'item${instancePath.replaceAll('/', '.')}' ${message}`
+}
+
+/** A deeper schema is nobody's. */
+const MOST_LEVELS = 100
+
+/** What is wrong with a schema before it meets a row, or nothing: patterns that are none, levels without end. */
+export function mistakeOfSchema(schema: unknown, at = '', level = 0): string | undefined {
+  if (level > MOST_LEVELS)
+    return `is nested deeper than ${MOST_LEVELS} levels at ${at.slice(0, 60)}…`
+  if (typeof schema !== 'object' || schema === null) return undefined
+  for (const [name, part] of Object.entries(schema)) {
+    const place = `${at}/${name}`
+    const patterns =
+      name === 'pattern' && typeof part === 'string'
+        ? [part]
+        : name === 'patternProperties' && isObject(part)
+          ? Object.keys(part)
+          : []
+    const wrong = patterns.find((pattern) => !isPattern(pattern))
+    if (wrong !== undefined) return `has no regular expression at ${place}: ${wrong.slice(0, 60)}`
+    const mistake = mistakeOfSchema(part, place, level + 1)
+    if (mistake !== undefined) return mistake
+  }
+  return undefined
+}
+
+/** As the schema's reader takes it. */
+function isPattern(pattern: string): boolean {
+  try {
+    new RegExp(pattern, 'u')
+    return true
+  } catch {
+    return false
+  }
 }
 
 /** One row of a file, or what is wrong with it. */

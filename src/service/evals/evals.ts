@@ -1,6 +1,7 @@
 // What can be asked about evals: create, look, change, delete. Their runs are in runs.ts.
 
 import type { Grader } from '../../engine/eval/grader.ts'
+import { mistakeOfSchema } from '../../engine/eval/items.ts'
 import { invalidRequest, notFound } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import { badCursor } from '../cursor.ts'
@@ -69,6 +70,12 @@ export function createEvals({ stores, grading, log }: EvalsDeps): Evals {
           `An eval cannot draw on ${data_source_config.type === 'logs' ? 'logs' : 'stored completions'} here. Use a data source config of type 'custom' and give the rows to each run.`,
           { param: 'data_source_config.type', code: 'unsupported_data_source' },
         )
+      const mistake = mistakeOfSchema(data_source_config.item_schema)
+      if (mistake !== undefined)
+        throw invalidRequest(`Invalid 'data_source_config.item_schema': it ${mistake}.`, {
+          param: 'data_source_config.item_schema',
+          code: 'invalid_schema',
+        })
       await grading.check(
         testing_criteria.map((grader, i) => ({ grader, param: `testing_criteria[${i}]` })),
       )

@@ -263,6 +263,11 @@ test('a comparison that names what is not there starts nothing', async () => {
     'invalid_value',
     'tuned_model',
   ])
+  expect(await refused({ ...two, groups: ['a\u0000'] })).toEqual([
+    400,
+    'invalid_value',
+    'groups[0]',
+  ])
   const { body } = await api.get(`/v1/evals/${eval_id}/runs`)
   expect(body.data).toHaveLength(1)
   expect((await api.get(`/v1/evals/${eval_id}/comparisons/evalcmp_none`)).status).toBe(404)

@@ -349,7 +349,7 @@ test.each([
   expect(reply.status).toBe(status)
 })
 
-test('a file whose rows do not fit, or a schema that never ends, fails the run and says why', async () => {
+test('a file whose rows do not fit fails the run, and says where', async () => {
   const eval_id = await create()
   const file = await api.upload('{"item": {"label": "a"}}\n\n{"item": {}}\n', { purpose: 'evals' })
   const source = { type: 'file_id', id: file }
@@ -358,4 +358,66 @@ test('a file whose rows do not fit, or a schema that never ends, fails the run a
     status: 'failed',
     error: { code: 'invalid_item', message: expect.stringContaining('Line 3 of the file') },
   })
+})
+
+const ofSchema = (item_schema: object) =>
+  api.post('/v1/evals', {
+    data_source_config: { type: 'custom', item_schema },
+    testing_criteria: [exact],
+  })
+
+test('a regular expression that never ends refuses the request or fails the run, and the server goes on', async () => {
+  const { body: one } = await ofSchema({
+    type: 'object',
+    properties: { label: { type: 'string', pattern: '^(a+)+$' } },
+  })
+  const row = { item: { label: `${'a'.repeat(60)}b` }, sample: { output_text: 'a' } }
+  const inline = { type: 'jsonl', source: { type: 'file_content', content: [row] } }
+  const refused = api.post(`/v1/evals/${one.id}/runs`, { data_source: inline })
+  // Meanwhile others are answered.
+  expect((await api.get(`/v1/evals/${one.id}`)).status).toBe(200)
+  const { status, body } = await refused
+  expect([status, body.error.code]).toEqual([400, 'invalid_item'])
+  expect(body.error.message).toMatch(/took longer than 15 s/)
+
+  const id = await api.upload(`${JSON.stringify(row)}\n`, { purpose: 'evals' })
+  const source = { type: 'file_id', id }
+  const run = await ended(one.id, await start(one.id, { type: 'jsonl', source }))
+  expect(run).toMatchObject({ status: 'failed', error: { code: 'invalid_item' } })
+  expect(run.error.message).toMatch(/Row 1 .*took longer than 15 s/)
+  // The next one has a thread of its own.
+  const eval_id = await create()
+  const good = await ended(
+    eval_id,
+    await start(eval_id, { type: 'jsonl', source: content([['a', 'a']]) }),
+  )
+  expect(good.status).toBe('completed')
+})
+
+test.each([
+  [
+    'a pattern that is none',
+    { properties: { label: { pattern: '(' } } },
+    /properties\/label\/pattern/,
+  ],
+  ['a property pattern that is none', { patternProperties: { '[': {} } }, /patternProperties/],
+  ['levels without end', JSON.parse(`${'{"not":'.repeat(500)}{}${'}'.repeat(500)}`), /100 levels/],
+])('a schema with %s is refused', async (_, item_schema, message) => {
+  const { status, body } = await ofSchema(item_schema)
+  expect([status, body.error?.code, body.error?.param]).toEqual([
+    400,
+    'invalid_schema',
+    'data_source_config.item_schema',
+  ])
+  expect(body.error.message).toMatch(message)
+})
+
+test('a schema that refers to itself alone refuses rows', async () => {
+  const { body: one } = await ofSchema({ $ref: '#' })
+  const source = content([['a', 'a']])
+  const { status, body } = await api.post(`/v1/evals/${one.id}/runs`, {
+    data_source: { type: 'jsonl', source },
+  })
+  expect([status, body.error.code]).toEqual([400, 'invalid_item'])
+  expect(body.error.message).toMatch(/cannot be held against the schema/)
 })

@@ -50,7 +50,7 @@ export const CreateComparisonRequest = Type.Unsafe<CreateComparison>(
       ),
       data_source: Type.Optional(AskingDataSource),
       groups: Type.Optional(
-        Type.Array(Type.String({ minLength: 1, maxLength: 200 }), {
+        Type.Array(Type.String({ minLength: 1, maxLength: 200, pattern: '^[^\\u0000]*$' }), {
           maxItems: 8,
           uniqueItems: true,
           description: 'Fields of the rows, such as `label` or `metadata.region`.',
