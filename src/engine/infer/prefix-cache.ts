@@ -23,7 +23,8 @@ export interface PrefixUsage {
 
 /**
  * A block's name is the id of the one before it and its own tokens, so that equal names are equal pasts. What is read
- * least recently goes first; a row whose middle is gone is found up to there.
+ * least recently goes first, and of a row its end: what begins a row is of use without the rest, and not the other way
+ * round.
  */
 export class PrefixCache {
   readonly #limit: number
@@ -43,19 +44,18 @@ export class PrefixCache {
 
   /** The longest kept beginning of these tokens under this target, of `most` tokens at most. */
   find(target: string, tokens: readonly number[], most: number): KvPiece[] {
-    const found: KvPiece[] = []
+    const found: Block[] = []
     let before = target
     while ((found.length + 1) * PREFIX_BLOCK <= most) {
       const block = this.#blocks.get(nameOf(before, tokens, found.length))
       if (!block) break
-      this.#blocks.delete(block.key)
-      this.#blocks.set(block.key, block)
-      found.push(block.piece)
+      found.push(block)
       before = String(this.#ids.get(block.key))
     }
+    this.#touch(found)
     this.#usage.queries += most
     this.#usage.hits += found.length * PREFIX_BLOCK
-    return found
+    return found.map(({ piece }) => piece)
   }
 
   /** Keeps the whole blocks of these tokens; `piece(from, count)` copies those that are not there yet. */
@@ -64,16 +64,17 @@ export class PrefixCache {
     tokens: readonly number[],
     piece: (from: number, count: number) => KvPiece,
   ): void {
+    const row: Block[] = []
     let before = target
     for (let i = 0; (i + 1) * PREFIX_BLOCK <= tokens.length; i++) {
       const key = nameOf(before, tokens, i)
-      const known = this.#blocks.get(key)
-      this.#blocks.delete(key)
-      const block = known ?? this.#enter(key, piece(i * PREFIX_BLOCK, PREFIX_BLOCK))
-      if (!block) return
-      this.#blocks.set(key, block)
+      const block =
+        this.#blocks.get(key) ?? this.#enter(key, piece(i * PREFIX_BLOCK, PREFIX_BLOCK))
+      if (!block) break
+      row.push(block)
       before = String(this.#ids.get(key))
     }
+    this.#touch(row)
     this.#evict()
   }
 
@@ -81,6 +82,14 @@ export class PrefixCache {
     this.#blocks.clear()
     this.#ids.clear()
     this.#usage.bytes = 0
+  }
+
+  /** A row was read just now, its end first, so that this is what goes first. */
+  #touch(row: readonly Block[]): void {
+    for (const block of row.toReversed()) {
+      this.#blocks.delete(block.key)
+      this.#blocks.set(block.key, block)
+    }
   }
 
   #enter(key: string, piece: KvPiece): Block | undefined {

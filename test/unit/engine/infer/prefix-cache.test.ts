@@ -45,3 +45,16 @@ test('memory is bounded: the longest unused goes, and is counted', () => {
   expect(cache.usage.evictions).toBe(2)
   expect(cache.usage.bytes).toBeLessThanOrEqual(3 * 400)
 })
+
+test('where not all of a row has room, its beginning stays', () => {
+  const cache = new PrefixCache(3 * 400)
+  const long = tokens(5 * PREFIX_BLOCK, 1000)
+  cache.keep('a', long, piece)
+  expect(cache.usage.evictions).toBeGreaterThan(0)
+  const kept = starts(cache.find('a', long, long.length))
+  expect(kept.slice(0, 2)).toEqual([0, 32])
+  expect(cache.usage.bytes).toBeLessThanOrEqual(3 * 400)
+  // Another row takes the end of it, not what both could begin with.
+  cache.keep('a', [...long.slice(0, PREFIX_BLOCK), ...tokens(PREFIX_BLOCK, 7000)], piece)
+  expect(starts(cache.find('a', long, long.length))[0]).toBe(0)
+})
