@@ -68,8 +68,7 @@ export class PrefixCache {
     let before = target
     for (let i = 0; (i + 1) * PREFIX_BLOCK <= tokens.length; i++) {
       const key = nameOf(before, tokens, i)
-      const block =
-        this.#blocks.get(key) ?? this.#enter(key, piece(i * PREFIX_BLOCK, PREFIX_BLOCK))
+      const block = this.#blocks.get(key) ?? this.#enter(key, piece(i * PREFIX_BLOCK, PREFIX_BLOCK))
       if (!block) break
       row.push(block)
       before = String(this.#ids.get(key))
