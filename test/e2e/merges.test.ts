@@ -3,7 +3,7 @@
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, readdirSync } from 'node:fs'
-import { writeFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -57,6 +57,14 @@ describe.skipIf(stories.missing)('merges', () => {
       })),
     )
     await writeFile(join(larger, 'model.safetensors'), writeSafetensors(halved))
+    const nan = await writeTinyModel(join(home, 'models', 'nan'))
+    const broken = await writeTinyModel(join(home, 'models', 'broken'))
+    const file = join(nan, 'model.safetensors')
+    const norm = (await openCheckpoint(nan)).tensors.get('model.norm.weight')!
+    const bytes = await readFile(file)
+    await writeFile(join(broken, 'model.safetensors'), bytes.subarray(0, bytes.length - 64))
+    bytes.writeFloatLE(Number.NaN, norm.offset)
+    await writeFile(file, bytes)
     server = await startLuthier(home)
   }, 120_000)
   afterAll(() => server?.[Symbol.asyncDispose]())
@@ -315,7 +323,33 @@ models:
     await ended(`${MERGES}/${(await ask(MERGES, { config: DELLA })).id}`)
   })
 
+  test('weights that are NaN end a merge with their tensor, and nothing is registered', async () => {
+    const models = (await ask('/models')).data.length
+    const config = { merge_method: 'linear', models: [{ model: 'nan' }], parameters: { weight: 1 } }
+    const { id } = await ask(MERGES, { config })
+    const failed = await until(`${MERGES}/${id}`, ({ finished_at }) => finished_at !== null)
+    expect(failed).toMatchObject({
+      status: 'failed',
+      error: {
+        code: 'merge_failed',
+        message: expect.stringContaining('tensor model.norm.weight: its weights hold NaN'),
+      },
+    })
+    expect((await ask('/models')).data.length).toBe(models)
+    expect(workFolders()).toEqual([])
+  })
+
   test.each([
+    [
+      'a YAML that unfolds without end',
+      `a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n${Array.from({ length: 9 }, (_, i) => `a${i + 1}: &a${i + 1} [${Array(10).fill(`*a${i}`)}]`).join('\n')}`,
+      /cannot be read: .*alias/,
+    ],
+    [
+      'a shard that lies about its bytes',
+      { merge_method: 'linear', models: [{ model: 'broken' }] },
+      /cannot be merged: model\.safetensors: tensor/,
+    ],
     [
       'models that do not fit',
       { merge_method: 'linear', models: [{ model: base }, { model: 'large' }] },
