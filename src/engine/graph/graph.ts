@@ -61,6 +61,8 @@ export interface Value extends ValueType {
   origin?: Origin
   /** Set where this value is another one with zeros around it: autodiff joins such pieces without adding zeros. */
   piece?: Piece
+  /** Set where this value is cheap to make anew: a gradient that needs it does so, and it is not kept until then. */
+  anew?: () => Value
 }
 
 /** `inner` between `before` and `after` zeros along one axis. */
@@ -148,6 +150,9 @@ export function withGradient(
   y.origin = { name, inputs, gradient }
   return y
 }
+
+/** The value for the use of a gradient: made anew, where that is cheap. */
+export const anew = (x: Value): Value => x.anew?.() ?? x
 
 /** Every node that the outputs need, inputs before users; and every leaf they stand on. */
 export function reach(outputs: readonly Value[]): { nodes: Node[]; leaves: Value[] } {

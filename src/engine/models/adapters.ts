@@ -186,13 +186,17 @@ function byModule<T>(layout: LoraLayout, make: (part: LoraPart) => T): Map<strin
   return found
 }
 
-/** The gradients of `parts`, in the same order, as one vector [parameters]. */
+/**
+ * The gradients of `parts`, in the same order, as one vector [parameters]. What is made last the runtime computes first
+ * (it goes back from the outputs, later nodes before earlier ones): so each gradient is computed when all that
+ * it needs is there, and frees it.
+ */
 export function flatten(gradients: readonly Value[], layout: LoraLayout): Value {
   const parts = partsOf(layout)
-  return concat(
-    gradients.map((g, i) => reshape(g, [elements(parts[i]!.dims)])),
-    0,
-  )
+  const flat: Value[] = []
+  const fromBelow = gradients.map((g, i) => ({ g, i })).sort((a, b) => b.g.id - a.g.id)
+  for (const { g, i } of fromBelow) flat[i] = reshape(g, [elements(parts[i]!.dims)])
+  return concat(flat, 0)
 }
 
 /** The flat vector cut into PEFT's tensors, over the same memory. */

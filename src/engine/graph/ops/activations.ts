@@ -3,16 +3,33 @@
 import { emitOne, scalar, type Value, withGradient } from '../graph.ts'
 import { add, erf, exp, mul, neg, scale, sub, tanh } from './elementwise.ts'
 
-/** SwiGLU's product: silu(g) · u, with silu(g) = g·σ(g) (arXiv 2002.05202). */
+/**
+ * SwiGLU's product: silu(g) · u, with silu(g) = g·σ(g) (arXiv 2002.05202). Of it only g and u are kept: going back, its parts
+ * are made anew, by other operators than going forward, or the runtime would take them for the same.
+ */
 export function swiglu(g: Value, u: Value): Value {
-  const s = emitOne('Sigmoid', [g], g)
-  const silu = emitOne('Mul', [g, s], g)
+  const attributes = { alpha: { float: 1 } }
+  const silu = emitOne('QuickGelu', [g], g, { domain: 'com.microsoft', attributes })
   const y = emitOne('Mul', [silu, u], g)
+  const parts = once(() => {
+    const s = emitOne('Sigmoid', [g], g)
+    return { s, silu: mul(g, s) }
+  })
+  y.anew = once(() => mul(parts().silu, u))
   // d silu/dg = σ + silu·(1 − σ)
-  return withGradient('SwiGLU', y, [g, u], (dy) => [
-    mul(mul(dy, u), add(s, mul(silu, sub(scalar(1), s)))),
-    mul(dy, silu),
-  ])
+  return withGradient('SwiGLU', y, [g, u], (dy) => {
+    const { s, silu } = parts()
+    return [mul(mul(dy, u), add(s, mul(silu, sub(scalar(1), s)))), mul(dy, silu)]
+  })
+}
+
+/** make(), called when it is first asked for. */
+function once<T>(make: () => T): () => T {
+  let made: T | undefined
+  return () => {
+    made ??= make()
+    return made
+  }
 }
 
 /** GELU: x·Φ(x), with Φ the normal distribution (arXiv 1606.08415). */

@@ -1,6 +1,6 @@
 // Matrix products.
 
-import { type Dims, emitOne, type Value, withGradient } from '../graph.ts'
+import { anew, type Dims, emitOne, type Value, withGradient } from '../graph.ts'
 import { broadcast, unbroadcast } from './elementwise.ts'
 import { transpose } from './shape.ts'
 
@@ -54,8 +54,8 @@ export function gemm(a: Value, b: Value, options: GemmOptions = {}): Value {
       ? gemm(b, dy, { transA: transB, transB: true, alpha })
       : gemm(dy, b, { transB: !transB, alpha }),
     transB
-      ? gemm(dy, a, { transA: true, transB: transA, alpha })
-      : gemm(a, dy, { transA: !transA, alpha }),
+      ? gemm(dy, anew(a), { transA: true, transB: transA, alpha })
+      : gemm(anew(a), dy, { transA: !transA, alpha }),
     dy,
   ])
 }
