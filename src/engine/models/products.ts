@@ -50,6 +50,18 @@ export function int8Products(blocks: MappedInt8): Products {
   }
 }
 
+/** The int8 copy [out, in] of one projection by itself, with a scale for each column [in]; undefined where it has none. */
+export function int8Rows(
+  blocks: MappedInt8 | undefined,
+  { path }: Weights,
+): { steps: Value; scale: Value } | undefined {
+  const piece = blocks?.get(blockKey([path]))?.pieces[0]
+  if (!piece) return undefined
+  const value = (tensor: MappedTensor, dtype: 'int8' | 'float32') =>
+    external(tensor.name, { dtype, dims: tensor.dims }, tensor)
+  return { steps: value(piece.backward, 'int8'), scale: value(piece.backward_scale, 'float32') }
+}
+
 /** In the precision that the weights are given in. */
 export const productsOf = ({ int8 }: { int8?: MappedInt8 | undefined }): Products =>
   int8 ? int8Products(int8) : plainProducts

@@ -8,6 +8,7 @@ import { createDropout, type Dropout } from '../models/dropout.ts'
 import { architectureOf } from '../models/index.ts'
 import { alwaysTrue, type Keep, kept } from '../models/keep.ts'
 import { linear, packedAttention } from '../models/layers.ts'
+import { int8Rows } from '../models/products.ts'
 import { type Weights, weightsOf } from '../models/weights.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
 
@@ -78,7 +79,11 @@ export function buildStep(mapped: MappedWeights, layout: LoraLayout, shape: Step
     const chunks = { rows: HEAD_ROWS, count: Math.ceil((B * T) / HEAD_ROWS), always, learning }
     const { loss, correct, losses } = op.headLoss(
       supervised,
-      { weight: head.get('weight'), logits: (h) => linear(h, head) },
+      {
+        weight: head.get('weight'),
+        int8: int8Rows(mapped.int8, head),
+        logits: (h) => linear(h, head),
+      },
       targets,
       weights,
       chunks,

@@ -62,15 +62,17 @@ function quantise(x: Value): Quantised {
 }
 
 /** x [N, K] · w [K, M] */
-function product({ steps, scale }: Quantised, w: Value, wScale: Value): Value {
-  const y = emitOne(
+const product = ({ steps, scale }: Quantised, w: Value, wScale: Value): Value =>
+  mul(stepsProduct(steps, MIDDLE, w, wScale), scale)
+
+/** (steps − zero)·w · wScale, for steps [N, K] uint8 around `zero`, w [K, M] int8 and wScale [M]. No gradient. */
+export const stepsProduct = (steps: Value, zero: Value, w: Value, wScale: Value): Value =>
+  emitOne(
     'MatMulIntegerToFloat',
-    [steps, w, scalar(1), wScale, MIDDLE],
+    [steps, w, scalar(1), wScale, zero],
     { dtype: 'float32', dims: [steps.dims[0]!, w.dims[1]!] },
     { domain: 'com.microsoft' },
   )
-  return emitOne('Mul', [y, scale], y)
-}
 
 const MIDDLE = constant({ dtype: 'uint8', dims: [], data: Uint8Array.of(128) })
 

@@ -5,6 +5,7 @@ import { encodeOnnx } from '../../../../../src/engine/graph/onnx.ts'
 import * as op from '../../../../../src/engine/graph/ops/ops.ts'
 import { createSession } from '../../../../../src/engine/runtime/session.ts'
 import { float32, int64 } from '../../../../../src/engine/tensor.ts'
+import { quantise } from '../../../../../src/engine/weights/int8.ts'
 import { expectGradient, randomTensor } from '../../../../support/gradient.ts'
 
 const head = constant(randomTensor([5, 3], 3))
@@ -32,6 +33,67 @@ test('headLogProbs: gradient meets finite differences, and its sum is headLoss',
   expect(-sum).toBeCloseTo(Number(got.loss!.data[0]), 5)
   const right = shares.reduce((n, share, i) => n + (share > 0 ? Number(got.hits!.data[i]) : 0), 0)
   expect(right).toBe(Number(got.correct!.data[0]))
+})
+
+const cosine = (a: Float32Array, b: Float32Array): number => {
+  const dot = (x: Float32Array, y: Float32Array) => x.reduce((sum, v, i) => sum + v * y[i]!, 0)
+  return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b))
+}
+
+/** Rows that lie so near to their targets' weights, [S, D]: at 0 anything is likely, at 30 the target is nearly certain. */
+const rowsNear = (matrix: Float32Array, [v, d]: readonly [number, number], nearness: number) => {
+  const noise = randomTensor([8, d], 7).data as Float32Array
+  const of = [3, v - 1, 0, 17, 17, 40, 9, 77]
+  const lengths = of.map((t) =>
+    matrix.subarray(t * d, t * d + d).reduce((sum, x) => sum + x * x, 0),
+  )
+  const data = Float32Array.from({ length: 8 * d }, (_, i) => {
+    const row = Math.floor(i / d)
+    return noise[i]! + (nearness * matrix[of[row]! * d + (i % d)]!) / lengths[row]!
+  })
+  return { rows: float32([8, d], data), of: BigInt64Array.from(of, BigInt) }
+}
+
+test('headLoss: in int8 the gradient is nearly that of float32, however sure the model is', async () => {
+  const [v, d] = [2000, 32]
+  const matrix = randomTensor([v, d], 5)
+  const { backward, backward_scale } = quantise(
+    matrix.data as Float32Array,
+    v,
+    d,
+    new Float32Array(d).fill(1),
+  )
+  const weight = constant(matrix)
+  const exact: op.Head = { weight, logits: (h) => op.linear(h, weight) }
+  const int8 = {
+    steps: constant({ dtype: 'int8', dims: [v, d], data: backward }),
+    scale: constant(float32([d], backward_scale)),
+  }
+  const h = input('h', 'float32', ['S', d])
+  const t = input('t', 'int64', ['S'])
+  const w = input('w', 'float32', ['S'])
+  const dh = (head: op.Head) => gradients(op.headLoss(h, head, t, w, once).loss, [h])[0]!
+  const onnx = encodeOnnx({ exact: dh(exact), int8: dh({ ...exact, int8 }) })
+  await using session = await createSession(onnx, { threads: 1 })
+  for (const nearness of [-5, 0, 5, 8, 12]) {
+    const { rows, of } = rowsNear(matrix.data as Float32Array, [v, d], nearness)
+    const got = await session.run({
+      h: rows,
+      t: { dtype: 'int64', dims: [8], data: of },
+      w: float32([8], new Float32Array(8).fill(1)),
+    })
+    const [a, b] = [got.exact!.data as Float32Array, got.int8!.data as Float32Array]
+    for (let row = 0; row < 8; row++) {
+      const [x, y] = [a, b].map((all) => all.subarray(row * d, row * d + d))
+      expect(cosine(x!, y!), `row ${row}, ${nearness} near its target`).toBeGreaterThan(0.98)
+    }
+  }
+  const none = await session.run({
+    h: float32([0, d], new Float32Array()),
+    t: int64([0], []),
+    w: float32([0], new Float32Array()),
+  })
+  expect(none.int8!.dims).toEqual([0, d])
 })
 
 test('headLoss: chunk by chunk it is the same, an empty last chunk too', async () => {
