@@ -60,7 +60,7 @@ export function peakMemory(input: MemoryInput, work: Workload): number {
   const run = tokens * kept + headFloats(input, work.mostSupervised)
   const trained = (whole ? WHOLE_COPIES : ADAPTER_COPIES) * parameters
   const weights = whole ? 0 : weightBytes(config, precision)
-  return PROCESS + weights + 4 * (devices * run + trained) + devices * nodes
+  return Math.round(PROCESS + weights + 4 * (devices * run + trained) + devices * nodes)
 }
 
 /** Copies of the trained vector: it, both moments, gradients, a state that is kept, and what the session holds. */

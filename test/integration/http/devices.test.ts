@@ -79,7 +79,11 @@ describe('a server with two devices of one thread', () => {
     expect(await resultOf(alone.id)).toBe(result)
 
     const plan = await planOf(together.id)
-    expect(plan).toEqual({ ...(await planOf(alone.id)), devices: 2 })
+    // Each device holds a micro-batch of its own.
+    const single = await planOf(alone.id)
+    const { memory_bytes = 0 } = plan
+    expect(memory_bytes).toBeGreaterThan(single.memory_bytes!)
+    expect(plan).toEqual({ ...single, devices: 2, memory_bytes })
     // Two rows of two examples each: a batch of eight is two micro-batches, one for each device.
     expect(plan).toMatchObject({ device: 'cpu', threads: 1, rows: 2, row_length: 192 })
   })
