@@ -151,4 +151,74 @@ describe.skipIf(stories.missing)('tools', () => {
     })
     expect(next.choices[0]?.message.role).toBe('assistant')
   })
+
+  test('functions, the older form: one call without an id, streamed as well, and its result', async () => {
+    const asked = {
+      model,
+      messages,
+      functions: [
+        { name: 'get_weather', parameters },
+        { name: 'get_time', parameters },
+      ],
+      function_call: { name: 'get_time' },
+      max_tokens: 200,
+      seed: 4,
+    }
+    const { choices } = await client.chat.completions.create(asked)
+    const [choice] = choices
+    expect(choice?.finish_reason).toBe('function_call')
+    expect(choice?.message).not.toHaveProperty('tool_calls')
+    const call = choice?.message.function_call
+    expect(call?.name).toBe('get_time')
+    expectCall(call?.arguments ?? '')
+
+    let [name, args, reason] = ['', '', '']
+    for await (const { choices } of await client.chat.completions.create({
+      ...asked,
+      stream: true,
+    })) {
+      const [{ delta, finish_reason }] = choices as [(typeof choices)[number]]
+      name += delta.function_call?.name ?? ''
+      args += delta.function_call?.arguments ?? ''
+      reason = finish_reason ?? reason
+    }
+    expect({ name, arguments: args }).toEqual(call)
+    expect(reason).toBe('function_call')
+
+    const older = await client.chat.completions.create({
+      model,
+      max_tokens: 5,
+      temperature: 0,
+      messages: [
+        ...messages,
+        { role: 'assistant', content: null, function_call: call! },
+        { role: 'function', name: 'get_time', content: 'noon' },
+      ],
+    })
+    const newer = await client.chat.completions.create({
+      model,
+      max_tokens: 5,
+      temperature: 0,
+      messages: [
+        ...messages,
+        {
+          role: 'assistant',
+          content: null,
+          tool_calls: [{ id: 'call_1', type: 'function', function: call! }],
+        },
+        { role: 'tool', tool_call_id: 'call_1', content: 'noon' },
+      ],
+    })
+    expect(older.choices[0]?.message.content).toBe(newer.choices[0]?.message.content)
+    expect(older.usage?.prompt_tokens).toBe(newer.usage?.prompt_tokens)
+
+    for (const [wrong, param] of [
+      [{ function_call: { name: 'other' } }, 'function_call'],
+      [{ function_call: 'auto' as const, functions: [] }, 'function_call'],
+      [{ tools }, 'functions'],
+    ] as const)
+      await expect(
+        client.chat.completions.create({ ...asked, ...wrong } as never),
+      ).rejects.toMatchObject({ status: 400, param })
+  })
 })

@@ -14,6 +14,7 @@ import {
   presentChatChunks,
   toGeneration,
 } from '../schemas/chat.ts'
+import { usesFunctions } from '../schemas/functions.ts'
 import { includeUsage, wholeOrStream } from '../schemas/generation.ts'
 import { askedWith } from '../schemas/stored-chat.ts'
 
@@ -36,8 +37,9 @@ export const chatRoutes: FastifyPluginAsyncTypebox<Inference> = async (app, infe
       const seed = randomSeed()
       const generation = toGeneration(body, seed)
       const tool_names = generation.tool_use?.tools.map(({ name }) => name) ?? []
+      const tools = { tool_names, functions: usesFunctions(body) }
       const options = {
-        tool_names,
+        ...tools,
         n: generation.n,
         include_usage: includeUsage(body),
         ...(body.stream_options?.include_obfuscation && { pad: randomPad }),
@@ -70,11 +72,11 @@ export const chatRoutes: FastifyPluginAsyncTypebox<Inference> = async (app, infe
         },
         {
           whole: async (head, events) =>
-            keep(presentChat({ ...head, ...tier }, await gather(events), tool_names)),
+            keep(presentChat({ ...head, ...tier }, await gather(events), tools)),
           async *chunks(head, events) {
             const gathered = createGathering()
             yield* presentChatChunks({ ...head, ...tier }, gathering(events, gathered), options)
-            await keep(presentChat({ ...head, ...tier }, gathered.answers, tool_names))
+            await keep(presentChat({ ...head, ...tier }, gathered.answers, tools))
           },
         },
       )

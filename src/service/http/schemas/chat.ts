@@ -4,12 +4,18 @@ import { type Static, Type } from 'typebox'
 import type { GrammarSource } from '../../../engine/grammar/request.ts'
 import { prepareSchema } from '../../../engine/grammar/schema.ts'
 import type { ChatMessage, InferEvent, ListedToken } from '../../../engine/infer/request.ts'
-import { createToolParser, type Parsed, type ToolParser } from '../../../engine/tools/parse.ts'
+import {
+  createToolParser,
+  type Parsed,
+  type ToolCall,
+  type ToolParser,
+} from '../../../engine/tools/parse.ts'
 import type { ToolSyntax } from '../../../engine/tools/syntax.ts'
 import { invalidRequest } from '../../../errors.ts'
 import type { Answers } from '../../scheduler/generations.ts'
 import type { Generation } from '../../scheduler/serving.ts'
 import { Metadata } from './fine-tuning.ts'
+import { asTools, type FunctionCall, functionFields, usesFunctions } from './functions.ts'
 import {
   type AnswerHead,
   accepted,
@@ -41,7 +47,7 @@ interface ContentPart {
   refusal?: string
 }
 
-const ROLES = ['developer', 'system', 'user', 'assistant', 'tool'] as const
+const ROLES = ['developer', 'system', 'user', 'assistant', 'tool', 'function'] as const
 
 const Message = Type.Object(
   {
@@ -67,7 +73,13 @@ const Message = Type.Object(
     tool_calls: Type.Optional(
       Type.Unsafe<unknown[] | null>({ type: ['array', 'null'], items: MessageToolCall }),
     ),
-    function_call: neutral('null'),
+    function_call: Type.Optional(
+      Type.Unsafe<FunctionCall | null>({
+        type: ['object', 'null'],
+        required: ['name', 'arguments'],
+        properties: { name: { type: 'string' }, arguments: { type: 'string' } },
+      }),
+    ),
     audio: neutral('null'),
   },
   { $id: 'ChatCompletionRequestMessage' },
@@ -104,8 +116,7 @@ export const ChatCompletionRequest = Type.Object(
     top_logprobs: integer(0, 20, 'Tell this many of the most probable tokens at each place.'),
     response_format: Type.Optional(ResponseFormat),
     ...toolFields,
-    functions: neutral('[]'),
-    function_call: neutral('"none"'),
+    ...functionFields,
     modalities: neutral('["text"]'),
     audio: neutral('null'),
     web_search_options: neutral('null'),
@@ -128,8 +139,6 @@ export const ChatCompletionRequest = Type.Object(
 export type ChatCompletionRequest = Static<typeof ChatCompletionRequest>
 
 const NEUTRAL = {
-  functions: [[]],
-  function_call: ['none'],
   modalities: [['text']],
   audio: [],
   web_search_options: [],
@@ -154,7 +163,10 @@ export function toGeneration(body: ChatCompletionRequest, seed: number): Generat
   refuse(body, NEUTRAL)
   const max_tokens = maxTokens(body)
   const logprobs = topLogprobs(body)
-  const { tools, tool_use } = toolsOf(body)
+  const { tools, tool_use } = toolsOf(
+    asTools(body),
+    usesFunctions(body) ? (at) => `functions[${at}].parameters` : undefined,
+  )
   return {
     prompt: { messages: body.messages.map(toMessage), ...(tools && { tools }) },
     ...(tool_use && { tool_use }),
@@ -221,28 +233,37 @@ function topLogprobs({ logprobs, top_logprobs }: ChatCompletionRequest) {
 function toMessage(message: Static<typeof Message>, at: number): ChatMessage {
   const where = `messages[${at}]`
   const { role, name } = message
-  for (const field of ['function_call', 'audio'] as const) {
-    const value = message[field] ?? undefined
-    if (value === undefined || JSON.stringify(value) === '[]') continue
+  if ((message.audio ?? undefined) !== undefined)
     throw invalidRequest(
-      `Unsupported parameter: '${where}.${field}' is not supported by this server.`,
-      unsupported(`${where}.${field}`),
+      `Unsupported parameter: '${where}.audio' is not supported by this server.`,
+      unsupported(`${where}.audio`),
     )
-  }
   const refusal = role === 'assistant' ? (message.refusal ?? '') : ''
   if (role !== 'assistant' && (message.content ?? undefined) === undefined)
     throw invalidRequest(`Missing required parameter: '${where}.content'.`, {
       param: `${where}.content`,
       code: 'missing_required_parameter',
     })
+  const needed = role === 'tool' ? 'tool_call_id' : role === 'function' ? 'name' : undefined
+  if (needed && message[needed] === undefined)
+    throw invalidRequest(`Missing required parameter: '${where}.${needed}'.`, {
+      param: `${where}.${needed}`,
+      code: 'missing_required_parameter',
+    })
   return {
-    role: role === 'developer' ? 'system' : role,
+    role: role === 'developer' ? 'system' : role === 'function' ? 'tool' : role,
     content: toText(message.content ?? refusal, role, `${where}.content`),
     ...(name === undefined ? {} : { name }),
     ...(message.tool_calls?.length ? { tool_calls: message.tool_calls } : {}),
+    ...(message.function_call ? { tool_calls: [callOf(message.function_call)] } : {}),
     ...(message.tool_call_id === undefined ? {} : { tool_call_id: message.tool_call_id }),
+    ...(role === 'function' ? { tool_call_id: callId(name ?? '') } : {}),
   }
 }
+
+/** Calls of the older form have no id: there is one at a time, and its result has the function's name. */
+const callId = (name: string) => `call_${name}`
+const callOf = (call: FunctionCall) => ({ id: callId(call.name), type: 'function', function: call })
 
 function toText(content: string | ContentPart[], role: string, where: string): string {
   if (typeof content === 'string') return content
@@ -298,10 +319,14 @@ const Logprobs = Type.Union(
   },
 )
 
-const ChatFinishReason = Type.Unsafe<'stop' | 'length' | 'tool_calls'>({
+type ChatFinish = 'stop' | 'length' | 'tool_calls' | 'function_call'
+
+const ChatFinishReason = Type.Unsafe<ChatFinish>({
   type: 'string',
-  enum: ['stop', 'length', 'tool_calls'],
+  enum: ['stop', 'length', 'tool_calls', 'function_call'],
 })
+
+const FunctionCallReply = Type.Object({ name: Type.String(), arguments: Type.String() })
 
 export const ChatCompletion = Type.Object(
   {
@@ -315,6 +340,7 @@ export const ChatCompletion = Type.Object(
           content: Type.Union([Type.String(), Type.Null()]),
           refusal: Type.Null(),
           tool_calls: Type.Optional(Type.Array(MessageToolCall)),
+          function_call: Type.Optional(FunctionCallReply),
         }),
         logprobs: Logprobs,
         finish_reason: ChatFinishReason,
@@ -337,6 +363,7 @@ export const ChatCompletionChunk = Type.Object(
           content: Type.Optional(Type.String()),
           refusal: Type.Optional(Type.Null()),
           tool_calls: Type.Optional(Type.Array(ToolCallChunk)),
+          function_call: Type.Optional(Type.Partial(FunctionCallReply)),
         }),
         logprobs: Logprobs,
         finish_reason: Type.Union([ChatFinishReason, Type.Null()]),
@@ -357,7 +384,7 @@ export interface ChatHead extends AnswerHead {
 export const presentChat = (
   head: ChatHead,
   answers: Answers,
-  tool_names: readonly string[] = [],
+  { tool_names = [], functions = false }: ToolOptions = {},
 ): Static<typeof ChatCompletion> => ({
   ...head,
   object: 'chat.completion',
@@ -370,16 +397,32 @@ export const presentChat = (
         role: 'assistant' as const,
         content: called && content === '' ? null : content,
         refusal: null,
-        ...(called && {
-          tool_calls: calls.map((call, at) => presentCall(call, head.id, index, at)),
-        }),
+        ...(called && presentCalls(calls, functions, [head.id, index])),
       },
       logprobs: mean_logprob === undefined ? null : presentLogprobs(tokens),
-      finish_reason: called && finish_reason === 'stop' ? ('tool_calls' as const) : finish_reason,
+      finish_reason: called && finish_reason === 'stop' ? calledReason(functions) : finish_reason,
     }
   }),
   usage: presentUsage(answers),
 })
+
+/** What a request may be answered with, beside text. */
+interface ToolOptions {
+  tool_names?: readonly string[]
+  /** In the older form, one call without an id. */
+  functions?: boolean
+}
+
+const calledReason = (functions: boolean) => (functions ? 'function_call' : 'tool_calls')
+
+const presentCalls = (
+  calls: readonly ToolCall[],
+  functions: boolean,
+  [id, index]: [string, number],
+) =>
+  functions
+    ? { function_call: calls[0]! }
+    : { tool_calls: calls.map((call, at) => presentCall(call, id, index, at)) }
 
 /** Text and calls of a whole answer; without tools all is text. */
 function parseTools(
@@ -403,9 +446,8 @@ const presentLogprobs = (tokens: readonly ListedToken[] = []) => ({
   refusal: null,
 })
 
-interface ChunkOptions {
+interface ChunkOptions extends ToolOptions {
   n: number
-  tool_names?: readonly string[]
   include_usage: boolean
   /** Random text, as long as it likes, for each chunk; absent where nobody asked for it. */
   pad?: () => string
@@ -415,7 +457,7 @@ interface ChunkOptions {
 export async function* presentChatChunks(
   head: ChatHead,
   events: AsyncIterable<InferEvent>,
-  { n, include_usage, pad, tool_names = [] }: ChunkOptions,
+  { n, include_usage, pad, tool_names = [], functions = false }: ChunkOptions,
 ): AsyncGenerator<Chunk> {
   const object = 'chat.completion.chunk' as const
   const usage = include_usage ? { usage: null } : {}
@@ -426,7 +468,7 @@ export async function* presentChatChunks(
       finish_reason,
       tokens,
     }: {
-      finish_reason?: 'stop' | 'length' | 'tool_calls'
+      finish_reason?: ChatFinish
       tokens?: ListedToken[]
     } = {},
   ): Chunk => ({
@@ -449,9 +491,16 @@ export async function* presentChatChunks(
   function* told(index: number, { content, calls }: Parsed, listed?: ListedToken[]) {
     if (content !== '' || listed) yield chunk(index, { content }, listed ? { tokens: listed } : {})
     const state = parsers[index]
-    for (const call of calls)
-      for (const piece of callChunks(call, head.id, index, state ? state.calls++ : 0))
-        yield chunk(index, { tool_calls: [piece] })
+    for (const call of calls) {
+      const at = state ? state.calls++ : 0
+      if (!functions)
+        for (const piece of callChunks(call, head.id, index, at))
+          yield chunk(index, { tool_calls: [piece] })
+      else if (at === 0) {
+        yield chunk(index, { function_call: { name: call.name, arguments: '' } })
+        yield chunk(index, { function_call: { arguments: call.arguments } })
+      }
+    }
   }
   for await (const event of events) {
     switch (event.type) {
@@ -478,7 +527,11 @@ export async function* presentChatChunks(
         const state = parsers[event.index]
         if (state) yield* told(event.index, state.parser.end())
         const called = (state?.calls ?? 0) > 0 && event.finish_reason === 'stop'
-        yield chunk(event.index, {}, { finish_reason: called ? 'tool_calls' : event.finish_reason })
+        yield chunk(
+          event.index,
+          {},
+          { finish_reason: called ? calledReason(functions) : event.finish_reason },
+        )
         break
       }
       default:

@@ -8,7 +8,7 @@ import type { ToolCall } from '../../../engine/tools/parse.ts'
 import type { Tool } from '../../../engine/tools/syntax.ts'
 import { ApiError, invalidRequest } from '../../../errors.ts'
 
-interface FunctionTool {
+export interface FunctionTool {
   type: string
   function: { name: string; description?: string; parameters?: unknown; strict?: boolean | null }
 }
@@ -19,7 +19,7 @@ interface NamedTool {
   allowed_tools?: { mode: 'auto' | 'required'; tools: NamedTool[] }
 }
 
-const NAME = { type: 'string', pattern: '^[a-zA-Z0-9_-]{1,64}$' }
+export const NAME = { type: 'string', pattern: '^[a-zA-Z0-9_-]{1,64}$' }
 
 export const toolFields = {
   tools: Type.Optional(
@@ -61,7 +61,7 @@ export const toolFields = {
   ),
 }
 
-interface ToolBody {
+export interface ToolBody {
   tools?: FunctionTool[] | null
   tool_choice?: 'none' | 'auto' | 'required' | NamedTool | null
   parallel_tool_calls?: boolean | null

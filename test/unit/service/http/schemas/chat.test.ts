@@ -133,8 +133,6 @@ test('a tool that may be called comes with the grammar of its arguments, one tha
 })
 
 test.each([
-  ['functions', [{ name: 'f' }], []],
-  ['function_call', 'auto', 'none'],
   ['modalities', ['text', 'audio'], ['text']],
   ['audio', { voice: 'alloy', format: 'wav' }, null],
   ['web_search_options', {}, null],
