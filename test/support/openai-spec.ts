@@ -131,9 +131,14 @@ for (const source of ['Completions', 'Responses'])
   })
 
 type Schema = Record<string, unknown>
-type Operation = { responses?: Record<string, { content?: Record<string, { schema?: unknown }> }> }
+type Operation = {
+  parameters?: unknown[]
+  requestBody?: { content?: Record<string, { schema?: unknown }> }
+  responses?: Record<string, { content?: Record<string, { schema?: unknown }> }>
+}
 
 interface Spec {
+  document: Schema
   ajv: Ajv2020
   paths: [RegExp, string, Record<string, Operation>][]
 }
@@ -166,6 +171,41 @@ function find(method: string, url: string) {
   return undefined
 }
 
+/** The names of all fields that OpenAI describes for the JSON body of an operation, and for its query. */
+export function fieldsOf(method: string, url: string): { body: string[]; query: string[] } {
+  const operation = find(method, url)?.operation
+  const parameters = (operation?.parameters ?? []).map(resolve) as { in: string; name: string }[]
+  const schema = operation?.requestBody?.content?.['application/json']?.schema
+  return {
+    body: [...namesIn(schema)],
+    query: parameters.filter((one) => one.in === 'query').map(({ name }) => name),
+  }
+}
+
+function namesIn(schema: unknown): Set<string> {
+  const {
+    properties = {},
+    allOf = [],
+    anyOf = [],
+    oneOf = [],
+  } = resolve(schema ?? {}) as {
+    properties?: object
+    allOf?: unknown[]
+    anyOf?: unknown[]
+    oneOf?: unknown[]
+  }
+  const inside = [...allOf, ...anyOf, ...oneOf].flatMap((one) => [...namesIn(one)])
+  return new Set([...Object.keys(properties), ...inside])
+}
+
+/** What a local `$ref` leads to; anything else is what it is. */
+function resolve(node: unknown): unknown {
+  const { $ref } = node as { $ref?: string }
+  if ($ref === undefined) return node
+  const steps = $ref.split('/').slice(1)
+  return resolve(steps.reduce((at, step) => (at as Schema)[step], load().document as unknown))
+}
+
 function validatorOf({ method, url, status, type }: Reply): ValidateFunction | undefined {
   const found = find(method, url)
   if (!found) return undefined
@@ -193,6 +233,7 @@ function load(): Spec {
   const ajv = new Ajv2020({ strict: false, validateFormats: false, validateSchema: false })
   ajv.addSchema(modern(document) as Schema, 'openai')
   loaded = {
+    document,
     ajv,
     paths: Object.entries(paths)
       .toSorted(([a], [b]) => a.split('{').length - b.split('{').length)

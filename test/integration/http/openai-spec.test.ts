@@ -4,11 +4,20 @@ import { mkdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { openTestApi, type TestApi } from '../../support/api.ts'
-import { checkReply, operationOf } from '../../support/openai-spec.ts'
+import { checkReply, fieldsOf, operationOf } from '../../support/openai-spec.ts'
 import { shared } from '../../support/shared.ts'
 import { suiteFolder } from '../../support/temporary.ts'
 import { writeTinyEncoder } from '../../support/tiny-encoder.ts'
 import { writeTinyModel } from '../../support/tiny-model.ts'
+
+interface Fields {
+  properties: Record<string, unknown>
+}
+
+interface Described {
+  parameters?: { in: string; name: string }[]
+  requestBody?: { content: Record<string, { schema: { $ref?: string } }> }
+}
 
 const spec = shared('spec/openai.yaml')
 
@@ -215,6 +224,36 @@ describe.skipIf(spec.missing)('the API as OpenAI describes it', () => {
       'post /v1/fine_tuning/jobs/{fine_tuning_job_id}/pause',
       'post /v1/fine_tuning/jobs/{fine_tuning_job_id}/resume',
     ])
+  })
+
+  test('every field of a request that OpenAI describes is one that the server knows', async () => {
+    const document = api.app.swagger() as unknown as {
+      paths: Record<string, Record<string, Described>>
+      components: { schemas: Record<string, object> }
+    }
+    const known = ({ requestBody, parameters = [] }: Described) => {
+      const media = requestBody?.content['application/json']?.schema
+      const name = media?.$ref?.split('/').at(-1)
+      const schema = name === undefined ? media : document.components.schemas[name]
+      const query = parameters.filter((one) => one.in === 'query').map(({ name }) => name)
+      // Unions name their fields in their branches.
+      return { open: schema && !('properties' in schema), schema, query }
+    }
+    const missing = Object.entries(document.paths)
+      .filter(([path]) => path.startsWith('/v1/'))
+      .flatMap(([path, item]) =>
+        Object.entries(item).flatMap(([method, operation]) => {
+          const { body, query } = fieldsOf(method, path.replace(/\{\w+\}/g, 'x'))
+          const ours = known(operation)
+          const fields = ours.schema && !ours.open ? (ours.schema as Fields).properties : undefined
+          return [
+            ...body.filter((name) => fields && !Object.hasOwn(fields, name)),
+            ...query.filter((name) => !ours.query.includes(name)).map((name) => `?${name}`),
+          ].map((name) => `${method} ${path}: ${name}`)
+        }),
+      )
+    // It comes as `metadata[key]`, which no list of names shows.
+    expect(missing).toEqual(['get /v1/chat/completions: ?metadata'])
   })
 
   test.each([

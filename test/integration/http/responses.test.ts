@@ -272,6 +272,10 @@ describe.skipIf(stories.missing)('responses', () => {
       { type: 'input_text', text: 'b' },
       { type: 'input_text', text: 'a' },
     ])
+    await expect(client.responses.retrieve(kept.id, { stream: true })).rejects.toMatchObject({
+      status: 400,
+      param: 'stream',
+    })
     await client.responses.delete(kept.id)
     for (const gone of [
       () => client.responses.retrieve(kept.id),

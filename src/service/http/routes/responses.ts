@@ -8,10 +8,11 @@ import type { Generation } from '../../scheduler/serving.ts'
 import { answer, type Inference, randomPad, randomSeed, tellIgnored } from '../answer.ts'
 import { cutPage, presentPage } from '../pagination.ts'
 import type { AnswerHead } from '../schemas/generation.ts'
-import { wholeOrStream } from '../schemas/generation.ts'
+import { refuse, wholeOrStream } from '../schemas/generation.ts'
 import { type ResponseStreamEvent, responseEvents } from '../schemas/response-events.ts'
 import {
   checkCalls,
+  GetResponseQuery,
   ItemList,
   ItemParams,
   ListItemsQuery,
@@ -103,11 +104,15 @@ export const responseRoutes: FastifyPluginAsyncTypebox<Inference> = async (app, 
         summary: 'Retrieves a response that was kept.',
         tags,
         params: ItemParams,
+        querystring: GetResponseQuery,
         response: { 200: Type.Ref('Response#') },
       },
     },
-    async ({ caller, params }) =>
-      (await responses.retrieve(caller.project_id, params.response_id)).response as ResponseObject,
+    async ({ caller, params, query }) => {
+      refuse(query, { stream: [false] })
+      return (await responses.retrieve(caller.project_id, params.response_id))
+        .response as ResponseObject
+    },
   )
 
   app.delete(

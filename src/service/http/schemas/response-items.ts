@@ -195,11 +195,20 @@ export const OutputItems = Type.Array(Type.Union([Message, Call]))
 
 export const ItemParams = Type.Object({ response_id: Type.String() })
 
+const ignored = Type.Optional(Type.Unknown({ description: 'Accepted and ignored.' }))
+
+export const GetResponseQuery = Type.Object({
+  include: ignored,
+  include_obfuscation: ignored,
+  starting_after: ignored,
+  stream: Type.Optional(Type.Boolean({ description: 'Not supported: only false.' })),
+})
+
 export const ListItemsQuery = Type.Object({
   after: Type.Optional(Type.String()),
   limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 100, default: 20 })),
   order: Type.Optional(Type.Enum(['asc', 'desc'], { default: 'desc' })),
-  include: Type.Optional(Type.Unknown({ description: 'Accepted and ignored.' })),
+  include: ignored,
 })
 
 export const ItemList = Type.Object(
