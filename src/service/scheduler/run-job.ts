@@ -1,26 +1,22 @@
 // One fine-tuning job, from its files to its model: drives the training thread and keeps what it yields.
 
-import type { Evidence, Verdict } from '../../engine/parity/parity.ts'
 import type { Compute } from '../../engine/runtime/device.ts'
 import type {
-  EvidenceRequest,
   Hyperparameters,
   Plan,
   TrainEvent,
-  TrainRequest,
   TrainThreadRequest,
 } from '../../engine/train/request.ts'
 import { ApiError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import { type FineTuningJob, findJob } from '../db/fine-tuning-jobs.ts'
 import { type Lease, LeaseLost } from '../db/work.ts'
-import { fileFailure, type JobFailure, preflightFailure } from '../jobs/file-errors.ts'
+import { fileFailure, preflightFailure } from '../jobs/file-errors.ts'
 import { type InspectedPaths, inspectRequest } from '../jobs/inspection.ts'
 import { Progress } from '../jobs/progress.ts'
-import { isGuarded, parityFailure } from '../jobs/publishing.ts'
+import { isGuarded } from '../jobs/publishing.ts'
 import { isTerminal } from '../jobs/states.ts'
 import type { Metrics } from '../metrics/metrics.ts'
-import type { ResolvedModel } from '../models/model.ts'
 import type { ModelRegistry } from '../models/registry.ts'
 import { type LocalFile, localFile } from '../storage/local-file.ts'
 import { objectKey } from '../storage/object-store.ts'
@@ -28,6 +24,7 @@ import { type Stores, sweepUnknown } from '../storage/objects.ts'
 import { type Outcome, WorkPauses } from '../work/kind.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
 import type { AdapterFile } from './adapter-files.ts'
+import { publishJob } from './publish-job.ts'
 import { cancelRunOfStep, scoreCheckpoint, unscoredStep } from './score-checkpoint.ts'
 import type { Serving } from './serving.ts'
 import type { Reserved, TrainingMemory } from './training-memory.ts'
@@ -356,7 +353,14 @@ class Run {
     }
     if (lost) throw lost
     if (done) {
-      await this.#publish(done, thread, request)
+      const { signal } = this.#lost
+      await publishJob(this.#deps, {
+        progress: this.#progress,
+        done,
+        thread,
+        trained: request,
+        signal,
+      })
       return { type: 'ended' }
     }
     if (paused) return { type: 'paused' }
@@ -365,82 +369,6 @@ class Run {
     if (this.#signal.reason instanceof LeaseLost) throw this.#signal.reason
     await this.#progress.requeued()
     return { type: 'stopped' }
-  }
-
-  /** After training: the model is published if it will be served as it was trained. */
-  async #publish(
-    done: Extract<TrainEvent, { type: 'done' }>,
-    thread: TrainingThread,
-    trained: TrainRequest,
-  ): Promise<void> {
-    const { step } = done
-    const refuse = async (failure: JobFailure) => {
-      await this.#progress.unpublished(done, failure)
-      const { code } = failure.error
-      this.#deps.log.info({ job: job.id, step, code }, 'job failed: its model is not published')
-    }
-    // Its plan has its precision by now.
-    const job = await this.#progress.job()
-    const choice = await this.#progress.chosen(job, done)
-    if ('refused' in choice) return refuse(choice.refused)
-    const {
-      adapter_sha256: sha256,
-      adapter_config_sha256: config_sha256,
-      step_number,
-    } = choice.chosen
-    const model: ResolvedModel = {
-      id: job.model_name,
-      base_path: trained.model,
-      root: job.root,
-      project_id: job.project_id,
-      adapter: { sha256, config_sha256 },
-      job_id: job.id,
-    }
-    const verdict = await this.#certify(model, thread, {
-      ...trained,
-      plan: job.plan ?? trained.plan,
-    })
-    if (verdict && 'difference' in verdict)
-      return refuse(parityFailure(verdict.difference, step_number))
-    await this.#progress.publish(job, done)
-    await this.#progress.succeeded(job, done, verdict?.certificate)
-    this.#deps.log.info({ job: job.id, step, ...verdict?.certificate }, 'job succeeded')
-  }
-
-  /** Undefined of models that go on with no text, which are only made resident. */
-  async #certify(
-    model: ResolvedModel,
-    thread: TrainingThread,
-    { cache, training, validation, method, plan, seed }: TrainRequest,
-  ): Promise<Verdict | undefined> {
-    const { adapterFile, serving, log } = this.#deps
-    const request: EvidenceRequest = {
-      type: 'evidence',
-      model: model.base_path,
-      cache,
-      training,
-      ...(validation && { validation }),
-      method,
-      plan,
-      seed,
-      adapter: await patiently(() => adapterFile(model)),
-    }
-    let evidence: Evidence | undefined
-    for await (const event of ask(thread, request, this.#lost.signal))
-      if (event.type === 'evidence') evidence = event.evidence
-    if (evidence) {
-      try {
-        return await serving.certify(model, evidence)
-      } catch (cause) {
-        // What comes from our side is tried again as such, whatever a client would be told.
-        throw new Error('The serving side of the parity check failed.', { cause })
-      }
-    }
-    // A model that cannot be made resident now is a model all the same.
-    await serving
-      .warm(model)
-      .catch((err) => log.warn({ job: model.job_id, err }, 'the new model is not resident yet'))
-    return undefined
   }
 
   #initial({ project_id, root, initial }: FineTuningJob, base_path: string): Promise<string> {
