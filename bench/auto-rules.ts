@@ -2,7 +2,7 @@
 // several sizes. A row of the table that stands well below `auto` is a reason to change a rule.
 //
 //     npx tsx bench/auto-rules.ts --model MODEL --data train.csv --out OUT [--method classification|supervised]
-//         [--intents 10] [--sizes 40,200,1000] [--seeds 1,2]
+//         [--intents 10] [--sizes 40,200,1000] [--seeds 1,2] [--measured 10] [--precision fp32]
 //
 // Prints, as means over seeds: the lowest validation loss of any epoch, the held-out accuracy there, and seconds.
 
@@ -23,6 +23,9 @@ const { values } = parseArgs({
     intents: { type: 'string', default: '10' },
     sizes: { type: 'string', default: '40,200,1000' },
     seeds: { type: 'string', default: '1,2' },
+    /** Rows of each intent that choose, and as many that count. */
+    measured: { type: 'string', default: '10' },
+    precision: { type: 'string', default: 'fp32' },
   },
 })
 const { model, data, out } = values
@@ -51,6 +54,8 @@ const candidates = (auto: Auto): [string, Partial<Hyperparameters>][] => [
   [`rank ${auto.rank * 4}`, { lora: { rank: auto.rank * 4 } }],
 ]
 
+const precision: 'fp32' | 'int8' = values.precision === 'int8' ? 'int8' : 'fp32'
+const measuredRows = Number(values.measured)
 const intentCount = Number(values.intents)
 const seeds = values.seeds.split(',').map(Number)
 for (const size of values.sizes.split(',').map(Number)) {
@@ -61,14 +66,14 @@ for (const size of values.sizes.split(',').map(Number)) {
     for (const seed of seeds) {
       const intents = drawIntents(questions, intentCount, seed)
       const each = size / intentCount
-      const parts = deal(questions, intents, seed, each, 10, 10)
+      const parts = deal(questions, intents, seed, each, measuredRows, measuredRows)
       const paths = ['train', 'measured'].map((n) => resolve(out, `${n}-${size}-${seed}.jsonl`))
       await writeRows(paths[0]!, parts[0]!, method)
       const run = {
         model: resolve(model),
         cache: join(out, 'cache'),
         method,
-        hyperparameters,
+        hyperparameters: { precision, ...hyperparameters },
         seed,
       }
       // Trained twice to the same bytes, measured once on the rows that choose and once on those that count.

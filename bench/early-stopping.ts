@@ -2,7 +2,8 @@
 // loss beside that of the last one.
 //
 //     npx tsx bench/early-stopping.ts --model MODEL --data train.csv --out OUT [--method classification|supervised]
-//         [--seeds 1,2,3] [--rate RATE] [--held-out 20] [--patience 5]
+//         [--seeds 1,2,3] [--rate RATE] [--held-out 20] [--valid 10] [--patience 5]
+//         [--precision fp32]
 //
 // Ten intents, four rows each; validation ten rows an intent, held out twenty. Each seed is trained twice, measured on
 // the validation rows and on those held out: what is measured changes no byte of what is learned.
@@ -24,12 +25,15 @@ const { values } = parseArgs({
     rate: { type: 'string' },
     patience: { type: 'string', default: '5' },
     'held-out': { type: 'string', default: '20' },
+    valid: { type: 'string', default: '10' },
+    precision: { type: 'string', default: 'fp32' },
   },
 })
 const { model, data, out } = values
 if (!model || !data || !out)
   throw new Error('usage: early-stopping.ts --model M --data CSV --out O')
 const method = values.method === 'supervised' ? 'supervised' : 'classification'
+const precision: 'fp32' | 'int8' = values.precision === 'int8' ? 'int8' : 'fp32'
 await mkdir(out, { recursive: true })
 const questions = await readQuestions(data)
 
@@ -38,7 +42,7 @@ console.log(
 )
 for (const seed of values.seeds.split(',').map(Number)) {
   const intents = drawIntents(questions, 10, seed)
-  const parts = deal(questions, intents, seed, 4, 10, Number(values['held-out']))
+  const parts = deal(questions, intents, seed, 4, Number(values.valid), Number(values['held-out']))
   const paths = ['train', 'valid', 'held-out'].map((name) => resolve(out, `${name}-${seed}.jsonl`))
   for (const [i, part] of parts.entries()) await writeRows(paths[i]!, part, method)
   const [training, validation, heldOut] = paths as [string, string, string]
@@ -48,7 +52,7 @@ for (const seed of values.seeds.split(',').map(Number)) {
     cache: join(out, 'cache'),
     training,
     method,
-    hyperparameters: { n_epochs: 20, ...rate },
+    hyperparameters: { n_epochs: 20, precision, ...rate },
     seed,
   } as const
   const valid = (await validated({ ...run, validation })).epochs

@@ -26,19 +26,24 @@ describe.skipIf(stories.missing)('a server that is killed', () => {
     JSON.stringify({ prompt: `Cat ${i} said`, completion: ` hello ${i * 7}.` }),
   ).join('\n')
 
-  async function startJob(n_epochs = N_EPOCHS) {
-    const bytes = new TextEncoder().encode(`${rows}\n`)
+  async function upload(text: string) {
+    const bytes = new TextEncoder().encode(`${text}\n`)
     const file = await client.files.create({
       file: await OpenAI.toFile(bytes, 'rows.jsonl'),
       purpose: 'fine-tune',
     })
+    return file.id
+  }
+
+  async function startJob(n_epochs = N_EPOCHS, early: object = {}, validation?: string) {
     const job = await client.fineTuning.jobs.create({
       model: 'stories260k',
-      training_file: file.id,
+      training_file: await upload(rows),
+      ...(validation !== undefined && { validation_file: await upload(validation) }),
       seed: 3,
       method: {
         type: 'supervised',
-        supervised: { hyperparameters: { n_epochs, batch_size: BATCH } },
+        supervised: { hyperparameters: { n_epochs, batch_size: BATCH, ...early } },
       },
     })
     return job.id
@@ -107,6 +112,72 @@ describe.skipIf(stories.missing)('a server that is killed', () => {
       temperature: 0,
     })
     expect(answer.choices[0]?.text).toMatch(/\S/)
+  })
+
+  test('while a job waits for its loss to fall ends at the same step, with the same best checkpoint', async () => {
+    // Other numbers than the training rows have: their loss rises once those are known by heart.
+    const validation = Array.from({ length: 12 }, (_, i) =>
+      JSON.stringify({ prompt: `Cat ${i * 5} said`, completion: ` hello ${i * 13 + 5}.` }),
+    ).join('\n')
+    const start = () =>
+      startJob(N_EPOCHS, { learning_rate: 0.01, early_stopping: { patience: 6 } }, validation)
+    const before = await server.stored()
+    const undisturbed = await ended(await start())
+    expect(undisturbed.status).toBe('succeeded')
+    const kept = (await server.stored()).filter((name) => !before.includes(name))
+
+    const id = await start()
+    let atWork = 0
+    for (let i = 0; i < 4; i++) {
+      const first = await client.fineTuning.jobs.listEvents(id, { limit: 1 })
+      // A kill falls into training, between a commit and the next.
+      for (let waited = 0; waited < 60_000; waited += 50) {
+        const [last] = (await client.fineTuning.jobs.listEvents(id, { limit: 1 })).data
+        if (last?.type === 'metrics' && last.id !== first.data[0]?.id) break
+        if ((await client.fineTuning.jobs.retrieve(id)).finished_at) break
+        await sleep(50)
+      }
+      await sleep(Math.random() * 300)
+      if ((await client.fineTuning.jobs.retrieve(id)).status === 'running') atWork++
+      await server.kill()
+      await server.start()
+    }
+    expect(atWork).toBeGreaterThanOrEqual(2)
+    const job = await ended(id)
+    expect([job.status, job.error]).toEqual(['succeeded', null])
+    const csvOf = async (file: string | undefined) =>
+      (await client.files.content(file ?? '')).text()
+    const csv = await csvOf(job.result_files[0])
+    expect(csv).toBe(await csvOf(undisturbed.result_files[0]))
+    // It did stop before its last epoch, some epochs behind its best one.
+    const steps = csv.trimEnd().split('\n').length - 1
+    expect(steps).toBeLessThan(STEPS)
+    const told = async ({
+      id,
+      fine_tuned_model,
+    }: {
+      id: string
+      fine_tuned_model: string | null
+    }) =>
+      (await client.fineTuning.jobs.checkpoints.list(id)).data.map(
+        ({ step_number, metrics, fine_tuned_model_checkpoint: name }) => ({
+          step_number,
+          metrics,
+          isPublished: name === fine_tuned_model,
+        }),
+      )
+    const checkpoints = await told(job)
+    expect(checkpoints).toEqual(await told(undisturbed))
+    const best = checkpoints.find(({ isPublished }) => isPublished)
+    expect(best?.step_number).toBe(steps - 6 * (ROWS / BATCH))
+    // Objects are named by their bytes: nothing new was stored, but what is on its way out.
+    await expect
+      .poll(async () => (await server.stored()).filter((name) => !before.includes(name)), {
+        timeout: 20_000,
+      })
+      .toSatisfy(
+        (after: string[]) => after.length > 0 && after.every((name) => kept.includes(name)),
+      )
   })
 
   test('with SIGTERM gives its job back, and the next start goes on at once', async () => {

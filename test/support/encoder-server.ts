@@ -19,6 +19,7 @@ export interface EncoderServer extends AsyncDisposable {
     method: Method,
     valid?: readonly object[],
     model?: string,
+    luthier?: object,
   ): Promise<Job>
   /** Posts JSON, whatever the status. */
   post(path: string, body: object): Promise<{ status: number; body: Reply }>
@@ -54,12 +55,13 @@ export async function startEncoderServer(folder: string): Promise<EncoderServer>
   }
   return {
     client,
-    async tune(rows, { type, hyperparameters }, valid, model = 'tiny') {
+    async tune(rows, { type, hyperparameters }, valid, model = 'tiny', luthier?: object) {
       const body = {
         model,
         training_file: await upload(rows),
         ...(valid && { validation_file: await upload(valid) }),
         seed: 1,
+        ...(luthier && { luthier }),
         method: { type, [type]: { hyperparameters } },
       } as unknown as OpenAI.FineTuning.JobCreateParams
       const job = await client.fineTuning.jobs.create(body)

@@ -72,6 +72,7 @@ export function encoderSubject(
     ...[...head].map(([name, dims]) => ({ name, dims })),
   ])
   const about = { use: task.use, checkpoint, config }
+  const inTable = rows ? tableIndex(rows) : (tokens: Int32Array) => tokens
 
   return {
     parameters: layout.parameters,
@@ -99,11 +100,13 @@ export function encoderSubject(
         weights,
         layout,
         shape: { rows: plan.rows, length: plan.row_length, long: plan.long_rows },
-        inTable: rows ? tableIndex(rows) : (tokens) => tokens,
+        inTable,
       }),
       parameters: (flat) => trainedFeeds(layout, flat),
       gradients: (flat) => gradientPlaces(layout, flat),
     },
+
+    encoder: { layout, inTable },
 
     rates: [...(lora ? loraRates(lora, plan.loraplus_lr_ratio ?? 1) : []), ...tensorRates(layout)],
 

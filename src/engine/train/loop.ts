@@ -10,6 +10,7 @@ import type { HandlerContext } from '../runtime/thread.ts'
 import { openTokenizer } from '../tokenizer/tokenizer.ts'
 import { openCheckpoint } from '../weights/checkpoint.ts'
 import { mapWeights } from '../weights/mapped.ts'
+import { createEncoderProbe, probeExamples } from './encoder-probe.ts'
 import { methodOf } from './methods/index.ts'
 import { createMoments } from './optimizer.ts'
 import { choosePrecision, type Precision } from './precision.ts'
@@ -59,7 +60,10 @@ export async function* train(
   const other = isHeld ? request.training : request.validation
   const validation = other ? await encode(other.path, isHeld) : []
   const { initial } = request
-  const known = [...examples, ...validation]
+  // An encoder that is trained whole trains the tokens that it will ever read, those of the probe among them.
+  const general =
+    request.probe && checkpoint.config.encoder ? probeExamples(tokenizer, weights) : []
+  const known = [...examples, ...validation, ...general]
   const subjectIn = async (precision: Precision) => {
     const given = precision === 'int8' ? await withInt8(weights, request.cache, tokenizer) : weights
     return subjectOf(method, {
@@ -111,10 +115,12 @@ export async function* train(
   const valid_losses = [...(saved?.valid_losses ?? [])]
   const ledger = createLedger()
 
-  await using probe =
-    request.probe && subject.tuned
-      ? createProbe({ weights, tuned: subject.tuned, tokenizer, plan, turn })
-      : undefined
+  const { tuned, encoder } = subject
+  await using probe = !request.probe
+    ? undefined
+    : tuned
+      ? createProbe({ weights, tuned, tokenizer, plan, turn })
+      : encoder && createEncoderProbe({ weights, tuned: encoder, texts: general, plan, turn })
   await using trainer = await open(subject, state)
   const watch = watchSteps(
     { checkpoint, cache: request.cache, plan, precision },

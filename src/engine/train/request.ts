@@ -232,7 +232,10 @@ export interface StepMetrics {
   /** Over some of the validation examples, and over all of them. */
   valid_loss?: number
   full_valid_loss?: number
-  /** On general texts: of the model, of its base, and the mean divergence of their predictions, in nats a token. */
+  /**
+   * On general texts: of the model, of its base, and the mean divergence of their predictions, in nats a token; of
+   * encoders in nats a text, of which others it is near.
+   */
   probe_loss?: number
   probe_base_loss?: number
   probe_divergence?: number

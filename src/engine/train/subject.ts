@@ -2,6 +2,7 @@
 
 import type { Example } from '../datasets/example.ts'
 import type { Checkpoint, MappedWeights } from '../weights/checkpoint.ts'
+import type { TunedEncoder } from './encoder-probe.ts'
 import type { Objective } from './methods/method.ts'
 import type { Tuned } from './probe.ts'
 import type { Plan } from './request.ts'
@@ -15,6 +16,8 @@ export interface Subject {
   readonly objective: Objective
   /** The vector as a model beside its base; absent: an encoder, which has no texts to go on with. */
   readonly tuned?: Tuned
+  /** The vector as an encoder; absent: a decoder. */
+  readonly encoder?: TunedEncoder
   /** Stretches with a rate of their own, end to end. */
   readonly rates: readonly RateGroup[]
   /** The vector after so many steps as a model's two files. */

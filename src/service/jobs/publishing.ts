@@ -1,5 +1,6 @@
 // Which checkpoint of a job becomes its model. Pure.
 
+import { methodOf } from '../../engine/train/methods/index.ts'
 import type { BestBy } from '../db/fine-tuning-checkpoints.ts'
 import type { FineTuningJob } from '../db/fine-tuning-jobs.ts'
 import type { JobFailure } from './file-errors.ts'
@@ -24,7 +25,7 @@ export const isGuarded = ({ luthier }: Pick<FineTuningJob, 'luthier'>): boolean 
 
 /** Why this checkpoint must not be published, if it must not. */
 export function regressionOf(
-  { luthier }: Pick<FineTuningJob, 'luthier'>,
+  { luthier, method }: Pick<FineTuningJob, 'luthier' | 'method'>,
   { step_number, metrics }: { step_number: number; metrics: Record<string, number> },
 ): JobFailure | undefined {
   const limit = luthier?.publish?.max_regression
@@ -33,8 +34,11 @@ export function regressionOf(
   const growth = probe_loss - probe_base_loss
   // What is no number any more has grown too much as well.
   if (growth <= limit) return
+  const measured = methodOf(method.type).encoders
+    ? ['in saying which general texts are near which its loss', 'text']
+    : ['on general texts its loss', 'token']
   const message =
-    `The model is not published: on general texts its loss is ${probe_loss.toFixed(3)} nats a token, where that of its base is ` +
+    `The model is not published: ${measured[0]} is ${probe_loss.toFixed(3)} nats a ${measured[1]}, where that of its base is ` +
     `${probe_base_loss.toFixed(3)}: ${growth.toFixed(3)} more, and max_regression is ${limit} (divergence from the base: ` +
     `${probe_divergence?.toFixed(3)}). The checkpoint of step ${step_number} and all others stay, under their own names. ` +
     'Fewer epochs, a lower learning rate or more varied rows forget less.'

@@ -1,7 +1,7 @@
 // A job as it is asked for, made sure of: what it names exists and fits together. Creates nothing.
 
 import { text } from 'node:stream/consumers'
-import { METHOD_NAMES, type MethodName, methodOf } from '../../engine/train/methods/index.ts'
+import { METHOD_NAMES, type MethodName } from '../../engine/train/methods/index.ts'
 import type { LoraOptions } from '../../engine/train/request.ts'
 import { parseAdapterConfig } from '../../engine/weights/adapter.ts'
 import { invalidRequest } from '../../errors.ts'
@@ -184,11 +184,6 @@ function refuseBlindStopping(
     "needs rows to measure by: send a 'validation_file' or 'luthier.data.validation_split'."
   if (early_stopping && !byScore && !isMeasured)
     throw invalidRequest(`Early stopping ${needs}`, { param, code: 'invalid_value' })
-  if (luthier?.publish?.max_regression !== undefined && methodOf(method.type).encoders)
-    throw invalidRequest(
-      `General texts are probed by going on with them, which no encoder does: 'max_regression' is not for the method '${method.type}'.`,
-      { param: 'luthier.publish.max_regression', code: 'unsupported_value' },
-    )
   if (luthier?.publish?.checkpoint === 'best' && !isMeasured && !hasEval)
     throw invalidRequest(`Publishing the best checkpoint ${needs}`, {
       param: 'luthier.publish.checkpoint',

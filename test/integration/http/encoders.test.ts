@@ -205,3 +205,49 @@ describe('what a model does not answer is a 400', () => {
     expect(body.data[0].label).toMatch(/^LABEL_[012]$/)
   })
 })
+
+describe.each([
+  ['LoRA', { lora: { rank: 4 } }],
+  ['all weights', { adapter: 'none' }],
+])('with a limit to what may be forgotten, %s', (_, adapter) => {
+  const phrase = repeat((i) => ({
+    text: `please hold the line ${letter(i)}`,
+    label: `kind-${i % 2}`,
+  }))
+  const tune = (hyperparameters: object) =>
+    server.tune(
+      phrase,
+      {
+        type: 'classification',
+        hyperparameters: { batch_size: 8, ...adapter, ...hyperparameters },
+      },
+      undefined,
+      'tiny',
+      { publish: { max_regression: 0.2 } },
+    )
+  const probed = async (id: string) => {
+    const { data } = await server.client.fineTuning.jobs.checkpoints.list(id)
+    return data[0]!.metrics as unknown as Record<string, number>
+  }
+
+  test('an encoder that was trained too long on one phrase is refused', async () => {
+    const job = await tune({ n_epochs: 12, learning_rate: 0.05 })
+    expect([job.status, job.fine_tuned_model]).toEqual(['failed', null])
+    expect(job.error).toMatchObject({
+      code: 'model_regressed',
+      param: 'luthier.publish.max_regression',
+    })
+    const { probe_loss, probe_base_loss, probe_divergence } = await probed(job.id)
+    expect(probe_loss! - probe_base_loss!).toBeGreaterThan(0.2)
+    expect(probe_divergence).toBeCloseTo(probe_loss! - probe_base_loss!, 6)
+  })
+
+  test('one that was not is published', async () => {
+    const job = await tune({ n_epochs: 1, learning_rate: 1e-4 })
+    expect(job.error?.message).toBeUndefined()
+    expect(job.fine_tuned_model).toMatch(/^ft:/)
+    const { probe_divergence } = await probed(job.id)
+    expect(probe_divergence).toBeGreaterThan(0)
+    expect(probe_divergence).toBeLessThan(0.2)
+  })
+})

@@ -285,16 +285,6 @@ describe.skipIf(stories.missing)('fine-tuning jobs on a real model', () => {
       expect(metrics.probe_divergence).toBeGreaterThan(0)
       expect(metrics.probe_divergence).toBeLessThan(0.2)
     })
-
-    test('encoders, which go on with no text, are refused one', async () => {
-      const { status, body } = await service.post('/v1/fine_tuning/jobs', {
-        model: 'stories260k',
-        training_file: await service.upload(`${phrase}\n`),
-        method: { type: 'classification' },
-        luthier: { publish },
-      })
-      expect([status, body.error.param]).toEqual([400, 'luthier.publish.max_regression'])
-    })
   })
 
   test('a job in int8 shows its precision, learns, and ends as another adapter than in fp32', async () => {
