@@ -1,7 +1,7 @@
 // luthier export MODEL OUT: a model of the first project, or of --project, as files for other programs.
 
 import { createWriteStream } from 'node:fs'
-import { mkdir, mkdtemp, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { appendFile, mkdir, mkdtemp, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
@@ -45,8 +45,14 @@ export const exportCommand = () =>
         const aside = await mkdtemp(join(dirname(goal), '.export-'))
         try {
           const files = await writeAll(exportEvents(request), aside)
-          if (format === 'gguf') await rename(join(aside, files[0]!.path), goal)
-          else {
+          if (format === 'gguf') {
+            const [file] = files
+            await appendFile(
+              join(aside, file!.path),
+              (await weights.sealFile(project, model))(file!),
+            )
+            await rename(join(aside, file!.path), goal)
+          } else {
             for (const { path, bytes } of await (await weights.seal(project, model))(files))
               await writeFile(join(aside, path), bytes)
             await rename(aside, goal)

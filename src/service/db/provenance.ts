@@ -106,3 +106,78 @@ export async function contentsOfFile(db: Db, project_id: string, file: string): 
   )
   return rows.map(({ sha256 }) => sha256)
 }
+
+/** A run of an eval on a model, as far as it has counted. */
+export interface EvalOfModel {
+  run: string
+  eval: string
+  name: string
+  /** Of the items that it was run on. */
+  items_sha256: string
+  total: number
+  passed: number
+  failed: number
+  errored: number
+}
+
+/** The runs that have ended by themselves, the oldest first. */
+export async function evalsOfModel(
+  db: Db,
+  project_id: string,
+  model: string,
+): Promise<EvalOfModel[]> {
+  const { rows } = await db.query<EvalOfModel>(
+    `select r.id as run, r.eval_id as eval, e.name, r.items_sha256, r.total, r.passed, r.failed, r.errored
+       from eval_runs r join evals e on e.id = r.eval_id
+      where r.project_id = $1 and r.model = $2 and r.status = 'completed'
+      order by r.finished_at, r.id`,
+    [project_id, model],
+  )
+  return rows
+}
+
+/** The kind of device that work was done on, once it has begun. */
+export async function deviceOfWork(db: Db, id: string): Promise<string | null> {
+  const { rows } = await db.query<{ device: string | null }>(
+    'select device from work where id = $1',
+    [id],
+  )
+  return rows[0]?.device ?? null
+}
+
+/** An answer that was kept. */
+export interface KeptAnswer {
+  object: 'chat.completion' | 'response'
+  id: string
+  model: string
+  created_at: Date
+}
+
+/** What these models have answered and was kept, newest first, older than the answer `after`. */
+export async function answersOf(
+  db: Db,
+  query: {
+    project_id: string
+    models: readonly string[]
+    after?: string | undefined
+    limit: number
+  },
+): Promise<KeptAnswer[]> {
+  const { rows } = await db.query<KeptAnswer>(
+    `with kept as (
+       select 'chat.completion' as object, id, model, created_at from chat_completions
+        where project_id = $1
+       union all
+       select 'response', id, response ->> 'model', created_at from responses
+        where project_id = $1
+     )
+     select * from kept
+      where model = any($2)
+        and ($3::text is null
+             or (created_at, id) < (select created_at, id from kept where id = $3))
+      order by created_at desc, id desc
+      limit $4`,
+    [query.project_id, query.models, query.after ?? null, query.limit],
+  )
+  return rows
+}

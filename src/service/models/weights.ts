@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 import type { ExportDtype, ExportFormat, ExportRequest } from '../../engine/export/request.ts'
 import { modelCard } from '../provenance/card.ts'
 import type { Provenance } from '../provenance/provenance.ts'
-import { type Manifest, STATEMENT_FILE } from '../provenance/verify.ts'
+import { type Manifest, type SealedFile, STATEMENT_FILE, trailerOf } from '../provenance/verify.ts'
 import { exportEvents, type Seal, tarOf } from './export.ts'
 import type { ResolvedModel } from './model.ts'
 import type { ModelRegistry } from './registry.ts'
@@ -25,6 +25,8 @@ export interface Download {
 export interface ModelWeights {
   request(project_id: string, model: string, wanted: WantedWeights): Promise<ExportRequest>
   seal(project_id: string, model: string): Promise<Seal>
+  /** What a single file ends with: the statement and the hash of all before it, signed. */
+  sealFile(project_id: string, model: string): Promise<(file: SealedFile) => Uint8Array>
   /** A tar archive, or the bare file of a GGUF. Nothing is sent before all files are opened and fit. */
   download(project_id: string, model: string, wanted: WantedWeights): Promise<Download>
 }
@@ -77,6 +79,12 @@ export function createModelWeights({
       }
     },
 
+    async sealFile(project_id, model) {
+      const { statement } = await provenance.statement(project_id, model)
+      const key = await provenance.key()
+      return (file) => trailerOf(key.seal<Manifest>({ model: statement, files: [file] }))
+    },
+
     async download(project_id, model, wanted) {
       const request = await weights.request(project_id, model, wanted)
       const { name, format } = request
@@ -95,8 +103,17 @@ export function createModelWeights({
         const seal = await weights.seal(project_id, model)
         return { filename: `${name}.tar`, bytes: tarOf(all(), seal) }
       }
+      const seal = await weights.sealFile(project_id, model)
       async function* bare() {
-        for await (const event of all()) if (event.type === 'piece') yield event.bytes
+        let bytes = 0
+        for await (const event of all())
+          if (event.type === 'piece') {
+            bytes += event.bytes.length
+            yield event.bytes
+          } else if (event.type === 'file_end') {
+            const { path, sha256 } = event
+            yield seal({ path, sha256, bytes })
+          }
       }
       return { filename: `${name}.gguf`, bytes: bare() }
     },

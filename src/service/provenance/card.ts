@@ -9,6 +9,8 @@ export function modelCard({
   training,
   merge,
   imported,
+  evals,
+  parity,
   parents,
   software,
   created_at,
@@ -30,7 +32,7 @@ export function modelCard({
     lines.push(
       '## Training',
       '',
-      `- Job ${training.job}, seed ${seed}, ${trained_tokens ?? 'unknown'} tokens`,
+      `- Job ${training.job}, seed ${seed}, ${trained_tokens ?? 'unknown'} tokens, on ${training.device ?? 'an unknown device'}`,
       `- File ${file.id}: ${file.rows.count} rows, sha256 \`${file.sha256}\``,
       '',
       '```json',
@@ -60,6 +62,19 @@ export function modelCard({
       ),
       '',
     )
+  if (evals.length > 0)
+    lines.push(
+      '## Evals',
+      '',
+      '| eval | passed | failed | errored | of |',
+      '| ---- | ------ | ------ | ------- | -- |',
+      ...evals.map(
+        ({ name, passed, failed, errored, total }) =>
+          `| ${name.replace(/[|\n]/g, ' ')} | ${passed} | ${failed} | ${errored} | ${total} |`,
+      ),
+      '',
+    )
+  if (parity) lines.push('## Parity', '', '```json', JSON.stringify(parity, null, 2), '```', '')
   lines.push('`provenance.json` is the signed statement: `luthier verify FOLDER` checks it.', '')
   return lines.join('\n')
 }

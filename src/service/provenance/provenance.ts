@@ -2,14 +2,20 @@
 
 import { stat } from 'node:fs/promises'
 import type { Certificate } from '../../engine/parity/parity.ts'
+import type { Cursor } from '../cursor.ts'
 import { findJob } from '../db/fine-tuning-jobs.ts'
 import { findImport } from '../db/imports.ts'
 import { findMerge } from '../db/merges.ts'
 import {
   type Ancestor,
   ancestorsOf,
+  answersOf,
   contentsOfFile,
   descendantsOfFiles,
+  deviceOfWork,
+  type EvalOfModel,
+  evalsOfModel,
+  type KeptAnswer,
   settleSigningKey,
   trainingContents,
 } from '../db/provenance.ts'
@@ -36,6 +42,8 @@ export interface Statement {
   imported: Imported | null
   /** That it is served as it was trained; null where nobody has looked. */
   parity: Certificate | null
+  /** Runs of evals on it that have ended by now. */
+  evals: EvalOfModel[]
   software: { name: 'luthier'; version: string }
 }
 
@@ -45,6 +53,8 @@ export interface Training {
   seed: number
   plan: unknown
   trained_tokens: number | null
+  /** `cpu`, `cuda`, …: what it was trained on. */
+  device: string | null
   training_file: DataFile
   validation_file: DataFile | null
 }
@@ -75,7 +85,15 @@ export interface Provenance {
   /** The model and all it was made of. */
   lineage(project_id: string, model: string): Promise<Ancestor[]>
   /** All models that learned from a file, or from a row by its hash, directly or through others. */
-  models(project_id: string, of: { file?: string; row_sha256?: string }): Promise<Ancestor[]>
+  models(project_id: string, of: Learned): Promise<Ancestor[]>
+  /** What those models have answered and was kept; one more than `limit`, where there are more. */
+  answers(project_id: string, of: Learned & Cursor): Promise<KeptAnswer[]>
+}
+
+/** Something to learn from: a file, or a row by its hash, or a row of that file. */
+export interface Learned {
+  file?: string
+  row_sha256?: string
 }
 
 export interface ProvenanceDeps {
@@ -116,6 +134,7 @@ export function createProvenance({ stores, models, version }: ProvenanceDeps): P
       method: job.method,
       seed: Number(job.seed),
       plan: job.plan,
+      device: await deviceOfWork(db, job.id),
       trained_tokens: job.trained_tokens === null ? null : Number(job.trained_tokens),
       training_file: await dataFile(project_id, training_file, training_sha256),
       validation_file:
@@ -163,6 +182,7 @@ export function createProvenance({ stores, models, version }: ProvenanceDeps): P
         merge: merge_id === undefined ? null : await mergingOf(project_id, merge_id),
         imported: import_id === undefined ? null : await importedOf(project_id, import_id),
         parity: entry.parity,
+        evals: await evalsOfModel(db, project_id, model),
         software: { name: 'luthier', version },
       })
     },
@@ -187,6 +207,11 @@ export function createProvenance({ stores, models, version }: ProvenanceDeps): P
             break
           }
       return descendantsOfFiles(db, project_id, having)
+    },
+
+    async answers(project_id, { after, limit, ...of }) {
+      const models = (await provenance.models(project_id, of)).map(({ model }) => model)
+      return answersOf(db, { project_id, models, after, limit: limit + 1 })
     },
   }
   return provenance

@@ -50,6 +50,7 @@ const OURS = new Set([
   'get /v1/models/{model}/weights',
   'get /v1/provenance/key',
   'get /v1/provenance/models',
+  'get /v1/provenance/completions',
   'post /v1/fine_tuning/alpha/preflight',
 ])
 

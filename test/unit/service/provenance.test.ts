@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { newPrivateKey, signingKey } from '../../../src/service/provenance/sealed.ts'
-import { verifyFolder } from '../../../src/service/provenance/verify.ts'
+import { trailerOf, verifyExport, verifyFolder } from '../../../src/service/provenance/verify.ts'
 
 const key = signingKey(newPrivateKey())
 let folder: string
@@ -56,4 +56,28 @@ test('a file more or less is told', async () => {
   await rm(join(folder, 'more.bin'))
   await rm(join(folder, 'model.safetensors'))
   await expect(verifyFolder(folder, key.public_key)).rejects.toThrow('missing')
+})
+
+test('a single file ends with its statement: a flipped byte, an edit and a foreign key are told', async () => {
+  const bytes = Buffer.from('GGUF and weights')
+  const sha256 = createHash('sha256').update(bytes).digest('hex')
+  const files = [{ path: 'm.gguf', sha256, bytes: bytes.length }]
+  // biome-ignore lint/suspicious/noExplicitAny: of the statement one field is looked at
+  const trailer = Buffer.from(trailerOf(key.seal({ model: { model: 'm', seed: 1 } as any, files })))
+  const file = join(folder, 'm.gguf')
+  const check = async (content: Buffer, public_key = key.public_key) => {
+    await writeFile(file, content)
+    return verifyExport(file, public_key)
+  }
+  const whole = Buffer.concat([bytes, trailer])
+  expect((await check(whole)).model.model).toBe('m')
+  for (let at = 0; at < whole.length; at += 7) {
+    const flipped = Buffer.from(whole)
+    flipped[at]! ^= 1
+    await expect(check(flipped), `byte ${at}`).rejects.toThrow()
+  }
+  await expect(check(Buffer.concat([bytes, Buffer.from('x'), trailer]))).rejects.toThrow('longer')
+  await expect(check(bytes)).rejects.toThrow('does not end with a signed statement')
+  const other = signingKey(newPrivateKey())
+  await expect(check(whole, other.public_key)).rejects.toThrow('another key')
 })

@@ -5,14 +5,19 @@ import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from 'typebox'
 import { invalidRequest } from '../../../errors.ts'
 import type { ModelWeights } from '../../models/weights.ts'
-import type { Provenance } from '../../provenance/provenance.ts'
+import type { Learned, Provenance } from '../../provenance/provenance.ts'
+import { cutPage, presentPage } from '../pagination.ts'
 import { ModelParams } from '../schemas/models.ts'
 import {
+  AnswerList,
+  AnswersQuery,
+  KeptAnswerReply,
   KeyReply,
   LineageEntry,
   LineageList,
   LineageQuery,
   presentAncestor,
+  presentAnswer,
   StatementReply,
   WeightsQuery,
 } from '../schemas/provenance.ts'
@@ -23,12 +28,22 @@ export interface ProvenanceDeps {
 }
 
 const tags = ['Models']
+const DEFAULT_LIMIT = 20
+
+const refuseNothing = ({ file, row_sha256 }: Learned): void => {
+  if (file === undefined && row_sha256 === undefined)
+    throw invalidRequest('Name a `file` or a `row_sha256`.', {
+      param: 'file',
+      code: 'missing_required_parameter',
+    })
+}
 
 export const provenanceRoutes: FastifyPluginAsyncTypebox<ProvenanceDeps> = async (
   app,
   { weights, provenance },
 ) => {
   app.addSchema(LineageEntry)
+  app.addSchema(KeptAnswerReply)
   app.addSchema(StatementReply)
 
   app.get(
@@ -118,13 +133,28 @@ export const provenanceRoutes: FastifyPluginAsyncTypebox<ProvenanceDeps> = async
       },
     },
     async ({ caller, query }) => {
-      if (query.file === undefined && query.row_sha256 === undefined)
-        throw invalidRequest('Name a `file` or a `row_sha256`.', {
-          param: 'file',
-          code: 'missing_required_parameter',
-        })
+      refuseNothing(query)
       const found = await provenance.models(caller.project_id, query)
       return { object: 'list' as const, data: found.map(presentAncestor) }
+    },
+  )
+
+  app.get(
+    '/provenance/completions',
+    {
+      schema: {
+        operationId: 'listCompletionsOfData',
+        summary:
+          'Lists the kept answers of all models that learned from a file or from a row, newest first.',
+        tags,
+        querystring: AnswersQuery,
+        response: { 200: AnswerList },
+      },
+    },
+    async ({ caller, query: { after, limit = DEFAULT_LIMIT, ...of } }) => {
+      refuseNothing(of)
+      const found = await provenance.answers(caller.project_id, { ...of, after, limit })
+      return presentPage(cutPage(found.map(presentAnswer), limit))
     },
   )
 

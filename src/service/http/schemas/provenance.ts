@@ -2,7 +2,8 @@
 
 import { type Static, Type } from 'typebox'
 import { EXPORT_DTYPES, EXPORT_FORMATS } from '../../../engine/export/request.ts'
-import type { Ancestor } from '../../db/provenance.ts'
+import type { Ancestor, KeptAnswer } from '../../db/provenance.ts'
+import { listOf } from './fine-tuning.ts'
 
 export const WeightsQuery = Type.Object(
   {
@@ -23,18 +24,47 @@ export const WeightsQuery = Type.Object(
   { additionalProperties: false },
 )
 
-export const LineageQuery = Type.Object(
+const learned = {
+  file: Type.Optional(Type.String({ description: 'Id of a training file.' })),
+  row_sha256: Type.Optional(
+    Type.String({
+      pattern: '^[0-9a-fA-F]{64}$',
+      description: 'SHA-256 of a row as it stands in its file, without the line end.',
+    }),
+  ),
+}
+
+export const LineageQuery = Type.Object(learned, { additionalProperties: false })
+
+export const AnswersQuery = Type.Object(
   {
-    file: Type.Optional(Type.String({ description: 'Id of a training file.' })),
-    row_sha256: Type.Optional(
-      Type.String({
-        pattern: '^[0-9a-fA-F]{64}$',
-        description: 'SHA-256 of a row as it stands in its file, without the line end.',
-      }),
+    ...learned,
+    after: Type.Optional(
+      Type.String({ description: 'The id of the last answer of the page before.' }),
     ),
+    limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 100, default: 20 })),
   },
   { additionalProperties: false },
 )
+
+export const KeptAnswerReply = Type.Object(
+  {
+    object: Type.Enum(['chat.completion', 'response']),
+    id: Type.String(),
+    model: Type.String(),
+    created_at: Type.Integer(),
+  },
+  { $id: 'KeptAnswer', description: 'An answer that was kept, and which model gave it.' },
+)
+
+export const AnswerList = listOf('KeptAnswer#')
+
+export const presentAnswer = (answer: KeptAnswer): Static<typeof KeptAnswerReply> => ({
+  object: answer.object,
+  id: answer.id,
+  model: answer.model,
+  created_at: Math.floor(answer.created_at.getTime() / 1000),
+})
 
 export const LineageEntry = Type.Object(
   {
