@@ -4,6 +4,7 @@ import { type Static, type TSchema, Type } from 'typebox'
 import { BATCH_ENDPOINTS, COMPLETION_WINDOWS, type CreateBatch } from '../../batches/batches.ts'
 import type { Batch } from '../../db/batches.ts'
 import { ExpiresAfter } from './files.ts'
+import { Metadata } from './fine-tuning.ts'
 
 const closed = { additionalProperties: false }
 const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()])
@@ -19,13 +20,7 @@ export const CreateBatchRequest = Type.Object(
     }),
     endpoint: Type.Enum([...BATCH_ENDPOINTS], { description: 'Of all requests.' }),
     completion_window: Type.Enum(WINDOWS),
-    metadata: Type.Optional(
-      nullable(
-        Type.Record(Type.String({ maxLength: 64 }), Type.String({ maxLength: 512 }), {
-          maxProperties: 16,
-        }),
-      ),
-    ),
+    metadata: Type.Optional(nullable(Metadata)),
     output_expires_after: Type.Optional(ExpiresAfter),
   },
   closed,

@@ -3,6 +3,7 @@
 import { type Static, type TSchema, Type } from 'typebox'
 import { IMPORT_KINDS } from '../../../engine/import/request.ts'
 import type { Import } from '../../db/imports.ts'
+import { Metadata } from './fine-tuning.ts'
 
 const closed = { additionalProperties: false }
 const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()])
@@ -25,16 +26,7 @@ export const CreateImportRequest = Type.Object(
       ),
     ),
     suffix: Type.Optional(nullable(Type.String({ minLength: 1, maxLength: 64 }))),
-    metadata: Type.Optional(
-      nullable(
-        Type.Record(
-          Type.String({ maxLength: 64 }),
-          Type.String({ maxLength: 512 }),
-          // As OpenAI's metadata is.
-          { maxProperties: 16 },
-        ),
-      ),
-    ),
+    metadata: Type.Optional(nullable(Metadata)),
   },
   closed,
 )

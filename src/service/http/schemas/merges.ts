@@ -2,6 +2,7 @@
 
 import { type Static, type TSchema, Type } from 'typebox'
 import type { Merge } from '../../db/merges.ts'
+import { Metadata } from './fine-tuning.ts'
 
 const closed = { additionalProperties: false }
 const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()])
@@ -13,16 +14,7 @@ export const CreateMergeRequest = Type.Object(
         'What is merged and how: the text of a mergekit YAML, or the same as JSON. A body of the type application/yaml is this field alone.',
     }),
     suffix: Type.Optional(nullable(Type.String({ minLength: 1, maxLength: 64 }))),
-    metadata: Type.Optional(
-      nullable(
-        Type.Record(
-          Type.String({ maxLength: 64 }),
-          Type.String({ maxLength: 512 }),
-          // As OpenAI's metadata is.
-          { maxProperties: 16 },
-        ),
-      ),
-    ),
+    metadata: Type.Optional(nullable(Metadata)),
   },
   closed,
 )
