@@ -1,11 +1,11 @@
 // What we export, read by others: PEFT the adapter, transformers the merged folder, llama.cpp each GGUF.
 //
-//   npx tsx bench/peers/exports.ts MODEL WORK --python PYTHON --llama FOLDER
+//   npx tsx bench/peers/exports.ts MODEL WORK --python PYTHON --llama FOLDER [--quantised]
 //
 // MODEL is a Hugging Face folder in float32; PYTHON has torch, transformers and peft; FOLDER is one where
 // `npm i node-llama-cpp@3.22.1` was run. PEFT trains an adapter of MODEL, which is exported in every format. Twenty texts,
 // teacher-forced: the largest difference of a token's log-probability between the reader and us, and perplexities beside
-// those of llama.cpp's own quantisation of the same float32 file, all read by llama.cpp.
+// those of llama.cpp's own quantisation of the same float32 file.
 
 import { execFile } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
@@ -23,7 +23,11 @@ import { TEXTS } from './exports_texts.ts'
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { python: { type: 'string' }, llama: { type: 'string' } },
+  options: {
+    python: { type: 'string' },
+    llama: { type: 'string' },
+    quantised: { type: 'boolean', default: false },
+  },
 })
 const [base = '', work = ''] = positionals.map((path) => resolve(path))
 const { python, llama } = values
@@ -107,26 +111,8 @@ const show = (name: string, figures: Record<string, number>) =>
     [name, ...Object.entries(figures).map(([key, x]) => `${key} ${x.toPrecision(4)}`)].join('; '),
   )
 
-const ours = await byUs(base, source.tuned)
-show('tuned, ours', { perplexity: perplexity(ours), 'off the base': worst(ours, await byUs(base)) })
-show('adapter in PEFT', { worst: worst(ours, await byPython(base, await exported('peft', 'f32'))) })
-for (const dtype of ['f32', 'f16', 'bf16'] as const) {
-  const folder = await exported('hf', dtype)
-  const theirs = await byPython(folder)
-  show(`folder ${dtype} in transformers`, {
-    'worst beside float32': worst(ours, theirs),
-    'beside the same folder here': worst(await byUs(folder), theirs),
-  })
-}
 const float32 = await exported('gguf', 'f32')
-for (const dtype of ['f32', 'f16'] as const) {
-  const file = dtype === 'f32' ? float32 : await exported('gguf', dtype)
-  const theirs = await byLlama(file)
-  show(`GGUF ${dtype} in llama.cpp`, {
-    'worst beside float32': worst(ours, theirs),
-    'beside the same file here': worst(await byUs(file), theirs),
-  })
-}
+if (!values.quantised) await unquantised()
 const bins = join(llama, 'node_modules/@node-llama-cpp/linux-x64/bins')
 const libraries = join(bins, readdirSync(bins)[0]!)
 for (const dtype of ['q8_0', 'q4_0', 'q4_1', 'q4_k'] as const) {
@@ -134,11 +120,37 @@ for (const dtype of ['q8_0', 'q4_0', 'q4_1', 'q4_k'] as const) {
   const own = join(work, `llama-${dtype}.gguf`)
   if (!existsSync(own))
     await run(python, [beside('exports_quantise.py'), libraries, float32, own, dtype])
-  const [us, them] = [await byLlama(file), await byLlama(own)].map(perplexity) as [number, number]
-  show(`GGUF ${dtype} in llama.cpp`, {
+  const [us, them] = [perplexity(await byUs(file)), perplexity(await byUs(own))]
+  show(`GGUF ${dtype}, read here`, {
     'perplexity of our file': us,
     "of llama.cpp's own": them,
     ratio: us / them,
-    'of our file here': perplexity(await byUs(file)),
   })
+}
+
+async function unquantised() {
+  const ours = await byUs(base, source.tuned)
+  show('tuned, ours', {
+    perplexity: perplexity(ours),
+    'off the base': worst(ours, await byUs(base)),
+  })
+  show('adapter in PEFT', {
+    worst: worst(ours, await byPython(base, await exported('peft', 'f32'))),
+  })
+  for (const dtype of ['f32', 'f16', 'bf16'] as const) {
+    const folder = await exported('hf', dtype)
+    const theirs = await byPython(folder)
+    show(`folder ${dtype} in transformers`, {
+      'worst beside float32': worst(ours, theirs),
+      'beside the same folder here': worst(await byUs(folder), theirs),
+    })
+  }
+  for (const dtype of ['f32', 'f16'] as const) {
+    const file = dtype === 'f32' ? float32 : await exported('gguf', dtype)
+    const theirs = await byLlama(file)
+    show(`GGUF ${dtype} in llama.cpp`, {
+      'worst beside float32': worst(ours, theirs),
+      'beside the same file here': worst(await byUs(file), theirs),
+    })
+  }
 }

@@ -24,14 +24,23 @@ for (const ids of lists) {
   await sequence.clearHistory()
   const logprobs = []
   const asked = ids.map((id, i) =>
-    i === ids.length - 1 ? id : [id, { generateNext: { logits: true, options: all } }],
+    i === ids.length - 1
+      ? id
+      : [
+          id,
+          {
+            generateNext: {
+              logits: { filter: { tokens: [ids[i + 1]], includeMax: true } },
+              totalLogitWeight: true,
+              options: all,
+            },
+          },
+        ],
   )
   await sequence.controlledEvaluate(asked, {
     onTokenResult(i, { next }) {
-      const logits = [...next.logits.values()]
-      const most = logits.reduce((a, b) => Math.max(a, b))
-      const sum = logits.reduce((total, x) => total + Math.exp(x - most), 0)
-      logprobs[i] = next.logits.get(ids[i + 1]) - most - Math.log(sum)
+      const most = Math.max(...next.logits.values())
+      logprobs[i] = next.logits.get(ids[i + 1]) - most - Math.log(next.totalLogitWeight)
     },
   })
   told.push(logprobs)
