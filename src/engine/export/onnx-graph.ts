@@ -16,7 +16,7 @@ import type { MappedWeights } from '../weights/checkpoint.ts'
 import type { EncoderUse } from '../weights/tuned-encoder.ts'
 
 /** What one of another runtime has no operator for. */
-const OURS = ['SimplifiedLayerNormalization', 'FastGelu', 'Gelu'] as const
+const OURS = ['SimplifiedLayerNormalization', 'QuickGelu', 'FastGelu', 'Gelu'] as const
 
 type Size = number | string
 const shaped = (x: Value, shape: Value, dims: readonly Size[]): Value =>

@@ -30,6 +30,9 @@ const REWRITES = {
     return emitOne('Mul', [emitOne('Div', [x, root], x!), w], x!)
   },
 
+  /** x·σ(α·x) for the α that we use, 1 */
+  QuickGelu: ({ inputs: [x] }) => emitOne('Mul', [x, emitOne('Sigmoid', [x], x!)], x!),
+
   /** x·Φ(x), as ONNX has had it since its version 20, of the same name. */
   Gelu: ({ inputs: [x] }) => emitOne('Gelu', [x], x!),
   FastGelu: ({ inputs: [x] }) => emitOne('Gelu', [x], x!, { attributes: { approximate: 'tanh' } }),

@@ -21,7 +21,7 @@ export interface Capabilities {
 const table = {
   cpu: { without: [], precisions: ['fp32', 'int8'], tested: false },
   webgpu: {
-    without: ['LogSoftmax'],
+    without: ['LogSoftmax', 'QuickGelu'],
     precisions: ['fp32'],
     tested: true,
     needs: 'a driver for Vulkan (libvulkan.so.1 and the one of the graphics card), Metal or D3D12',

@@ -29,3 +29,21 @@ test('a graph without LogSoftmax computes the same loss and gradient', async () 
   for (const [i, d] of want.dx!.data.entries())
     expect(Number(got.dx!.data[i])).toBeCloseTo(Number(d), 6)
 })
+
+test('a graph without QuickGelu computes the same', async () => {
+  const [g, u] = [input('g', 'float32', [3, 5]), input('u', 'float32', [3, 5])]
+  const y = op.swiglu(g, u)
+  const graph = { y, dg: gradients(y, [g])[0]! }
+  const [plain, lowered] = [encodeOnnx(graph), encodeOnnx(graph, ['QuickGelu'])]
+  const has = (onnx: Uint8Array) => Buffer.from(onnx).includes('QuickGelu')
+  expect([has(plain), has(lowered)]).toEqual([true, false])
+  const [want, got] = await Promise.all(
+    [plain, lowered].map(async (onnx) => {
+      await using session = await createSession(onnx, { threads: 1 })
+      return await session.run({ g: randomTensor([3, 5], 1, [-9, 9]), u: randomTensor([3, 5], 2) })
+    }),
+  )
+  for (const name of ['y', 'dg'])
+    for (const [i, x] of want![name]!.data.entries())
+      expect(Number(got![name]!.data[i]), name).toBeCloseTo(Number(x), 5)
+})
