@@ -1,7 +1,6 @@
 // A chat's messages and tools as OpenAI's clients write them, every mistake found and named.
 
-import type { Chat } from '../tokenizer/assistant-mask.ts'
-import type { TemplateMessage } from '../tokenizer/chat-template.ts'
+import type { Chat, TemplateMessage } from '../tokenizer/chat-template.ts'
 import { isRecord, pointerTo, type RowReport, shown } from './report-row.ts'
 
 export type Json = Readonly<Record<string, unknown>>

@@ -2,8 +2,7 @@
 
 import { invalidRequest } from '../../errors.ts'
 import { encodeChatPrompt } from '../tokenizer/assistant-mask.ts'
-import { describeTools, knowsTools } from '../tools/syntax.ts'
-import type { ChatMessage, GenerateRequest } from './request.ts'
+import type { GenerateRequest } from './request.ts'
 import type { ResidentTarget } from './residents.ts'
 
 /**
@@ -22,40 +21,9 @@ export function promptTokens(
       throw tooLong(request, target, `more than ${checkpoint.config.max_position_embeddings}`)
   }
   if ('messages' in prompt)
-    return encodeChatPrompt(
-      { tokenizer, chat_template: checkpoint.chat_template },
-      withTools(prompt, checkpoint.chat_template),
-      atLeast,
-    )
+    return encodeChatPrompt({ tokenizer, chat_template: checkpoint.chat_template }, prompt, atLeast)
   atLeast(tokenizer.fewestTokens(prompt.text))
   return tokenizer.encode(prompt.text, { special: true })
-}
-
-/** Tools as the template shows them; for a template that knows none, as plain words of the system and the user. */
-function withTools(
-  prompt: { messages: ChatMessage[]; tools?: readonly unknown[] },
-  chat_template: string | undefined,
-) {
-  const { messages, tools } = prompt
-  const called = messages.some(({ role, tool_calls }) => role === 'tool' || tool_calls)
-  if (!(tools?.length || called) || knowsTools(chat_template)) return prompt
-  const told = messages.map(({ role, content, tool_calls }) => {
-    if (role === 'tool')
-      return { role: 'user', content: `<tool_response>\n${content}\n</tool_response>` }
-    return {
-      role,
-      content: [content, ...(tool_calls ?? []).map(callText)].filter(Boolean).join('\n'),
-    }
-  })
-  if (!tools?.length) return { messages: told }
-  const system = told[0]?.role === 'system' ? told.shift() : undefined
-  const content = [system?.content, describeTools(tools)].filter(Boolean).join('\n\n')
-  return { messages: [{ role: 'system', content }, ...told] }
-}
-
-function callText(call: unknown): string {
-  const { function: called } = call as { function: { name: string; arguments: string } }
-  return `<tool_call>\n{"name": ${JSON.stringify(called.name)}, "arguments": ${called.arguments}}\n</tool_call>`
 }
 
 const limitOf = ({ checkpoint }: Pick<ResidentTarget, 'checkpoint'>) =>

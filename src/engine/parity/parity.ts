@@ -1,7 +1,7 @@
 // Whether a model is served as it was trained: what one side says of a few rows, held against the other. Pure.
 
 import { createHash } from 'node:crypto'
-import type { Chat } from '../tokenizer/assistant-spans.ts'
+import type { Chat } from '../tokenizer/chat-template.ts'
 
 /** Two float32 graphs of one model may differ by so much: of a row, max|a − b| / max|b| over its logits. */
 export const LOGITS_TOLERANCE = 5e-4

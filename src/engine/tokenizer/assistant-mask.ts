@@ -1,10 +1,11 @@
 // A chat as tokens, and which of them the model wrote itself. Serving's prompt and training's row are cut into tokens
 // at the same places, so the one is a prefix of the other.
 
-import { type Chat, type ChatCoder, chatSpans, type Span } from './assistant-spans.ts'
+import { type ChatCoder, chatSpans, type Span } from './assistant-spans.ts'
+import type { Chat } from './chat-template.ts'
 import type { Tokenizer } from './tokenizer.ts'
 
-export type { Chat, ChatCoder } from './assistant-spans.ts'
+export type { ChatCoder } from './assistant-spans.ts'
 
 export interface MaskedTokens {
   readonly tokens: number[]

@@ -2,18 +2,14 @@
 // markers. Knows no tokens.
 
 import { ApiError } from '../../errors.ts'
-import { renderChat, type TemplateMessage } from './chat-template.ts'
+import { type Chat, renderChat, type TemplateMessage } from './chat-template.ts'
 import type { Tokenizer } from './tokenizer.ts'
+import { toolsInWords } from './tools-in-words.ts'
 
 /** A model's tokenizer and its template. */
 export interface ChatCoder {
   readonly tokenizer: Tokenizer
   readonly chat_template: string | undefined
-}
-
-export interface Chat {
-  readonly messages: readonly TemplateMessage[]
-  readonly tools?: readonly unknown[] | undefined
 }
 
 /** Characters `begin` to `end` of the rendered chat are one assistant message and what ends it. */
@@ -39,8 +35,9 @@ export function chatSpans(
   prompt: boolean,
   onText: (text: string) => void = () => {},
 ): { text: string; spans: Span[] } {
-  const { messages } = chat
-  const render = countedRender(coder, chat)
+  const shown = toolsInWords(chat, coder.chat_template)
+  const { messages } = shown
+  const render = countedRender(coder, shown)
   const text = render(messages, prompt)
   onText(text)
   const spans =

@@ -25,6 +25,11 @@ export interface TemplateMessage {
   readonly weight?: number
 }
 
+export interface Chat {
+  readonly messages: readonly TemplateMessage[]
+  readonly tools?: readonly unknown[] | undefined
+}
+
 export interface RenderOptions {
   readonly add_generation_prompt: boolean
   readonly bos_token?: string | undefined

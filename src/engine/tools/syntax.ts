@@ -24,18 +24,6 @@ export function syntaxOf(chat_template: string | undefined): ToolSyntax {
   return 'hermes'
 }
 
-/** Whether the template shows tools by itself. */
-export const knowsTools = (chat_template: string | undefined): boolean =>
-  /\btools\b/.test(chat_template ?? '')
-
-/** A system prompt in Hermes' words, for models whose template knows no tools. */
-export const describeTools = (tools: readonly unknown[]): string =>
-  `You may call functions. Their signatures:\n<tools>\n${tools
-    .map((tool) => JSON.stringify(tool))
-    .join(
-      '\n',
-    )}\n</tools>\nFor each call write a JSON object with the function's name and its arguments:\n<tool_call>\n{"name": <name>, "arguments": <arguments>}\n</tool_call>`
-
 /** The grammar of an answer with tools; none where the model may write what it likes until it calls. */
 export function grammarOfTools(
   syntax: ToolSyntax,

@@ -104,6 +104,42 @@ const withTools = `{%- if tools %}<tools>{% for t in tools %}{{ t.function.name 
 {%- endfor -%}
 {%- if add_generation_prompt %}<assistant>{% endif %}`
 
+test('with tools that the template does not know, a row is still the prompt that serving makes, and the answer', () => {
+  const coder = {
+    tokenizer,
+    chat_template: `{%- for m in messages -%}<{{ m.role }}>{{ m.content }}</s>{%- endfor -%}{%- if add_generation_prompt %}<assistant>{% endif %}`,
+  }
+  const tools = [{ type: 'function', function: { name: 'add', parameters: { type: 'object' } } }]
+  const call = { name: 'add', arguments: '{"a": 1}' }
+  const messages = [
+    { role: 'system', content: 'You add.' },
+    { role: 'user', content: '1 + 2?' },
+    {
+      role: 'assistant',
+      content: null,
+      tool_calls: [{ id: '1', type: 'function', function: call }],
+    },
+    { role: 'tool', tool_call_id: '1', content: [{ type: 'text', text: '3' }] },
+    { role: 'assistant', content: 'It is 3.' },
+  ]
+  const row = encodeChatRow(coder, { messages, tools })
+  const first = encodeChatPrompt(coder, { messages: messages.slice(0, 2), tools })
+  const second = encodeChatPrompt(coder, { messages: messages.slice(0, 4), tools })
+  const answer = tokenizer.encode('It is 3.</s>')
+  expect(row.tokens).toEqual([...second, ...answer])
+  expect(row.tokens.slice(0, first.length)).toEqual(first)
+  const learned = row.tokens.filter((_, i) => row.weights[i] === 1)
+  expect(tokenizer.decode(learned)).toContain('{"name": "add", "arguments": {"a": 1}}')
+  expect(tokenizer.decode(first)).toContain('"name":"add"')
+  expect(tokenizer.decode(second)).toContain('<tool_response>')
+
+  // A weight is still the message's own.
+  const unlearned = messages.map((m) => (m.tool_calls ? { ...m, weight: 0 } : m))
+  expect(encodeChatRow(coder, { messages: unlearned, tools }).weights.indexOf(1)).toBe(
+    second.length,
+  )
+})
+
 test('with tools a row is the prompt that serving makes, and the answer', () => {
   const coder = { tokenizer, chat_template: withTools }
   const tools = [
