@@ -36,6 +36,8 @@ import { subjectOf } from './subject-of.ts'
 /** Rows that are compared, and places of each: logits of a large vocabulary outweigh all else. */
 const ROWS = 4
 const PLACES = 16
+/** Rows that are looked at for each that is compared: not every row can be asked of serving. */
+const TRIED = 16
 /** Longer rows are taken only where there are no others. */
 const LONG = 512
 
@@ -47,15 +49,18 @@ interface Candidate {
   readonly learned: number
 }
 
-/** What training makes of some rows with the model that its files are; none of a model that goes on with no text. */
+/**
+ * What training makes of some rows with the model that its files are, or why there is nothing to compare; neither of a model
+ * that goes on with no text.
+ */
 export async function gatherEvidence(
   request: EvidenceRequest,
   turn: TakeTurn,
-): Promise<Evidence | undefined> {
+): Promise<{ evidence?: Evidence; unasked?: string }> {
   const { plan } = request
   const checkpoint = await openCheckpoint(request.model)
   const { chat_template } = checkpoint
-  if (checkpoint.config.encoder) return undefined
+  if (checkpoint.config.encoder) return {}
   const weights = await mapWeights(checkpoint, request.cache)
   const tokenizer = await openTokenizer(checkpoint)
   const method = methodOf(request.method)
@@ -70,14 +75,17 @@ export async function gatherEvidence(
     plan.facts ?? {},
   )
   const examples = await encodeFile(path, encoder, plan.truncation, isHeld)
-  const chosen = spread(candidates(examples, max_sequence_length), ROWS)
+  const chosen = spread(candidates(examples, max_sequence_length), ROWS * TRIED)
   const prompts = await promptsOf(path, chosen, encoder.formats)
-  const asked = chosen.flatMap((row) => {
+  const askable = chosen.flatMap((row) => {
     const prompt = prompts.get(row.line)
     return prompt ? [{ ...row, prompt }] : []
   })
+  const asked = spread(askable, ROWS)
   if (asked.length === 0)
-    throw new Error(`Of the ${file} file there is no row whose prompt could be asked of serving.`)
+    return {
+      unasked: `no row of the ${file} file fits whole and ends with an answer that is learned`,
+    }
 
   // What the tuned model says of them.
   const subject = subjectOf(method, {
@@ -117,12 +125,8 @@ export async function gatherEvidence(
       logits: (outputs.logits!.data as Float32Array).slice(),
     })
   }
-  return {
-    file,
-    template_sha256: hashOfTemplate(chat_template),
-    precision: plan.precision,
-    rows,
-  }
+  const template_sha256 = hashOfTemplate(chat_template)
+  return { evidence: { file, template_sha256, precision: plan.precision, rows } }
 }
 
 /** Rows with something learned whose end was not cut, short ones first. */

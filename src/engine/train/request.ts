@@ -282,7 +282,7 @@ export type TrainEvent =
   /** The epoch that ended at this step wants its score; its checkpoint and state came before. */
   | { type: 'unscored'; step: number }
   | { type: 'done'; step: number; trained_tokens: number }
-  /** Absent of a model that goes on with no text. */
-  | { type: 'evidence'; evidence?: Evidence }
+  /** What there is to compare, or why there is nothing; neither of a model that goes on with no text. */
+  | { type: 'evidence'; evidence?: Evidence; unasked?: string }
 
 export type TrainThreadRequest = InspectRequest | TrainRequest | EvidenceRequest

@@ -14,11 +14,9 @@ serve<TrainThreadRequest, TrainEvent>(async function* (request, context) {
     case 'train':
       yield* train(request, context)
       break
-    case 'evidence': {
-      const evidence = await gatherEvidence(request, context.turn)
-      yield { type: 'evidence', ...(evidence && { evidence }) }
+    case 'evidence':
+      yield { type: 'evidence', ...(await gatherEvidence(request, context.turn)) }
       break
-    }
     default:
       request satisfies never
   }

@@ -15,6 +15,8 @@ export const eventText = {
     `Checkpoint created at step ${step} with Snapshot ID: ${name}`,
   /** Ours. */
   scored: (step: number, score: number) => `Step ${step}: eval score=${score.toFixed(4)}`,
+  uncompared: (reason: string) =>
+    `The model was not held against how it is served: ${reason}. It is published all the same.`,
   modelCreated: (name: string) => `New fine-tuned model created: ${name}`,
   succeeded: () => 'The job has successfully completed',
   cancelled: () => 'Job cancelled',

@@ -74,6 +74,11 @@ export type PublishedCheckpoint = FineTuningCheckpoint & {
 
 type Saved<Type> = Extract<TrainEvent, { type: Type }>
 
+/** Why a model was not held against how it is served; nothing of one that goes on with no text. */
+export interface Uncompared {
+  readonly unasked?: string
+}
+
 /** The books of one claim of one job. */
 export class Progress {
   readonly #stores: Stores
@@ -362,7 +367,7 @@ export class Progress {
   async succeeded(
     job: FineTuningJob,
     { step, trained_tokens }: Saved<'done'>,
-    parity?: Certificate,
+    compared: { certificate: Certificate } | Uncompared,
   ): Promise<void> {
     const { id, project_id } = this.#lease
     await patiently(async () => {
@@ -391,7 +396,7 @@ export class Progress {
           root: job.root,
           adapter_sha256: published.adapter_sha256,
           adapter_config_sha256: published.adapter_config_sha256,
-          parity: parity ?? null,
+          parity: 'certificate' in compared ? compared.certificate : null,
         })
         await setResult(tx, id, {
           fine_tuned_model: job.model_name,
@@ -400,6 +405,14 @@ export class Progress {
         })
         if (!(await changeJob(tx, id, 'succeeded')))
           throw new Hopeless(`The job ${id} is not running and cannot succeed.`)
+        if ('unasked' in compared && compared.unasked)
+          await insertWorkEvent(tx, {
+            id: newId('ftevent-'),
+            work_id: id,
+            dedupe_key: 'uncompared',
+            level: 'warn',
+            message: eventText.uncompared(compared.unasked),
+          })
         await tell(tx, id, 'model', eventText.modelCreated(job.model_name))
         await tell(tx, id, 'succeeded', eventText.succeeded())
         await endWork(tx, this.#lease)

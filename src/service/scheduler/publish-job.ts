@@ -3,7 +3,7 @@
 import type { Evidence, Verdict } from '../../engine/parity/parity.ts'
 import type { EvidenceRequest, TrainEvent, TrainRequest } from '../../engine/train/request.ts'
 import type { JobFailure } from '../jobs/file-errors.ts'
-import type { Progress } from '../jobs/progress.ts'
+import type { Progress, Uncompared } from '../jobs/progress.ts'
 import { parityFailure } from '../jobs/publishing.ts'
 import type { ResolvedModel } from '../models/model.ts'
 import { patiently } from '../work/patience.ts'
@@ -51,14 +51,13 @@ export async function publishJob(
   }
   const request = { ...trained, plan: job.plan ?? trained.plan }
   const verdict = await certify(deps, { model, thread, request, signal })
-  if (verdict && 'difference' in verdict)
-    return refuse(parityFailure(verdict.difference, step_number))
+  if ('difference' in verdict) return refuse(parityFailure(verdict.difference, step_number))
   await progress.publish(job, done)
-  await progress.succeeded(job, done, verdict?.certificate)
-  deps.log.info({ job: job.id, step, ...verdict?.certificate }, 'job succeeded')
+  await progress.succeeded(job, done, verdict)
+  deps.log.info({ job: job.id, step, ...verdict }, 'job succeeded')
 }
 
-/** Undefined of models that go on with no text, which are only made resident. */
+/** A model of which nothing can be compared is only made resident. */
 async function certify(
   { adapterFile, serving, log }: PublishDeps,
   {
@@ -67,7 +66,7 @@ async function certify(
     request: { cache, training, validation, method, plan, seed },
     signal,
   }: { model: ResolvedModel; thread: TrainingThread; request: TrainRequest; signal: AbortSignal },
-): Promise<Verdict | undefined> {
+): Promise<Verdict | Uncompared> {
   const request: EvidenceRequest = {
     type: 'evidence',
     model: model.base_path,
@@ -80,8 +79,9 @@ async function certify(
     adapter: await patiently(() => adapterFile(model)),
   }
   let evidence: Evidence | undefined
+  let unasked: string | undefined
   for await (const event of ask(thread, request, signal))
-    if (event.type === 'evidence') evidence = event.evidence
+    if (event.type === 'evidence') ({ evidence, unasked } = event)
   if (evidence) {
     try {
       return await serving.certify(model, evidence)
@@ -94,5 +94,5 @@ async function certify(
   await serving
     .warm(model)
     .catch((err) => log.warn({ job: model.job_id, err }, 'the new model is not resident yet'))
-  return undefined
+  return unasked === undefined ? {} : { unasked }
 }

@@ -124,7 +124,7 @@ test('a job is told, measured, saved and ends with a model', async () => {
   await run(progress, id, job)
   const done = { type: 'done' as const, step: 8, trained_tokens: 321 }
   await progress.publish(await job(), done)
-  await progress.succeeded(await job(), done)
+  await progress.succeeded(await job(), done, {})
 
   const { body } = await service.get(`/v1/fine_tuning/jobs/${id}`)
   const name = body.fine_tuned_model
@@ -222,7 +222,7 @@ test('a tuned model and its checkpoints answer to their names until the model is
   await progress.planned(plan, [])
   await progress.started()
   await run(progress, id, job)
-  await progress.succeeded(await job(), { type: 'done', step: 8, trained_tokens: 1 })
+  await progress.succeeded(await job(), { type: 'done', step: 8, trained_tokens: 1 }, {})
   const name = (await job()).model_name
   const url = `/v1/models/${encodeURIComponent(name)}`
 
@@ -317,7 +317,7 @@ test('what is done again after a crash is told, measured and saved once', async 
 
   await second.started()
   await run(second, id, job, 3)
-  await second.succeeded(await job(), { type: 'done', step: 8, trained_tokens: 5 })
+  await second.succeeded(await job(), { type: 'done', step: 8, trained_tokens: 5 }, {})
   const { rows } = await service.db.query(
     'select array_agg(step order by step) as steps from fine_tuning_steps where job_id = $1',
     [id],

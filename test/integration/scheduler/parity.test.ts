@@ -121,6 +121,30 @@ describe.skipIf(stories.missing)(
       expect(signed.body.statement.parity).toEqual(body.parity)
     })
 
+    test('and where no row can be asked of serving, the job says so', async () => {
+      const rows = Array.from({ length: 12 }, (_, i) =>
+        JSON.stringify({
+          messages: [
+            { role: 'user', content: `What did cat ${i} say?` },
+            { role: 'assistant', content: `Cat ${i} said hello.` },
+            { role: 'user', content: 'And then?' },
+            { role: 'assistant', content: 'Nothing.', weight: 0 },
+          ],
+        }),
+      ).join('\n')
+      const job = await tune('right', { rows })
+      expect(job.error).toBe(null)
+      const { body } = await service.get(`/v1/models/${job.fine_tuned_model}`)
+      expect(body.parity).toBe(null)
+      const { data } = (await service.get(`/v1/fine_tuning/jobs/${job.id}/events?limit=50`)).body
+      expect(data).toContainEqual(
+        expect.objectContaining({
+          level: 'warn',
+          message: expect.stringContaining('not held against how it is served: no row of the'),
+        }),
+      )
+    })
+
     test('not where training puts a second token before every text', async () => {
       await service.serving.warm(await baseOf('bos'))
       await rewrite('bos', 'tokenizer.json', (text) => {
