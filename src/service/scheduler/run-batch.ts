@@ -2,7 +2,7 @@
 // answers one by one. Taken up again it goes on with the lines that have none.
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import { ApiError, isDiskFull, noRoom } from '../../errors.ts'
+import { isDiskFull, noRoom } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import { type BatchRequest, checkRequests, readRequests } from '../batches/requests.ts'
 import {
@@ -24,6 +24,7 @@ import { newId } from '../ids.ts'
 import { localFile } from '../storage/local-file.ts'
 import { objectKey, type Staged } from '../storage/object-store.ts'
 import { keepObjects, releaseObject, type Stores } from '../storage/objects.ts'
+import { failureOf } from '../work/failure.ts'
 import { whileHeld } from '../work/held.ts'
 import { type Outcome, WorkPauses } from '../work/kind.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
@@ -74,16 +75,7 @@ export async function runBatch(
 
 /** Ends the batch as failed and says why; the answers that there are come into its files, if that can be. */
 export async function failBatch(deps: RunBatchDeps, lease: Lease, cause: unknown): Promise<void> {
-  const error =
-    cause instanceof ApiError
-      ? { code: cause.code ?? 'invalid_request', message: cause.message, param: cause.param }
-      : {
-          code: 'server_error',
-          message:
-            'The batch failed due to an internal error. The log of the server has the details under the id of the batch.',
-          param: null,
-        }
-  const errors = [{ ...error, line: null }]
+  const errors = [{ ...failureOf(cause, 'batch'), line: null }]
   const { stores, log } = deps
   const batch = await patiently(() => findBatch(stores.db, lease.project_id, lease.id))
   if (!batch) throw new Hopeless(`There is no batch ${lease.id}.`)

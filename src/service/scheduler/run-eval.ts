@@ -32,6 +32,7 @@ import { newId } from '../ids.ts'
 import { localFile } from '../storage/local-file.ts'
 import { objectKey } from '../storage/object-store.ts'
 import type { Stores } from '../storage/objects.ts'
+import { failureOf } from '../work/failure.ts'
 import { whileHeld } from '../work/held.ts'
 import type { Outcome } from '../work/kind.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
@@ -70,16 +71,9 @@ export async function runEval(
 
 /** Ends the run as failed and says why. */
 export const failEval = async (stores: Stores, lease: Lease, cause: unknown): Promise<void> => {
-  const error =
-    cause instanceof ApiError
-      ? { code: cause.code ?? 'invalid_request', message: cause.message }
-      : {
-          code: 'server_error',
-          message:
-            'The run failed due to an internal error. The log of the server has the details under the id of the run.',
-        }
+  const { code, message } = failureOf(cause, 'run')
   await whileHeld(stores.db, lease, async (tx) => {
-    await endEvalRun(tx, lease.id, 'failed', error)
+    await endEvalRun(tx, lease.id, 'failed', { code, message })
     await endWork(tx, lease)
   })
 }

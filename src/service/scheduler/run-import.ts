@@ -2,7 +2,6 @@
 // interrupted begins anew.
 
 import { rm } from 'node:fs/promises'
-import { ApiError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import { endImport, findImport, setImporting } from '../db/imports.ts'
 import { endWork, holdLease, type Lease, LeaseLost } from '../db/work.ts'
@@ -10,6 +9,7 @@ import { IMPORT } from '../imports/imports.ts'
 import { type Arrived, unpack } from '../imports/unpack.ts'
 import { objectKey } from '../storage/object-store.ts'
 import { tell, tellFailure } from '../work/events.ts'
+import { failureOf } from '../work/failure.ts'
 import { whileHeld } from '../work/held.ts'
 import type { Outcome, WorkKind } from '../work/kind.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
@@ -98,15 +98,7 @@ async function run(deps: RunImportDeps, lease: Lease, signal: AbortSignal): Prom
 
 async function failed(deps: RunImportDeps, lease: Lease, cause: unknown): Promise<void> {
   const { id } = lease
-  const error =
-    cause instanceof ApiError
-      ? { code: cause.code ?? 'invalid_request', message: cause.message, param: cause.param }
-      : {
-          code: 'server_error',
-          message:
-            'The import failed due to an internal error. The log of the server has the details under the id of the import.',
-          param: null,
-        }
+  const error = failureOf(cause, 'import')
   await whileHeld(deps.stores.db, lease, async (tx) => {
     await tellFailure(tx, id, error)
     await endImport(tx, id, { status: 'failed', error })

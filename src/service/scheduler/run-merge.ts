@@ -21,6 +21,7 @@ import { localFile } from '../storage/local-file.ts'
 import { objectKey, type Staged } from '../storage/object-store.ts'
 import { keepObjects, type Stores } from '../storage/objects.ts'
 import { tell, tellFailure } from '../work/events.ts'
+import { failureOf } from '../work/failure.ts'
 import { whileHeld } from '../work/held.ts'
 import type { Outcome, WorkKind } from '../work/kind.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
@@ -287,16 +288,9 @@ async function forget({ stores, folders }: RunMergeDeps, { id, project_id }: Lea
 async function failed(deps: RunMergeDeps, lease: Lease, cause: unknown): Promise<void> {
   const { id } = lease
   const error =
-    cause instanceof ApiError
-      ? { code: cause.code ?? 'invalid_request', message: cause.message, param: cause.param }
-      : {
-          code: cause instanceof MergeFault ? 'merge_failed' : 'server_error',
-          message:
-            cause instanceof MergeFault
-              ? `The merge failed. ${cause.message}`
-              : 'The merge failed due to an internal error. The log of the server has the details under the id of the merge.',
-          param: null,
-        }
+    cause instanceof MergeFault
+      ? { code: 'merge_failed', message: `The merge failed. ${cause.message}`, param: null }
+      : failureOf(cause, 'merge')
   await whileHeld(deps.stores.db, lease, async (tx) => {
     await tellFailure(tx, id, error)
     await endMerge(tx, id, { status: 'failed', error })

@@ -2,11 +2,11 @@
 
 import { spawn } from '../../engine/runtime/thread.ts'
 import type { TrainEvent, TrainThreadRequest } from '../../engine/train/request.ts'
-import { ApiError } from '../../errors.ts'
 import type { JobFailure } from '../jobs/file-errors.ts'
 import { FINE_TUNING_JOB } from '../jobs/jobs.ts'
 import { Progress } from '../jobs/progress.ts'
 import { releaseEnded } from '../jobs/superseded.ts'
+import { failureOf } from '../work/failure.ts'
 import type { WorkKind } from '../work/kind.ts'
 import { startWorker, type Worker, type WorkerOptions } from '../work/worker.ts'
 import type { DevicePool } from './device-pool.ts'
@@ -63,18 +63,12 @@ const fineTuning = (
     const spawnThread = () => spawn<TrainThreadRequest, TrainEvent>(WORKER, held.takeTurn)
     return await runJob({ ...deps, spawnThread }, lease, signal)
   },
-  fail: (lease, cause) => new Progress(deps.stores, lease).failed(failureOf(cause, folders)),
+  fail: (lease, cause) => new Progress(deps.stores, lease).failed(jobFailureOf(cause, folders)),
 })
 
 /** What the job's owner is told: their own mistakes and training's in full, of ours only that the log has them. */
-function failureOf(cause: unknown, folders: readonly string[]): JobFailure {
-  if (cause instanceof ApiError) {
-    const { code, message, param } = cause
-    return { error: { code: code ?? 'invalid_request', message, param }, errors: [] }
-  }
-  const message =
-    cause instanceof TrainingFault
-      ? `The job failed during training. ${withoutFolders(cause.message, folders)}`
-      : 'The job failed due to an internal error. The log of the server has the details under the id of the job.'
+function jobFailureOf(cause: unknown, folders: readonly string[]): JobFailure {
+  if (!(cause instanceof TrainingFault)) return { error: failureOf(cause, 'job'), errors: [] }
+  const message = `The job failed during training. ${withoutFolders(cause.message, folders)}`
   return { error: { code: 'server_error', message, param: null }, errors: [] }
 }

@@ -25,6 +25,7 @@ import { isTerminal } from '../jobs/states.ts'
 import type { ModelRegistry } from '../models/registry.ts'
 import type { Stores } from '../storage/objects.ts'
 import { tell, tellFailure } from '../work/events.ts'
+import { failureOf } from '../work/failure.ts'
 import { whileHeld } from '../work/held.ts'
 import type { Outcome, WorkKind } from '../work/kind.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
@@ -53,15 +54,7 @@ export const sweepKind = (deps: RunSweepDeps): WorkKind => ({
   quiet: true,
   run: (lease) => new Look(deps, lease).next(),
   fail: async (lease, cause) => {
-    const { code, message, param } =
-      cause instanceof ApiError
-        ? cause
-        : {
-            code: 'server_error',
-            param: null,
-            message: 'The sweep failed due to an internal error.',
-          }
-    await new Look(deps, lease).failed({ code: code ?? 'invalid_request', message, param })
+    await new Look(deps, lease).failed(failureOf(cause, 'sweep'))
   },
 })
 

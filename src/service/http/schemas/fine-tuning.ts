@@ -117,6 +117,13 @@ const sentHyperparameters = {
 const eachMethod = <T extends TSchema>(property: (name: MethodName) => T) =>
   Object.fromEntries(METHOD_NAMES.map((name) => [name, property(name)])) as Record<MethodName, T>
 
+/** Why a job, or other work like it, has failed. */
+export const WorkError = Type.Object({
+  code: Type.String(),
+  message: Type.String(),
+  param: nullable(Type.String()),
+})
+
 /** What a client notes about a thing of its own. */
 export const Metadata = Type.Record(
   Type.String({ maxLength: 64 }),
@@ -233,13 +240,7 @@ export const FineTuningJobReply = Type.Object(
     training_file: Type.String(),
     hyperparameters: answeredHyperparameters,
     trained_tokens: nullableInteger,
-    error: nullable(
-      Type.Object({
-        code: Type.String(),
-        message: Type.String(),
-        param: nullable(Type.String()),
-      }),
-    ),
+    error: nullable(WorkError),
     user_provided_suffix: nullable(Type.String()),
     seed: Type.Integer(),
     estimated_finish: nullableInteger,

@@ -3,7 +3,7 @@
 import { type Static, type TSchema, Type } from 'typebox'
 import { IMPORT_KINDS } from '../../../engine/import/request.ts'
 import type { Import } from '../../db/imports.ts'
-import { Metadata } from './fine-tuning.ts'
+import { Metadata, WorkError } from './fine-tuning.ts'
 
 const closed = { additionalProperties: false }
 const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()])
@@ -55,13 +55,7 @@ export const ImportReply = Type.Object(
     }),
     imported_model: nullable(Type.String()),
     user_provided_suffix: nullable(Type.String()),
-    error: nullable(
-      Type.Object({
-        code: Type.String(),
-        message: Type.String(),
-        param: nullable(Type.String()),
-      }),
-    ),
+    error: nullable(WorkError),
     metadata: nullable(Type.Record(Type.String(), Type.String())),
   },
   { $id: 'FineTuningImport' },

@@ -2,7 +2,7 @@
 
 import { type Static, type TSchema, Type } from 'typebox'
 import type { Merge } from '../../db/merges.ts'
-import { Metadata } from './fine-tuning.ts'
+import { Metadata, WorkError } from './fine-tuning.ts'
 
 const closed = { additionalProperties: false }
 const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()])
@@ -35,13 +35,7 @@ export const MergeReply = Type.Object(
     tensors: Type.Integer(),
     tensors_done: Type.Integer(),
     bytes: Type.Integer({ description: 'Of the weights that come out.' }),
-    error: nullable(
-      Type.Object({
-        code: Type.String(),
-        message: Type.String(),
-        param: nullable(Type.String()),
-      }),
-    ),
+    error: nullable(WorkError),
     metadata: nullable(Type.Record(Type.String(), Type.String())),
   },
   { $id: 'FineTuningMerge' },

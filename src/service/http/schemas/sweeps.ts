@@ -2,7 +2,7 @@
 
 import { type Static, type TSchema, Type } from 'typebox'
 import type { Sweep, Trial } from '../../db/fine-tuning-sweeps.ts'
-import { CreateFineTuningJobRequest } from './fine-tuning.ts'
+import { CreateFineTuningJobRequest, WorkError } from './fine-tuning.ts'
 
 const closed = { additionalProperties: false }
 const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()])
@@ -81,13 +81,7 @@ export const SweepReply = Type.Object(
     steps: Type.Integer({ description: 'Of all trials, as far as they were compared.' }),
     trials: Type.Array(TrialReply),
     winner: nullable(Type.String({ description: 'The job whose model is published.' })),
-    error: nullable(
-      Type.Object({
-        code: Type.String(),
-        message: Type.String(),
-        param: nullable(Type.String()),
-      }),
-    ),
+    error: nullable(WorkError),
   },
   { $id: 'FineTuningSweep' },
 )
