@@ -214,7 +214,21 @@ describe.skipIf(stories.missing)('imports', () => {
     expect(one).toMatchObject({ status: 'succeeded', kind: 'gguf' })
     const model = one.imported_model
     expect(await answer(model)).toBe(await answer(base))
-    expect(await answer(await tune(model))).toContain('Tom')
+    const tuned = await tune(model)
+    expect(await answer(tuned)).toContain('Tom')
+
+    // Its own GGUF is signed as a whole, and is one for who reads on no further than its tensors.
+    const own = await send(`/models/${encodeURIComponent(tuned)}/weights?format=gguf&dtype=f32`)
+    const bytes = Buffer.from(await own.arrayBuffer())
+    const path = join(server.home, 'own.gguf')
+    writeFileSync(path, bytes)
+    expect(await luthier('verify', path)).toContain('as they were signed')
+    const again = await imported([['Own-again.gguf', bytes]])
+    expect(again.status).toBe('succeeded')
+    expect(await answer(again.imported_model)).toContain('Tom')
+    bytes[bytes.length >> 1]! ^= 1
+    writeFileSync(path, bytes)
+    await expect(luthier('verify', path)).rejects.toThrow(/was changed|not the bytes|signed/)
   })
 
   test('luthier pull takes an adapter to its base, and checks a folder before it is a base model', async () => {

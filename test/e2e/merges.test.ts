@@ -174,6 +174,13 @@ models:
     expect(learned.data.map((entry: Reply) => entry.model)).toEqual(
       expect.arrayContaining([tuned, model]),
     )
+    // And from the row on to the answers that were kept, of the merged model too.
+    const messages = [{ role: 'user', content: 'Once upon a time' }]
+    const kept = await ask('/chat/completions', { model, messages, max_tokens: 4, store: true })
+    await ask('/chat/completions', { model: base, messages, max_tokens: 4, store: true })
+    const influenced = await ask(`/provenance/completions?row_sha256=${row_sha256}`)
+    expect(influenced.data).toEqual([expect.objectContaining({ id: kept.id, model })])
+
     const sealed = await ask(`/models/${name}/provenance`)
     expect(sealed.statement).toMatchObject({
       parents: expect.arrayContaining([base, tuned]),

@@ -183,6 +183,12 @@ export class Residents {
     path: string,
   ): Promise<ResidentAdapter> {
     const adapter = await readAdapter(path)
+    const [saved] = adapter.saved?.keys() ?? []
+    if (saved !== undefined)
+      throw invalidRequest(
+        `The model's adapter has ${saved}, trained whole (modules_to_save), which cannot be served beside its base. Merge it into the base.`,
+        { param: 'model', code: 'invalid_model' },
+      )
     const layout = loraLayout(mapped, loraConfigOf(adapter))
     const { threads } = this.#options
     // Gains are of the weights as they are, whatever they are served in.

@@ -9,7 +9,11 @@ import {
   initialAdapter,
   loraLayout,
 } from '../../../../src/engine/models/adapters.ts'
-import { writeAdapter, writeAdapterConfig } from '../../../../src/engine/weights/adapter.ts'
+import {
+  readAdapter,
+  writeAdapter,
+  writeAdapterConfig,
+} from '../../../../src/engine/weights/adapter.ts'
 import { openCheckpoint } from '../../../../src/engine/weights/checkpoint.ts'
 import { mapWeights } from '../../../../src/engine/weights/mapped.ts'
 import { suiteFolder } from '../../../support/temporary.ts'
@@ -72,4 +76,19 @@ test('the longest unused leaves first; one that is being used stays beyond the b
   again[Symbol.dispose]()
   await residents.clear()
   expect(residents.usage).toEqual({ adapters: 0, bytes: 0 })
+})
+
+test('an adapter with a module that was trained whole is refused, not served without it', async () => {
+  const { config, pairs } = await readAdapter(adapters[0]!)
+  const own = join(folder, 'whole-module')
+  await mkdir(own)
+  const modules_to_save = ['lm_head']
+  const saved = new Map([['lm_head.weight', { dims: [1, 1], data: Float32Array.of(1) }]])
+  const adapter = { config: { ...config, modules_to_save }, pairs, saved }
+  await writeFile(join(own, 'adapter_config.json'), writeAdapterConfig(adapter.config))
+  await writeFile(join(own, 'adapter_model.safetensors'), writeAdapter(adapter))
+  const residents = new Residents({ threads: 1, precision: 'fp32' })
+  const target = { model, cache, adapter: join(own, 'adapter_model.safetensors') }
+  await expect(residents.use(target)).rejects.toThrow(/lm_head\.weight, trained whole/)
+  await residents.clear()
 })
