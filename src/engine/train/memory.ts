@@ -26,8 +26,14 @@ export interface MemoryInput {
 const PROCESS = 265e6
 /** Of a session: the nodes of a block, there a second time where a part of it is computed twice. */
 const NODES = 4.5e6
-/** Supervised tokens beyond a head's first chunk whose logits may still lie about, and what of them does. */
-const LATER_ROWS = { most: 768, share: 0.7 }
+/**
+ * Of a supervised token's logits with what is made of them, how many times V lie about; and of how many tokens beyond the
+ * head's first chunk so large a share still does.
+ */
+const HEAD = {
+  fp32: { copies: 3, later: 768, share: 0.7 },
+  int8: { copies: 2.25, later: 256, share: 0.45 },
+} as const
 
 /**
  * Peak resident bytes of the process that trains. Factors are fitted to measured peaks, for the runtime reuses some memory
@@ -50,7 +56,7 @@ export function peakMemory(input: MemoryInput, work: Workload): number {
   // Floats of one token in one block: what products and norms read, what lies between, gradients that wait for their turn.
   const read = 4 * D + 2 * Q + 2 * KV + 3 * F
   const waiting = 0.6 * (Q + 2 * KV + 2 * D + 2 * F)
-  const all = config.encoder ? 0.85 * read + 1.5 * scores : read + 2 * F + 2.6 * scores
+  const all = config.encoder ? 0.85 * read + 1.5 * scores : read + 1.5 * scores
   const kept = {
     everything: layers * all,
     products: layers * (read + waiting) + scores + 2 * F,
@@ -68,26 +74,29 @@ const ADAPTER_COPIES = 7
 const WHOLE_COPIES = 9.2
 
 /** Logits with what is made of them, of so many supervised tokens: in chunks, but for dpo and where the head learns. */
-function headFloats({ config, whole, reference }: MemoryInput, supervised: number): number {
+function headFloats(
+  { config, precision, whole, reference }: MemoryInput,
+  supervised: number,
+): number {
   const { vocab_size } = config
   if (config.encoder) return 0
   if (reference) return 7 * supervised * vocab_size
   if (whole) return 4 * supervised * vocab_size
   const first = Math.min(supervised, HEAD_ROWS)
-  const later = Math.min(supervised - first, LATER_ROWS.most)
-  return 3 * (first + LATER_ROWS.share * later) * vocab_size
+  const { copies, later, share } = HEAD[precision]
+  return copies * (first + share * Math.min(supervised - first, later)) * vocab_size
 }
 
 /**
- * Mapped weights that a step touches: embeddings and head in float32, the rest in its precision, twice in int8. Of an
- * encoder's table only the rows of words that occur are, which are few.
+ * Weights that a step touches: of embeddings the rows that occur, of the head all, in int8 in three copies, of the rest two. Of
+ * an encoder's table only the rows of words that occur are, which are few.
  */
 function weightBytes(config: ModelConfig, precision: Precision): number {
   let bytes = 0
   const tables = /embed|lm_head|wte|wpe/
   for (const [name, dims] of requiredTensors(config)) {
     if (config.encoder && /embeddings/.test(name)) continue
-    bytes += elements(dims) * (tables.test(name) || precision === 'fp32' ? 4 : 2)
+    bytes += elements(dims) * (precision === 'fp32' ? 4 : tables.test(name) ? 3 : 2)
   }
   return bytes
 }
