@@ -5,15 +5,17 @@ import type { Static } from 'typebox'
 import { createGathering, gather, gathering } from '../../scheduler/generations.ts'
 import { answer, type Inference, randomPad, randomSeed, tellIgnored } from '../answer.ts'
 import {
-  ChatCompletion,
-  ChatCompletionChunk,
   ChatCompletionRequest,
   ignoredByChat,
   maxTokensParam,
-  presentChat,
-  presentChatChunks,
   toGeneration,
 } from '../schemas/chat.ts'
+import {
+  ChatCompletion,
+  ChatCompletionChunk,
+  presentChat,
+  presentChatChunks,
+} from '../schemas/chat-reply.ts'
 import { usesFunctions } from '../schemas/functions.ts'
 import { includeUsage, wholeOrStream } from '../schemas/generation.ts'
 import { askedWith } from '../schemas/stored-chat.ts'

@@ -2,7 +2,8 @@
 
 import { type Static, Type } from 'typebox'
 import type { StoredCompletion, StoredMessage } from '../../db/chat-completions.ts'
-import { ChatCompletion, type ChatCompletionRequest } from './chat.ts'
+import type { ChatCompletionRequest } from './chat.ts'
+import { ChatCompletion } from './chat-reply.ts'
 import { Metadata } from './fine-tuning.ts'
 
 const page = {

@@ -3,9 +3,9 @@ import type { InferEvent } from '../../../../../src/engine/infer/request.ts'
 import {
   type ChatCompletionRequest,
   ignoredByChat,
-  presentChatChunks,
   toGeneration,
 } from '../../../../../src/service/http/schemas/chat.ts'
+import { presentChatChunks } from '../../../../../src/service/http/schemas/chat-reply.ts'
 
 const request = (change: Partial<ChatCompletionRequest> = {}): ChatCompletionRequest => ({
   model: 'm',
