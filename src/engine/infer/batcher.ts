@@ -1,4 +1,5 @@
-// Who is in the next step: groups by base model, one piece of one prompt at a time, then up to `width` sequences together.
+// Who is in the next step: groups by base model, one piece of one prompt or some short prompts together, then up to `width`
+// sequences at once.
 // Pure bookkeeping: knows sequences by identity only; no tokens, no sessions.
 
 export interface Batcher<S> {
@@ -22,16 +23,16 @@ interface Group<S> {
   waitingLow: Queue<S>[]
   /** All sequences of low priority, wherever they are. */
   readonly low: Set<S>
-  /** Whose prompt is read, piece by piece, until `begin` says that it is. */
-  reading: S | undefined
+  /** Whose prompts are read, until `begin` says that they are: one piece by piece, or several at once. */
+  reading: S[]
   active: S[]
   /** A piece of a prompt was read last: those that decode go first now. */
   admitted: boolean
 }
 
-/** What to compute next: the next piece of one prompt, or one token more for several sequences of one base. */
+/** What to compute next: the next piece of one prompt or some whole ones, or one token more for several sequences of one base. */
 export type Step<S> =
-  | { type: 'prefill'; target: string; sequence: S; alone: boolean }
+  | { type: 'prefill'; target: string; sequences: S[]; alone: boolean }
   | { type: 'decode'; target: string; sequences: S[] }
 
 /** A batcher without work. */
@@ -41,7 +42,7 @@ export const createBatcher = <S>({ width = 16 } = {}): Batcher<S> => ({ width, g
 export function occupancy<S>({ groups }: Batcher<S>): { running: number; waiting: number } {
   let [running, waiting] = [0, 0]
   for (const group of groups) {
-    running += group.active.length + (group.reading === undefined ? 0 : 1)
+    running += group.active.length + group.reading.length
     for (const { sequences } of [...group.waiting, ...group.waitingLow]) waiting += sequences.length
   }
   return { running, waiting }
@@ -71,7 +72,7 @@ const newGroup = <S>(target: string): Group<S> => ({
   waiting: [],
   waitingLow: [],
   low: new Set(),
-  reading: undefined,
+  reading: [],
   active: [],
   admitted: false,
 })
@@ -85,13 +86,13 @@ export function remove<S>(batcher: Batcher<S>, sequence: S): boolean {
     )
     if (queue) queue.sequences = others(queue.sequences)
     else if (group.active.includes(sequence)) group.active = others(group.active)
-    else if (group.reading === sequence) group.reading = undefined
+    else if (group.reading.includes(sequence)) group.reading = others(group.reading)
     else continue
     group.low.delete(sequence)
     for (const list of ['waiting', 'waitingLow'] as const)
       group[list] = group[list].filter(({ sequences }) => sequences.length > 0)
     const { waiting, waitingLow, active, reading } = group
-    if (waiting.length + waitingLow.length + active.length === 0 && reading === undefined)
+    if (waiting.length + waitingLow.length + active.length + reading.length === 0)
       batcher.groups.splice(i, 1)
     return true
   }
@@ -101,35 +102,60 @@ export function remove<S>(batcher: Batcher<S>, sequence: S): boolean {
 /**
  * The next step, or none. Base models take turns; within one, pieces of prompts and decoding take turns, and so do
  * owners, so that neither a long prompt nor a long answer nor many choices hold up the others. Who is of low priority
- * is read while nobody else waits.
+ * is read while nobody else waits. `fits` says whether a prompt that waits may be read together with these.
  */
-export function nextStep<S>(batcher: Batcher<S>): Step<S> | undefined {
+export function nextStep<S>(
+  batcher: Batcher<S>,
+  fits: (together: readonly S[], next: S) => boolean = () => false,
+): Step<S> | undefined {
   const group = batcher.groups.shift()
   if (!group) return undefined
   batcher.groups.push(group)
   const { target, active } = group
   const admit = active.length < batcher.width && !(group.admitted && active.length > 0)
-  if (admit) group.reading = whoIsRead(group, batcher.width)
-  group.admitted = admit && group.reading !== undefined
+  if (admit) readNext(group, batcher.width, fits)
+  group.admitted = admit && group.reading.length > 0
   if (!group.admitted) return { type: 'decode', target, sequences: [...active] }
-  return { type: 'prefill', target, sequence: group.reading!, alone: active.length === 0 }
+  return { type: 'prefill', target, sequences: [...group.reading], alone: active.length === 0 }
 }
 
 /** The prompt was read to its end: the sequence is decoded from now on. */
 export function begin<S>(batcher: Batcher<S>, sequence: S): void {
-  const group = batcher.groups.find(({ reading }) => reading === sequence)
+  const group = batcher.groups.find(({ reading }) => reading.includes(sequence))
   if (!group) throw new Error('A sequence begins that was not being read.')
-  group.reading = undefined
+  group.reading = group.reading.filter((other) => other !== sequence)
   group.active.push(sequence)
 }
 
-function whoIsRead<S>(group: Group<S>, width: number): S | undefined {
+/** Who is being read goes on; else the next one is, and of those behind it who fits beside it. */
+function readNext<S>(
+  group: Group<S>,
+  width: number,
+  fits: (together: readonly S[], next: S) => boolean,
+): void {
   const { waiting, waitingLow, low, reading, active } = group
-  if (reading !== undefined && (!low.has(reading) || waiting.length === 0)) return reading
-  if (reading !== undefined) waitingLow.unshift({ owner: reading, sequences: [reading] })
-  if (waiting.length > 0) return take(waiting)
+  const [first] = reading
+  if (first !== undefined && (!low.has(first) || waiting.length === 0)) return
+  for (const sequence of reading.toReversed())
+    waitingLow.unshift({ owner: sequence, sequences: [sequence] })
   const lows = active.filter((sequence) => low.has(sequence)).length
-  return lows < Math.max(1, width >> 1) ? take(waitingLow) : undefined
+  const [queues, room] =
+    waiting.length > 0
+      ? [waiting, width - active.length]
+      : [waitingLow, Math.min(width - active.length, Math.max(1, width >> 1) - lows)]
+  group.reading = []
+  if (room <= 0 || queues.length === 0) return
+  group.reading.push(take(queues)!)
+  // One of each owner, so that many choices of one request take no more turns than others.
+  for (const queue of [...queues]) {
+    if (group.reading.length === room) return
+    const next = queue.sequences[0]!
+    if (!fits(group.reading, next)) continue
+    queues.splice(queues.indexOf(queue), 1)
+    queue.sequences.shift()
+    if (queue.sequences.length > 0) queues.push(queue)
+    group.reading.push(next)
+  }
 }
 
 function take<S>(waiting: Queue<S>[]): S | undefined {

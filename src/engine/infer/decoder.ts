@@ -71,6 +71,23 @@ export class Decoder implements AsyncDisposable {
     return this.run({ cache, from: slot, rows: [tokens], adapters: [adapter] }, places)
   }
 
+  /** Appends tokens, of each slot 0 … n−1 some, and returns each one's logits [V] after the last of its own. */
+  async readTogether(
+    cache: KvCache,
+    tokens: readonly (readonly number[])[],
+    adapters: readonly (ResidentAdapter | undefined)[],
+  ): Promise<Float32Array[]> {
+    const S = Math.max(...tokens.map(({ length }) => length))
+    const ends = tokens.map((own, slot) => cache.length(slot) + own.length)
+    cache.reserve(Math.max(...ends.map((end, slot) => end + S - tokens[slot]!.length)))
+    // What fills a row up comes after its tokens, where none of them looks; it is forgotten at once.
+    const rows = tokens.map((own) => [...own, ...new Array<number>(S - own.length).fill(0)])
+    const places = tokens.map((own, slot) => slot * S + own.length - 1)
+    const logits = await this.run({ cache, from: 0, rows, adapters }, places)
+    for (const [slot, end] of ends.entries()) cache.truncate(slot, end)
+    return logits
+  }
+
   /** Appends one token to each of the slots 0 … n−1 and returns each one's logits [V]. */
   async decode(
     cache: KvCache,
@@ -92,6 +109,7 @@ export class Decoder implements AsyncDisposable {
     places: readonly number[],
   ): Promise<Float32Array[]> {
     const { config } = this.served.mapped
+    const last = config.max_position_embeddings - 1 // for what fills rows up
     const [B, S] = [rows.length, rows[0]!.length]
     const past = rows.map((_, b) => cache.length(from + b))
     const C = cache.capacity
@@ -101,7 +119,7 @@ export class Decoder implements AsyncDisposable {
       tokens: int64([B, S], rows.flat()),
       positions: int64(
         [B, S],
-        past.flatMap((n) => Array.from({ length: S }, (_, i) => n + i)),
+        past.flatMap((n) => Array.from({ length: S }, (_, i) => Math.min(n + i, last))),
       ),
       index: int64([places.length], places),
       capacity: int64([1], [C]),

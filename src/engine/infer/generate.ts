@@ -19,8 +19,9 @@ import {
 import { describeToken, echoOf } from './describe.ts'
 import type { KvCache } from './kv-cache.ts'
 import { certify } from './parity.ts'
-import { PREFIX_BLOCK, PrefixCache } from './prefix-cache.ts'
+import { PrefixCache } from './prefix-cache.ts'
 import { checkBias, newTokens, promptTokens } from './prompt.ts'
+import { Reader } from './reading.ts'
 import type {
   CertifyRequest,
   DecodeRequest,
@@ -33,17 +34,8 @@ import { finishOf, isScored, type Running, type SharedPrompt, tellEcho } from '.
 import { only, penalise, sample } from './sampler.ts'
 import { accept, createSequence, nextOffset, position, takeListed } from './sequence.ts'
 
-/** Longer prompts are read in pieces, so that no turn on the device gets long; shorter ones while others decode. */
-const PIECE_TOKENS = 128
-const PIECE_TOKENS_ALONE = 256
-
-/** What beginnings of prompts may take: a sixteenth of the machine. */
-const PREFIX_BYTES = totalmem() / 16
-
-/** Shorter pieces where the logits of every place are wanted: 128 rows of 49,152 are 25 MB. */
-const SCORED_TOKENS = 128
-
 export interface GeneratorOptions extends ResidentsOptions {
+  /** What beginnings of prompts may take; absent: a sixteenth of the machine. */
   readonly prefixBytes?: number
 }
 
@@ -58,10 +50,12 @@ export class Generator {
   readonly #constraints = new Constraints()
 
   readonly #prefixes: PrefixCache
+  readonly #reader: Reader
 
-  constructor({ prefixBytes = PREFIX_BYTES, ...options }: GeneratorOptions) {
+  constructor({ prefixBytes = totalmem() / 16, ...options }: GeneratorOptions) {
     this.#residents = new Residents(options)
     this.#prefixes = new PrefixCache(prefixBytes)
+    this.#reader = new Reader(this.#prefixes)
   }
 
   async *handle(
@@ -200,7 +194,7 @@ export class Generator {
     if (this.#stepping) return
     this.#stepping = true
     try {
-      for (let step = nextStep(this.#batcher); step; step = nextStep(this.#batcher)) {
+      for (let step = this.#next(); step; step = this.#next()) {
         await this.#step(step)
         for (const r of this.#left.splice(0)) this.#free(r)
       }
@@ -209,38 +203,51 @@ export class Generator {
     }
   }
 
+  #next(): Step<Running> | undefined {
+    return nextStep(this.#batcher, this.#reader.fits())
+  }
+
   async #step(step: Step<Running>): Promise<void> {
     try {
-      if (step.type === 'prefill') await this.#prefill(step)
+      if (step.type === 'prefill') await this.#prefill(step.sequences, step.alone)
       else await this.#decode(step.sequences)
     } catch (error) {
-      for (const r of step.type === 'prefill' ? [step.sequence] : step.sequences) {
+      for (const r of step.sequences) {
         this.#leave(r)
         r.emit({ error })
       }
     }
   }
 
-  /** Reads one piece more of a prompt; the last one begins the answer. */
-  async #prefill({ sequence: r, alone }: { sequence: Running; alone: boolean }): Promise<void> {
-    const { prompt } = r.sequence
-    const { batch, adapter } = r.target
-    r.shared.begun ??= performance.now()
-    if (this.#copyTwin(r)) return
-    r.reading ??= this.#startReading(r)
-    const { cache } = r.reading
+  /** Reads one piece more of a prompt, or some short ones whole; the last piece begins the answer. */
+  async #prefill(sequences: readonly Running[], alone: boolean): Promise<void> {
+    for (const { shared } of sequences) shared.begun ??= performance.now()
+    const [r, ...others] = sequences.filter((r) => !this.#copyTwin(r))
+    if (!r) return
+    if (others.length > 0) return this.#readTogether([r, ...others])
+    const reading = this.#reader.start(r)
+    r.reading = reading
+    const { cache } = reading
     const scored = isScored(r.shared)
-    const most = scored ? SCORED_TOKENS : alone || r.invariant ? PIECE_TOKENS_ALONE : PIECE_TOKENS
-    const piece = prompt.slice(r.reading.read, r.reading.read + most)
     using _turn = await this.#turn!()
-    const rows = await batch.decoder.read(cache, 0, piece, { adapter, everywhere: scored })
-    if (scored) this.#tellScores(r, rows)
-    r.reading.read += piece.length
-    if (r.gone || r.reading.read < prompt.length) return
-    if (!(scored && r.invariant)) this.#keepPrefix(r, cache, 0, prompt)
+    const { count, logits } = await this.#reader.read(r, reading, alone)
+    if (scored) this.#tellScores(r, logits)
+    reading.read += count
+    if (r.gone || reading.read < r.sequence.prompt.length) return
+    if (!(scored && r.invariant)) this.#reader.keep(r, cache, 0, r.sequence.prompt)
     if (scored && r.sequence.finish_reason)
       for (const choice of r.shared.choices) this.#finish(choice)
-    else this.#begin(r, cache, rows.at(-1)!.slice()) // the other rows need not stay
+    else this.#begin(r, cache, 0, logits.at(-1)!.slice()) // the other rows need not stay
+  }
+
+  async #readTogether(sequences: readonly Running[]): Promise<void> {
+    using _turn = await this.#turn!()
+    const { cache, logits } = await this.#reader.together(sequences)
+    for (const [slot, r] of sequences.entries()) {
+      if (r.gone) continue
+      this.#reader.keep(r, cache, slot, r.sequence.prompt)
+      this.#begin(r, cache, slot, logits[slot]!.slice())
+    }
   }
 
   /** Another choice's prompt is ours; whether there was one. */
@@ -253,23 +260,6 @@ export class Generator {
     to.copy(from, twin.slot, r.slot!, r.sequence.prompt.length)
     this.#accept(r, logits)
     return true
-  }
-
-  #startReading({ target, sequence, shared, invariant }: Running): NonNullable<Running['reading']> {
-    const { prompt } = sequence
-    const cache = target.batch.decoder.newCache()
-    cache.open(prompt.length + 1)
-    // A prompt whose probabilities are told has to be computed wherever it is.
-    const most = invariant ? wholePieces(prompt.length - 1) : prompt.length - 1
-    const found = isScored(shared)
-      ? []
-      : this.#prefixes.find(keyOf(target, invariant), prompt, most)
-    const known = invariant
-      ? found.slice(0, wholePieces(found.length * PREFIX_BLOCK) / PREFIX_BLOCK)
-      : found
-    for (const piece of known) cache.put(0, piece)
-    shared.cached = cache.length(0)
-    return { cache, read: cache.length(0) }
   }
 
   #tellScores({ shared, reading, sequence, target }: Running, rows: readonly Float32Array[]): void {
@@ -288,18 +278,12 @@ export class Generator {
   }
 
   /** The prompt was read. */
-  #begin(r: Running, cache: KvCache, logits: Float32Array): void {
+  #begin(r: Running, cache: KvCache, slot: number, logits: Float32Array): void {
     this.#enter(r)
-    r.target.batch.cache.copy(cache, 0, r.slot!)
+    r.target.batch.cache.copy(cache, slot, r.slot!)
     r.reading = undefined
     if (r.shared.choices.length > 1) r.shared.logits = logits
     this.#accept(r, logits)
-  }
-
-  #keepPrefix(r: Running, cache: KvCache, slot: number, tokens: readonly number[]): void {
-    const kept = r.invariant ? tokens.slice(0, wholePieces(tokens.length)) : tokens
-    const key = keyOf(r.target, r.invariant)
-    this.#prefixes.keep(key, kept, (from, count) => cache.piece(slot, from, count))
   }
 
   /** One token more for each: together, or each by itself where its bytes must not depend on the others. */
@@ -364,7 +348,7 @@ export class Generator {
     const { prompt, tokens } = r.sequence
     // A conversation goes on from here: its next prompt begins with this answer.
     if (!r.invariant)
-      this.#keepPrefix(r, cache, r.slot, [...prompt, ...tokens].slice(0, cache.length(r.slot)))
+      this.#reader.keep(r, cache, r.slot, [...prompt, ...tokens].slice(0, cache.length(r.slot)))
     const moved = cache.close(r.slot)
     if (moved !== undefined) {
       const other = slots[moved] as Running
@@ -385,10 +369,3 @@ function apart(target: ResidentTarget): ResidentTarget {
   const batch = { key: `${key}\ninvariant`, decoder, cache: decoder.newCache(), slots: [] }
   return { ...target, batch }
 }
-
-/** Keys and values of pieces of one length are of no use to those that read in others. */
-const keyOf = ({ key }: ResidentTarget, invariant: boolean): string =>
-  invariant ? `${key}\ninvariant` : key
-
-/** Only what was read in pieces of full length is what it would be the next time. */
-const wholePieces = (tokens: number): number => tokens - (tokens % PIECE_TOKENS_ALONE)

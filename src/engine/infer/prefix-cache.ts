@@ -44,18 +44,16 @@ export class PrefixCache {
 
   /** The longest kept beginning of these tokens under this target, of `most` tokens at most. */
   find(target: string, tokens: readonly number[], most: number): KvPiece[] {
-    const found: Block[] = []
-    let before = target
-    while ((found.length + 1) * PREFIX_BLOCK <= most) {
-      const block = this.#blocks.get(nameOf(before, tokens, found.length))
-      if (!block) break
-      found.push(block)
-      before = String(this.#ids.get(block.key))
-    }
+    const found = this.#row(target, tokens, most)
     this.#touch(found)
     this.#usage.queries += most
     this.#usage.hits += found.length * PREFIX_BLOCK
     return found.map(({ piece }) => piece)
+  }
+
+  /** How many of these tokens `find` would find; changes nothing. */
+  known(target: string, tokens: readonly number[], most: number): number {
+    return PREFIX_BLOCK * this.#row(target, tokens, most).length
   }
 
   /** Keeps the whole blocks of these tokens; `piece(from, count)` copies those that are not there yet. */
@@ -81,6 +79,18 @@ export class PrefixCache {
     this.#blocks.clear()
     this.#ids.clear()
     this.#usage.bytes = 0
+  }
+
+  #row(target: string, tokens: readonly number[], most: number): Block[] {
+    const found: Block[] = []
+    let before = target
+    while ((found.length + 1) * PREFIX_BLOCK <= most) {
+      const block = this.#blocks.get(nameOf(before, tokens, found.length))
+      if (!block) break
+      found.push(block)
+      before = String(this.#ids.get(block.key))
+    }
+    return found
   }
 
   /** A row was read just now, its end first, so that this is what goes first. */

@@ -4,6 +4,7 @@ import {
   begin,
   createBatcher,
   nextStep,
+  occupancy,
   remove,
 } from '../../../../src/engine/infer/batcher.ts'
 
@@ -13,8 +14,8 @@ function steps(batcher: ReturnType<typeof createBatcher<number>>, count: number)
     const step = nextStep(batcher)
     if (!step) return 'none'
     if (step.type === 'decode') return `d${step.sequences.join()}`
-    begin(batcher, step.sequence)
-    return `p${step.sequence}`
+    for (const sequence of step.sequences) begin(batcher, sequence)
+    return `p${step.sequences.join()}`
   })
 }
 
@@ -86,7 +87,7 @@ test('a long prompt is read in pieces, and those that decode go on between them'
   add(batcher, 'm', 3, { owner: 'late' })
   const types = Array.from({ length: 5 }, () => {
     const step = nextStep(batcher)
-    return step?.type === 'prefill' ? `p${step.sequence}` : step?.type
+    return step?.type === 'prefill' ? `p${step.sequences}` : step?.type
   })
   expect(types).toEqual(['decode', 'p2', 'decode', 'p2', 'decode'])
   expect(remove(batcher, 2)).toBe(true)
@@ -100,10 +101,42 @@ test('low priority: read while nobody else waits, put aside for who comes, and i
   // Half of the width is theirs; the rest stays free, though nobody asks for it.
   expect(steps(batcher, 2)).toEqual(['d1,2', 'd1,2'])
   remove(batcher, 1)
-  expect(nextStep(batcher)).toMatchObject({ type: 'prefill', sequence: 3 })
+  expect(nextStep(batcher)).toMatchObject({ type: 'prefill', sequences: [3] })
   add(batcher, 'm', 10, { owner: 'a client' })
   add(batcher, 'm', 11, { owner: 'another' })
   expect(steps(batcher, 6)).toEqual(['d2', 'p10', 'd2,10', 'p11', 'd2,10,11', 'p3'])
   for (const sequence of [2, 3, 10, 11]) expect(remove(batcher, sequence)).toBe(true)
   expect(nextStep(batcher)).toBeUndefined()
+})
+
+test('prompts that fit are read together, one of each owner', () => {
+  const batcher = createBatcher<number>({ width: 4 })
+  const fits = (together: readonly number[], next: number) => next < 10 && together.length < 3
+  for (const [owner, sequence] of [
+    ['a', 1],
+    ['a', 2],
+    ['b', 30],
+    ['c', 4],
+    ['d', 5],
+    ['e', 6],
+  ] as const)
+    add(batcher, 'm', sequence, { owner })
+  const read = () => {
+    const step = nextStep(batcher, fits)
+    if (step?.type !== 'prefill') return step?.type
+    for (const sequence of step.sequences.slice(1)) begin(batcher, sequence)
+    return step.sequences
+  }
+  expect(read()).toEqual([1, 4, 5])
+  expect(read()).toEqual('decode')
+  // Who has not been read to the end goes on, by itself.
+  expect(read()).toEqual([1])
+  begin(batcher, 1)
+  expect(read()).toEqual('decode')
+  expect(occupancy(batcher)).toEqual({ running: 3, waiting: 3 })
+  expect(read()).toEqual([30]) // the width leaves one place
+  expect(remove(batcher, 30)).toBe(true)
+  expect(remove(batcher, 4)).toBe(true)
+  expect(read()).toEqual('decode')
+  expect(read()).toEqual([6, 2])
 })

@@ -50,6 +50,44 @@ test('an answer does not depend on who else is being answered', async () => {
   expect(together.map((a) => a.texts)).toEqual(alone)
 })
 
+test('short prompts that come at once are read together, and what is cached of them counts', async () => {
+  let turns = 0
+  const counted = async () => {
+    turns++
+    return turn()
+  }
+  const first = async (text: string) => {
+    const handled = generator.handle(
+      {
+        type: 'generate',
+        target,
+        prompt: { text },
+        max_tokens: 1,
+        stop: [],
+        n: 1,
+        logprobs: 0,
+        sampling: { temperature: 0, top_p: 1, seed: 1 },
+      },
+      { signal: new AbortController().signal, turn: counted },
+    )
+    const events: InferEvent[] = []
+    for await (const event of handled) events.push(event)
+    return listed(events).map(({ token, logprob }) => ({ token, logprob: logprob.toFixed(4) }))
+  }
+  const prompts = ['one', 'another', 'the third', 'of four']
+  const alone = []
+  for (const text of prompts) alone.push(await first(text))
+  expect(turns).toBe(4)
+  expect(await Promise.all(prompts.map(first))).toEqual(alone)
+  expect(turns).toBe(6) // the first by itself, for it came first
+  // Beginnings that are known do not make a prompt long.
+  const shared = 'a beginning of more than thirty-two tokens, '
+  await first(`${shared}once`)
+  const longer = ['yes', 'no', 'why', 'how'].map((text) => shared + text)
+  await Promise.all(longer.map(first))
+  expect(turns).toBe(9)
+})
+
 test('a batch-invariant answer is the same to the last bit, whoever else is answered and whatever is cached', async () => {
   const long = {
     model: await writeTinyModel(join(folder, 'long'), {

@@ -79,6 +79,25 @@ test('adapters of many ranks and targets and the base in one batch are as each a
   }
 })
 
+test('prompts of many lengths that are read together are as each alone', async () => {
+  const adapters = [
+    await adapter(1, { rank: 4, alpha: 8, target_modules: ['q_proj', 'v_proj', 'up_proj'] }),
+    undefined,
+    await adapter(4, { rank: 3, alpha: 8, target_modules: ['o_proj'], use_dora: true }),
+  ]
+  const want = await together(decoder, adapters)
+  const cache = decoder.newCache()
+  const prompts = adapters.map((_, i) => {
+    cache.open(1)
+    return Array.from({ length: 5 + 3 * i }, (_, k) => (7 * k + i) % 256)
+  })
+  await decoder.read(cache, 2, prompts[2]!.splice(0, 4), { adapter: adapters[2] })
+  await decoder.readTogether(cache, prompts, adapters)
+  expect(adapters.map((_, i) => cache.length(i))).toEqual([5, 8, 11])
+  const got = await decoder.decode(cache, [40, 41, 42], adapters)
+  for (const [i, row] of got.entries()) expect(most(row, want[i]!), `row ${i}`).toBeLessThan(1e-4)
+})
+
 test('who comes takes the room of who left, and nobody sees the other', async () => {
   const make = (seed: number, rank: number) =>
     adapter(seed, { rank, alpha: 8, target_modules: ['q_proj', 'up_proj'] })
