@@ -23,7 +23,7 @@ import type { TakeTurn } from '../../src/engine/runtime/thread.ts'
 import { openTokenizer } from '../../src/engine/tokenizer/tokenizer.ts'
 import { supervised } from '../../src/engine/train/methods/supervised.ts'
 import { createMoments } from '../../src/engine/train/optimizer.ts'
-import { chooseShape } from '../../src/engine/train/plan.ts'
+import { chooseShape } from '../../src/engine/train/row-shape.ts'
 import { createTrainer } from '../../src/engine/train/trainer.ts'
 import { readAdapter, writeAdapter, writeAdapterConfig } from '../../src/engine/weights/adapter.ts'
 import { openCheckpoint } from '../../src/engine/weights/checkpoint.ts'
@@ -113,7 +113,7 @@ async function runSeed(seed: number): Promise<SeedResult> {
           shape: chooseShape(
             examples.map((e) => e.tokens.length),
             plan.batch_size,
-            Math.max(...valid.map((e) => e.tokens.length), 0),
+            { longest: Math.max(...valid.map((e) => e.tokens.length), 0) },
           ),
         }),
         threads,

@@ -44,8 +44,12 @@ const UPDATE = 1475
 /** A whole optimizer step, its update among it. */
 export function stepCost(costed: Costed, work: Workload): number {
   const turns = Math.ceil(work.microBatches / (costed.devices ?? 1))
-  return turns * weigh(costed, amountsOf(costed, work, true)) + (UPDATE * costed.parameters) / 1e9
+  return turns * microBatchCost(costed, work) + (UPDATE * costed.parameters) / 1e9
 }
+
+/** One micro-batch, forward and back. */
+export const microBatchCost = (costed: Costed, work: Workload): number =>
+  weigh(costed, amountsOf(costed, work, true))
 
 /** One micro-batch forward alone. */
 export const evaluationCost = (costed: Costed, work: Workload): number =>

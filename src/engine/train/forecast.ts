@@ -6,7 +6,7 @@ import { type Costed, evaluationCost, stepCost } from './cost.ts'
 import { peakMemory } from './memory.ts'
 import { LEAST_GAIN, type Precision } from './precision.ts'
 import type { Forecast, Plan } from './request.ts'
-import { knownThroughput, measureThroughput } from './throughput.ts'
+import { knownThroughput, measureThroughput, type Throughput } from './throughput.ts'
 import { type ExampleSizes, type Workload, workloadOf } from './workload.ts'
 
 export interface ForecastInput {
@@ -41,9 +41,9 @@ export async function forecastOf(input: ForecastInput, turn: TakeTurn): Promise<
     work,
   )
   const timed: Timed[] = []
-  for (const precision of plan.precision === 'auto' ? BOTH : [plan.precision]) {
-    const of = { checkpoint, plan, precision }
-    const speed = await speedOf(input, of, turn)
+  const speeds = await speedsOf(input, turn)
+  for (const precision of BOTH) {
+    const speed = speeds[precision]?.seconds
     if (speed === undefined) continue
     const costed = { ...plan, config, parameters, precision, reference }
     const checking = validation ? validationCost(costed, plan, validation) : 0
@@ -75,17 +75,27 @@ const of =
   (timed: Timed): boolean =>
     timed.precision === precision
 
-async function speedOf(
-  { cache, measure }: ForecastInput,
-  of: { checkpoint: Checkpoint; plan: Plan; precision: Precision },
+/** By precision, those that the plan may be trained in, as far as they are known. */
+export type Speeds = Partial<Record<Precision, Throughput>>
+
+export async function speedsOf(
+  {
+    checkpoint,
+    cache,
+    measure,
+    plan,
+  }: Pick<ForecastInput, 'checkpoint' | 'cache' | 'measure' | 'plan'>,
   turn: TakeTurn,
-): Promise<number | undefined> {
-  if (cache === undefined) return undefined
-  const measurable = { ...of, cache }
-  return (
-    (await knownThroughput(measurable)) ??
-    (measure ? await measureThroughput(measurable, turn) : undefined)
-  )
+): Promise<Speeds> {
+  const speeds: Speeds = {}
+  if (cache === undefined) return speeds
+  for (const precision of plan.precision === 'auto' ? BOTH : [plan.precision]) {
+    const of = { checkpoint, cache, plan, precision }
+    const speed =
+      (await knownThroughput(of)) ?? (measure ? await measureThroughput(of, turn) : undefined)
+    if (speed) speeds[precision] = speed
+  }
+  return speeds
 }
 
 /** Examples that are packed together when all are validated, about. */

@@ -8,11 +8,12 @@ import type { TakeTurn } from '../runtime/thread.ts'
 import { openTokenizer } from '../tokenizer/tokenizer.ts'
 import { type Checkpoint, openCheckpoint } from '../weights/checkpoint.ts'
 import { isTrainedWhole } from '../weights/whole-model.ts'
-import { forecastOf } from './forecast.ts'
+import { forecastOf, type Speeds, speedsOf } from './forecast.ts'
 import { methodOf } from './methods/index.ts'
 import type { MethodEncoder } from './methods/method.ts'
-import { longestOf, resolvePlan, sequenceLimit, trainedParameters } from './plan.ts'
-import type { Dataset, FileReport, Inspection, InspectRequest } from './request.ts'
+import { isSmall, type PlanInput, resolvePlan, sequenceLimit, trainedParameters } from './plan.ts'
+import type { Dataset, FileReport, Inspection, InspectRequest, Plan } from './request.ts'
+import { longestOf } from './row-shape.ts'
 import type { ExampleSizes } from './workload.ts'
 
 /**
@@ -64,7 +65,8 @@ export async function inspect(
   if (!sound || training.sizes.lengths.length === 0) return inspection
   const { config } = checkpoint
   const compute = request.compute ?? { device: 'cpu' as const, threads: availableParallelism() }
-  const plan = resolvePlan({
+  const measure = request.measure === 'large' ? !isSmall(config) : (request.measure ?? false)
+  const input: PlanInput = {
     method,
     facts,
     hyperparameters: request.hyperparameters,
@@ -74,14 +76,16 @@ export async function inspect(
     longestValidation: validation ? longestOf(validation.sizes.lengths) : 0,
     memory: request.memory ?? process.availableMemory(),
     compute,
-  })
+  }
+  const measured = { checkpoint, cache: request.cache, measure }
+  const plan = await pacedPlan(input, request.micro_step_seconds, (plan) =>
+    speedsOf({ ...measured, plan }, turn),
+  )
   const whole = plan.adapter === 'none'
   const parameters = trainedParameters(config, whole ? undefined : plan.lora, training.distinct)
   const forecast = await forecastOf(
     {
-      checkpoint,
-      cache: request.cache,
-      measure: request.measure ?? false,
+      ...measured,
       plan,
       parameters,
       reference: request.method === 'dpo',
@@ -97,6 +101,18 @@ export async function inspect(
     parameters,
     forecast,
   }
+}
+
+/** The plan, whose micro-batches take no longer than others can wait, as far as speeds are known. */
+async function pacedPlan(
+  input: PlanInput,
+  seconds: number | undefined,
+  speedsOf: (plan: Plan) => Promise<Speeds>,
+): Promise<Plan> {
+  const plan = resolvePlan(input)
+  if (seconds === undefined) return plan
+  const speeds = Object.entries(await speedsOf(plan)).map(([name, { paced }]) => [name, paced])
+  return resolvePlan({ ...input, pace: { seconds, speeds: Object.fromEntries(speeds) } })
 }
 
 /** Encoders and decoders are trained by methods of their own, and not all of them whole. */

@@ -2,28 +2,22 @@
 // and the static shape of a step. Pure: lengths and wishes in, a plan out.
 
 import { invalidRequest } from '../../errors.ts'
-import { packExamples } from '../datasets/pack.ts'
-import type { TextShape } from '../datasets/text-batches.ts'
+import { type TextShape, tokensOf } from '../datasets/text-batches.ts'
 import { KEEPS, type Keep } from '../models/keep.ts'
 import { type Compute, capabilitiesOf } from '../runtime/device.ts'
 import { elements } from '../tensor.ts'
 import { familyOf, type ModelConfig, requiredTensors } from '../weights/model-config.ts'
 import { peakMemory } from './memory.ts'
 import type { Facts, Method } from './methods/method.ts'
+import { microStepForecast, type Pace } from './pace.ts'
 import type { Hyperparameters, LoraOptions, Plan } from './request.ts'
-import type { StepShape } from './step.ts'
+import { chooseShape } from './row-shape.ts'
 import type { Patience } from './stopping.ts'
 import { chooseTextShape } from './text-shape.ts'
 import { workloadOf } from './workload.ts'
 
 /** Longer rows are cut unless the job asks for more: attention's memory grows with the square. */
 const DEFAULT_SEQUENCE_LENGTH = 1024
-
-/**
- * Tokens of a micro-batch at most, unless one example alone is longer: memory grows with them, and so does the time
- * for which answers wait.
- */
-const MICRO_BATCH_TOKENS = 512
 
 export interface PlanInput {
   readonly method: Pick<Method, 'name' | 'baseLearningRate' | 'settle'>
@@ -42,6 +36,8 @@ export interface PlanInput {
   readonly compute: Compute
   /** Bytes that training may take. */
   readonly memory: number
+  /** What a micro-batch should take at most, by forecast: others wait for it. Absent: they do not. */
+  readonly pace?: Pace | undefined
 }
 
 /** The longest example that is trained whole, in tokens. */
@@ -75,13 +71,29 @@ export function resolvePlan(input: PlanInput): Plan {
   const own = input.method.settle?.(h, reasons)
   const total_steps = Math.ceil(examples / batch_size) * n_epochs
   const warmup_steps = Math.min(total_steps, Math.ceil(total_steps * (h.warmup_ratio ?? 0.05)))
-  const shape: TextShape = config.encoder
-    ? chooseTextShape(config, lengths, batch_size, {
-        longest: input.longestValidation,
-        devices,
-      })
-    : chooseShape(lengths, batch_size, input.longestValidation, devices)
   const lora = loraOptions(input, reasons)
+  const whole = h.adapter === 'none'
+  const took =
+    input.pace &&
+    microStepForecast(input.pace, {
+      config,
+      batch_size,
+      sizes: { lengths, trained: input.trained ?? lengths },
+      parameters: trainedParameters(config, whole ? undefined : lora, input.distinct),
+      precision: whole ? 'fp32' : h.precision,
+      adapter: whole ? 'none' : undefined,
+      reference: input.method.name === 'dpo',
+    })
+  const most = input.pace?.seconds ?? Number.POSITIVE_INFINITY
+  const brief = took && ((shape: TextShape) => took(shape) <= most)
+  const options = { longest: input.longestValidation, devices, brief }
+  const shape: TextShape = config.encoder
+    ? chooseTextShape(config, lengths, batch_size, options)
+    : chooseShape(lengths, batch_size, options)
+  if (took)
+    reasons.push(
+      `micro-batches of ${tokensOf(shape)} tokens: about ${Math.round(1000 * took(shape))} ms each, for answers wait until one is over`,
+    )
   const keep = choosableKeep(input, { ...shape, batch_size, lora }, reasons)
   return {
     n_epochs,
@@ -203,8 +215,11 @@ function choosableKeep(
   )
 }
 
-/** Frozen weights below which a product is over before int8 has gained anything. */
+/** Weights below which a product is over before int8 has gained anything, and a micro-batch before anybody has waited. */
 const SMALL_MODEL = 20_000_000
+
+export const isSmall = (config: ModelConfig): boolean =>
+  [...requiredTensors(config).values()].reduce((sum, d) => sum + elements(d), 0) < SMALL_MODEL
 
 function choosablePrecision(
   { method, hyperparameters, config, compute }: PlanInput,
@@ -220,8 +235,7 @@ function choosablePrecision(
     })
   if (precision !== 'auto') return precision
   if (!precisions.includes('int8')) return 'fp32'
-  const weights = [...requiredTensors(config).values()].reduce((sum, d) => sum + elements(d), 0)
-  if (weights >= SMALL_MODEL) return 'auto'
+  if (!isSmall(config)) return 'auto'
   reasons.push('precision fp32: the model is too small to be faster in int8')
   return 'fp32'
 }
@@ -342,45 +356,4 @@ function loraOptions(input: PlanInput, reasons: string[]): LoraOptions {
     use_rslora,
     use_dora: lora.use_dora ?? false,
   }
-}
-
-/**
- * The rows and row length of a micro-batch that compute the fewest tokens, padding and attention counted,
- * over the batches of the file as it stands.
- */
-export function chooseShape(
-  lengths: ArrayLike<number>,
-  batchSize: number,
-  longestValidation = 0,
-  devices = 1,
-): StepShape {
-  const longest = longestOf(lengths, longestValidation)
-  const batches: number[][] = []
-  for (let i = 0; i < lengths.length && batches.length < 64; i += batchSize)
-    batches.push(Array.prototype.slice.call(lengths, i, i + batchSize))
-
-  let best: { shape: StepShape; cost: number } | undefined
-  const shortest = Math.max(64, Math.ceil(longest / 64) * 64)
-  for (let length = shortest; length <= Math.max(shortest, MICRO_BATCH_TOKENS); length += 64)
-    for (let rows = 1; rows === 1 || rows * length <= MICRO_BATCH_TOKENS; rows *= 2) {
-      const cost = batches.reduce((sum, b) => sum + batchCost(b, { rows, length }, devices), 0)
-      if (!best || cost < best.cost) best = { shape: { rows, length }, cost }
-    }
-  return best!.shape
-}
-
-/** Tokens that each device computes, attention as length / 3000 of a token's other work, and 32 tokens for starting a run. */
-const batchCost = (
-  lengths: readonly number[],
-  { rows, length }: StepShape,
-  devices: number,
-): number =>
-  Math.ceil(packExamples(lengths, length).length / rows / devices) *
-  (rows * length * (1 + length / 3000) + 32)
-
-/** Math.max(...lengths, least) without a stack that grows with the file. */
-export function longestOf(lengths: ArrayLike<number>, least = 0): number {
-  let longest = least
-  for (let i = 0; i < lengths.length; i++) longest = Math.max(longest, lengths[i]!)
-  return longest
 }

@@ -92,8 +92,10 @@ export interface InspectRequest {
   memory?: number
   /** Folder for converted weights, where measured speeds lie too; absent: no time is forecast. */
   cache?: string
-  /** A speed that is not known yet is measured: a few steps of the base on the device. */
-  measure?: boolean
+  /** A speed that is not known yet is measured: a few steps of the base on the device; `large`: of a base that is not small. */
+  measure?: boolean | 'large'
+  /** What a micro-batch should take at most, in seconds, where the longest example allows; absent: nobody waits for it. */
+  micro_step_seconds?: number
   /** What is to be found out about the files besides; absent: nothing. */
   curation?: {
     reference?: Dataset

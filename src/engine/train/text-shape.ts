@@ -17,16 +17,25 @@ const SAMPLE = 64
 /** Rows of a micro-batch at most, when many short texts fit into few tokens. */
 const MOST_ROWS = 32
 
+export interface ShapeOptions {
+  /** Tokens of the longest validation example. */
+  readonly longest?: number | undefined
+  readonly devices?: number | undefined
+  /** Whether a micro-batch of this shape takes no longer than it should; absent: every one. */
+  readonly brief?: ((shape: TextShape) => boolean) | undefined
+}
+
 /**
  * The rows that cost least over the batches of the file as it stands: short ones for most texts and, where some are
  * longer, one row that takes the longest, the validation file's `longest` too. `lengths` are those of the training
- * file, in its order. Several devices compute as many runs at once.
+ * file, in its order. Several devices compute as many runs at once. Shapes that are not brief are left out, but for the
+ * smallest.
  */
 export function chooseTextShape(
   config: ModelConfig,
   lengths: ArrayLike<number>,
   batchSize: number,
-  { longest: least = 0, devices = 1 }: { longest?: number; devices?: number } = {},
+  { longest: least = 0, devices = 1, brief = () => true }: ShapeOptions = {},
 ): TextShape {
   const batches: number[][] = []
   for (let i = 0; i < lengths.length && batches.length < SAMPLE; i += batchSize)
@@ -41,6 +50,7 @@ export function chooseTextShape(
     for (let rows = 1; rows <= MOST_ROWS; rows++) {
       const shape: TextShape = { rows, length, ...(long && { long }) }
       if (rows > 1 && tokensOf(shape) > MOST_TOKENS) break
+      if (best && !brief(shape)) break
       const one = runCost(config, shape)
       const cost = batches.reduce(
         (sum, b) => sum + one * Math.ceil(packTexts(b, shape).length / devices),

@@ -30,25 +30,45 @@ export interface Measurable {
   readonly precision: Precision
 }
 
-/** Seconds for a unit of cost; undefined where nobody has measured it yet. */
-export async function knownThroughput(of: Measurable): Promise<number | undefined> {
+/** Seconds for a unit of cost. */
+export interface Throughput {
+  /** As it was measured last. */
+  readonly seconds: number
+  /** What micro-batches are cut by: the same as long as it is near enough, so that equal jobs get equal plans. */
+  readonly paced: number
+}
+
+/** Undefined where nobody has measured it yet. */
+export async function knownThroughput(of: Measurable): Promise<Throughput | undefined> {
   try {
-    const { seconds } = JSON.parse(await readFile(await fileOf(of), 'utf8')) as { seconds: unknown }
-    return typeof seconds === 'number' && seconds > 0 ? seconds : undefined
+    const { seconds, paced = seconds } = JSON.parse(await readFile(await fileOf(of), 'utf8')) as {
+      [K in keyof Throughput]?: unknown
+    }
+    const isSpeed = (x: unknown) => typeof x === 'number' && x > 0
+    return isSpeed(seconds) && isSpeed(paced) ? ({ seconds, paced } as Throughput) : undefined
   } catch {
     return undefined // None, or one that was cut off: it is measured again.
   }
 }
 
+/** What the pace may be off from what was measured last, either way. */
+const NEAR = 1.3
+
 /** Keeps what a step of this cost took, for every later forecast. */
-export async function keepThroughput(of: Measurable, took: number, cost: number): Promise<number> {
+export async function keepThroughput(
+  of: Measurable,
+  took: number,
+  cost: number,
+): Promise<Throughput> {
   const seconds = took / cost
+  const before = (await knownThroughput(of))?.paced ?? seconds
+  const paced = before < NEAR * seconds && seconds < NEAR * before ? before : seconds
   const file = await fileOf(of)
   await mkdir(of.cache, { recursive: true })
   const aside = `${file}.${randomUUID()}.tmp`
-  await writeFile(aside, JSON.stringify({ seconds, measured_at: new Date().toISOString() }))
+  await writeFile(aside, JSON.stringify({ seconds, paced, measured_at: new Date().toISOString() }))
   await rename(aside, file)
-  return seconds
+  return { seconds, paced }
 }
 
 async function fileOf({ checkpoint, cache, plan, precision }: Measurable): Promise<string> {
@@ -63,7 +83,7 @@ const ENCODER = { rows: 8, row_length: 64 }
 const RUNS = 2
 
 /** Times a small step of the base, after one that is not timed, and keeps the result. Its rate is 0: nothing is learned. */
-export async function measureThroughput(of: Measurable, turn: TakeTurn): Promise<number> {
+export async function measureThroughput(of: Measurable, turn: TakeTurn): Promise<Throughput> {
   const { checkpoint, cache, precision } = of
   const { config } = checkpoint
   const mapped = await mapWeights(checkpoint, cache)

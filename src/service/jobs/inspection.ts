@@ -21,11 +21,14 @@ export interface InspectionDefaults {
   readonly compute: Compute
   /** Folder for converted weights. */
   readonly cache: string
-  /** Whether a speed that is not known yet is measured; absent: it is not. */
-  readonly measure?: boolean
+  /** Whether a speed that is not known yet is measured, or that of a large base alone; absent: it is not. */
+  readonly measure?: boolean | 'large'
   /** Bytes that training may take; absent: what is free. */
   readonly memory?: number
 }
+
+/** Who asks a model while a job trains waits until a micro-batch is over. */
+const MICRO_STEP_SECONDS = 0.3
 
 export function inspectRequest(
   { method, initial, luthier }: Pick<FineTuningJob, 'method' | 'initial' | 'luthier'>,
@@ -49,6 +52,7 @@ export function inspectRequest(
     compute,
     cache,
     measure,
+    micro_step_seconds: MICRO_STEP_SECONDS,
     ...(memory !== undefined && { memory }),
     curation: {
       ...(reference && { reference: { path: reference.path } }),

@@ -207,7 +207,11 @@ class Run {
     files: InspectedPaths,
   ): Promise<boolean> {
     const { memory, ...defaults } = this.#deps
-    const request = inspectRequest(job, files, { ...defaults, memory: memory.total })
+    const request = inspectRequest(job, files, {
+      ...defaults,
+      measure: 'large',
+      memory: memory.total,
+    })
     // Reading a large file is not worth waiting for; there is nothing to save yet either.
     const quit = () => void thread[Symbol.asyncDispose]()
     this.#signal.addEventListener('abort', quit)

@@ -102,7 +102,13 @@ test('time is forecast from a speed that is measured once and kept', async () =>
 
   // Twice as slow, twice as long; validation comes on top.
   const of = { checkpoint, cache, plan, precision: 'fp32' } as const
-  await keepThroughput(of, 2 * (await knownThroughput(of))!, 1)
+  const { seconds, paced } = (await knownThroughput(of))!
+  expect(paced).toBe(seconds)
+  // Micro-batches are cut by what was measured first, until it is far off: equal jobs get equal plans.
+  await keepThroughput(of, 1.2 * seconds, 1)
+  expect(await knownThroughput(of)).toEqual({ seconds: 1.2 * seconds, paced: seconds })
+  await keepThroughput(of, 2 * seconds, 1)
+  expect((await knownThroughput(of))!.paced).toBe(2 * seconds)
   const slower = await forecastOf({ ...input, measure: false }, turn)
   expect(slower.seconds).toBeCloseTo(2 * measured.seconds!, 9)
   const checked = await forecastOf({ ...input, validation: sizes, measure: false }, turn)

@@ -1,7 +1,8 @@
 import { expect, test } from 'vitest'
 import { peakMemory } from '../../../../src/engine/train/memory.ts'
 import { supervised } from '../../../../src/engine/train/methods/supervised.ts'
-import { chooseShape, resolvePlan } from '../../../../src/engine/train/plan.ts'
+import { resolvePlan } from '../../../../src/engine/train/plan.ts'
+import { chooseShape } from '../../../../src/engine/train/row-shape.ts'
 import type { ModelConfig } from '../../../../src/engine/weights/checkpoint.ts'
 
 const config: ModelConfig = {
@@ -127,8 +128,33 @@ test('the shape holds the longest example and wastes little', () => {
   expect(chooseShape([2000], 8)).toEqual({ rows: 1, length: 2048 })
   // Two devices want two micro-batches where one would take everything at once.
   expect(chooseShape(new Array<number>(8).fill(60), 8).rows).toBe(8)
-  expect(chooseShape(new Array<number>(8).fill(60), 8, 0, 2)).toEqual({ rows: 4, length: 64 })
-  expect(chooseShape([30], 8, 300).length).toBeGreaterThanOrEqual(300)
+  expect(chooseShape(new Array<number>(8).fill(60), 8, { devices: 2 })).toEqual({
+    rows: 4,
+    length: 64,
+  })
+  expect(chooseShape([30], 8, { longest: 300 }).length).toBeGreaterThanOrEqual(300)
+})
+
+test('a micro-batch takes no longer by forecast than others can wait, where the longest example allows', () => {
+  const paced = (lengths: number[], seconds: number) =>
+    resolvePlan({
+      method: supervised,
+      hyperparameters: { ...auto, batch_size: 8, precision: 'int8' },
+      config: smollm2,
+      lengths,
+      longestValidation: 0,
+      compute: { device: 'cpu', threads: 2 },
+      memory: 8e9,
+      pace: { seconds, speeds: { int8: 0.004 } },
+    })
+  const short = new Array<number>(64).fill(60)
+  const tokens = ({ rows, row_length }: { rows: number; row_length: number }) => rows * row_length
+  expect(tokens(paced(short, 10))).toBe(512)
+  const brief = paced(short, 0.3)
+  expect(brief).toMatchObject({ rows: 4, row_length: 64 })
+  expect(brief.reasons).toContainEqual(expect.stringMatching(/^micro-batches of 256 tokens: about/))
+  expect(tokens(paced(short, 0.001))).toBe(64)
+  expect(paced([...short, 500], 0.3)).toMatchObject({ rows: 1, row_length: 512 })
 })
 
 const long = (length: number, memory: number, precision: 'fp32' | 'int8' = 'int8') =>
