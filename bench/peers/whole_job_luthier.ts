@@ -11,6 +11,7 @@ import { join } from 'node:path'
 import { encodeFile } from '../../src/engine/datasets/encode.ts'
 import { withInt8 } from '../../src/engine/models/int8.ts'
 import { uniform } from '../../src/engine/random.ts'
+import type { TakeTurn } from '../../src/engine/runtime/thread.ts'
 import { openTokenizer } from '../../src/engine/tokenizer/tokenizer.ts'
 import { inspect } from '../../src/engine/train/inspect.ts'
 import { supervised } from '../../src/engine/train/methods/supervised.ts'
@@ -54,7 +55,8 @@ const encode = (path: string) =>
   encodeFile(path, supervised.encoder({ tokenizer, ...plan, chat_template: undefined }), undefined)
 const [examples, valid] = [await encode(training.path), await encode(validation.path)]
 
-const open = async (precision: Precision) => {
+const turn: TakeTurn = async () => ({ [Symbol.dispose]() {} })
+const open = async (precision: Precision, taking: TakeTurn) => {
   const given = precision === 'int8' ? await withInt8(weights, cache, tokenizer) : weights
   const subject = subjectOf(supervised, {
     checkpoint,
@@ -73,15 +75,17 @@ const open = async (precision: Precision) => {
       weightDecay: plan.weight_decay,
       maxGradNorm: plan.max_grad_norm,
       rates: subject.rates,
-      turn: async () => ({ [Symbol.dispose]() {} }),
+      turn: taking,
     },
   )
 }
-const { precision, reason } = await choosePrecision(
-  { fp32: () => open('fp32'), int8: () => open('int8') },
-  examples.slice(0, 16),
-)
-await using trainer = await open(precision)
+const { precision, reason } = await choosePrecision({
+  open,
+  turn,
+  examples: examples.slice(0, 16),
+  shape: plan,
+})
+await using trainer = await open(precision, turn)
 const start = now()
 const every = Math.max(1, Math.floor(plan.total_steps / job.evaluations))
 const points: [number, number][] = []

@@ -75,7 +75,7 @@ export async function* train(
       examples: known,
     })
   }
-  const open = async (subject: Subject, state: TrainState) =>
+  const open = async (subject: Subject, state: TrainState, taking = turn) =>
     createTrainer(state, {
       objective: subject.objective,
       threads: plan.threads,
@@ -85,7 +85,7 @@ export async function* train(
       maxGradNorm: plan.max_grad_norm,
       rates: subject.rates,
       seed,
-      turn,
+      turn: taking,
     })
   const afresh = async (subject: Subject): Promise<TrainState> => ({
     step: 0,
@@ -94,14 +94,15 @@ export async function* train(
   })
   let { precision } = plan
   if (precision === 'auto') {
-    const trial = async (precision: Precision) => {
-      const subject = await subjectIn(precision)
-      return open(subject, await afresh(subject))
-    }
-    const choice = await choosePrecision(
-      { fp32: () => trial('fp32'), int8: () => trial('int8') },
-      examples.slice(0, Math.min(plan.batch_size, TRIAL_EXAMPLES)),
-    )
+    const choice = await choosePrecision({
+      open: async (precision, taking) => {
+        const subject = await subjectIn(precision)
+        return open(subject, await afresh(subject), taking)
+      },
+      turn,
+      examples: examples.slice(0, Math.min(plan.batch_size, TRIAL_EXAMPLES)),
+      shape: plan,
+    })
     yield { type: 'precision', ...choice }
     precision = choice.precision
   }

@@ -1,0 +1,125 @@
+import { describe, expect, test } from 'vitest'
+import type { Example } from '../../../../src/engine/datasets/example.ts'
+import type { TakeTurn } from '../../../../src/engine/runtime/thread.ts'
+import {
+  choosePrecision,
+  decidePrecision,
+  type Precision,
+} from '../../../../src/engine/train/precision.ts'
+import type { Trainer } from '../../../../src/engine/train/trainer.ts'
+
+describe('the decision', () => {
+  const fast = [1, 1.02, 1.01, 1, 1.03, 1]
+  const slow = fast.map((x) => 1.6 * x)
+  const cosine = 0.99
+
+  test.each<[string, number[], number[], number, Precision, RegExp]>([
+    [
+      'faster and alike',
+      slow,
+      fast,
+      cosine,
+      'int8',
+      /^int8 is 1\.60 times .* of 0\.990 to fp32's$/,
+    ],
+    ['no faster', fast, fast, cosine, 'fp32', /1\.00 times .*not worth it below 1\.1 times$/],
+    ['too little faster', fast.map((x) => 1.09 * x), fast, cosine, 'fp32', /not worth it/],
+    ['fast, but not alike', slow, fast, 0.979, 'fp32', /of 0\.979 .*should have 0\.98$/],
+    ['no gradient at all', slow, fast, Number.NaN, 'fp32', /should have 0\.98$/],
+    ['nothing that a clock can see', [0, 0], [0, 0], cosine, 'fp32', /not worth it/],
+    [
+      'beside a burst of other work',
+      slow,
+      fast.map((x, i) => (i < 4 ? 5 * x : x)),
+      cosine,
+      'int8',
+      /1\.6/,
+    ],
+    [
+      'a burst on the other side',
+      fast.map((x, i) => (i > 1 ? 9 * x : x)),
+      fast,
+      cosine,
+      'fp32',
+      /1\.00/,
+    ],
+    [
+      'on a machine half as fast',
+      slow.map((x) => 2 * x),
+      fast.map((x) => 2 * x),
+      cosine,
+      'int8',
+      /1\.6/,
+    ],
+  ])('%s', (_name, fp32, int8, cosine, precision, reason) => {
+    const choice = decidePrecision({ cosine, seconds: { fp32, int8 } })
+    expect(choice).toEqual({ precision, reason: expect.stringMatching(reason) })
+  })
+})
+
+describe('the trial', () => {
+  const example = (line: number, tokens: number): Example => ({
+    line,
+    tokens: new Int32Array(tokens),
+    weights: new Float32Array(tokens).fill(1),
+  })
+  const examples = [example(1, 40), example(2, 50), example(3, 30)]
+  const shape = { rows: 1, row_length: 96 }
+
+  /** Steps of planted length, on a machine where others compute whenever a turn is waited for. */
+  function machine(took: (precision: Precision, nth: number) => number) {
+    let now = 0
+    let isOpen = false
+    const ran: { precision: Precision; lines: number[] }[] = []
+    const turn: TakeTurn = async () => {
+      now += 100
+      return { [Symbol.dispose]() {} }
+    }
+    const open = async (precision: Precision, taking: TakeTurn): Promise<Trainer> => {
+      expect(isOpen, 'two sessions at once').toBe(false)
+      isOpen = true
+      now += 1000 // Opening it is not what is compared.
+      return {
+        gradient: async (given: readonly Example[]) => {
+          using _turn = await taking()
+          const nth = ran.filter((run) => run.precision === precision).length
+          now += took(precision, nth)
+          ran.push({ precision, lines: given.map(({ line }) => line) })
+          const gradient = Float32Array.of(1, 2, precision === 'int8' ? 2.1 : 2)
+          return { loss: 1, losses: new Float32Array(0), tokens: 1, scores: {}, gradient }
+        },
+        [Symbol.asyncDispose]: async () => {
+          isOpen = false
+        },
+      } as unknown as Trainer
+    }
+    return { trial: { open, turn, examples, shape, clock: () => now }, ran }
+  }
+
+  test('takes the sides in turns, one at a time, and times what fills one micro-batch', async () => {
+    const { trial, ran } = machine((precision) => (precision === 'int8' ? 1 : 1.5))
+    expect(await choosePrecision(trial)).toMatchObject({
+      precision: 'int8',
+      reason: expect.stringContaining('1.50 times'),
+    })
+    const sides = ran.map(({ precision }) => precision).join(' ')
+    const round = 'fp32 fp32 fp32 int8 int8 int8'
+    expect(sides).toBe([round, round, round].join(' '))
+    // All examples once on each side, for the gradients; then the two that fit into a row.
+    const whole = ran.flatMap(({ lines }, i) => (lines.length === 3 ? [i] : []))
+    expect(whole).toEqual([0, 3])
+    expect(ran[1]!.lines).toEqual([1, 2])
+  })
+
+  test('other work during one side of the trial changes nothing', async () => {
+    for (const busy of ['fp32', 'int8'] as const) {
+      // From the first to the second round of one side everything takes three times as long.
+      const { trial } = machine((precision, nth) => {
+        const quiet = precision === 'int8' ? 1 : 1.5
+        return precision === busy && nth < 6 ? 3 * quiet : quiet
+      })
+      const { precision, reason } = await choosePrecision(trial)
+      expect([precision, reason]).toEqual(['int8', expect.stringContaining('1.50 times')])
+    }
+  })
+})
