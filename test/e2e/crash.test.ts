@@ -60,16 +60,31 @@ describe.skipIf(stories.missing)('a server that is killed', () => {
 
   test('ten times during a job ends with the bytes of an undisturbed one, and leaves no rest', async () => {
     const before = await server.stored()
+    const added = async () =>
+      (await server.stored()).filter((name) => !before.includes(name)).sort()
     const undisturbed = await ended(await startJob())
     expect(undisturbed.status).toBe('succeeded')
-    const kept = (await server.stored()).filter((name) => !before.includes(name))
+    // What is superseded goes soon after the end.
+    let kept = await added()
+    for (let last: string[] = []; `${kept}` !== `${last}`; ) {
+      last = kept
+      await sleep(1000)
+      kept = await added()
+    }
 
     const id = await startJob()
+    const reached = async () => {
+      const [last] = (await client.fineTuning.jobs.listEvents(id, { limit: 1 })).data
+      return last?.type === 'metrics' ? (last.data as { step: number }).step : 0
+    }
     let largest = 0
     let atWork = 0
     for (let i = 0; i < KILLS; i++) {
-      // From the very start of a process to well into its training.
-      await sleep(Math.random() * 2000)
+      // From the very start of a process to well into its training, but never so late that the job could end before
+      // the last kill.
+      const until = Date.now() + Math.random() * 2000
+      const latest = ((i + 1) * STEPS) / (KILLS + 2)
+      while (Date.now() < until && (await reached()) < latest) await sleep(20)
       const { status } = await client.fineTuning.jobs.retrieve(id)
       if (['validating_files', 'queued', 'running'].includes(status)) atWork++
       await server.kill()
@@ -100,8 +115,7 @@ describe.skipIf(stories.missing)('a server that is killed', () => {
     expect(csv).toBe(await csvOf(undisturbed.result_files[0]))
 
     // Objects are named by their bytes: the same adapters, the same result file, so nothing new at all.
-    const after = (await server.stored()).filter((name) => !before.includes(name))
-    expect(after.sort()).toEqual(kept.sort())
+    await expect.poll(added, { timeout: 20_000 }).toEqual(kept)
     expect(largest).toBeLessThan(before.length + kept.length + 12)
 
     const name = job.fine_tuned_model ?? ''
