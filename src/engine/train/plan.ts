@@ -226,7 +226,10 @@ function choosablePrecision(
   reasons: string[],
 ): Plan['precision'] {
   const { precision = 'auto', adapter } = hyperparameters
-  if (adapter === 'none') return 'fp32' // nothing is frozen
+  if (adapter === 'none') {
+    if (precision === 'auto') reasons.push('precision fp32: no weight is frozen')
+    return 'fp32'
+  }
   const { precisions } = capabilitiesOf(compute.device)
   if (precision !== 'auto' && !precisions.includes(precision))
     throw invalidRequest(`${precision} is not computed on ${compute.device}.`, {
@@ -234,7 +237,10 @@ function choosablePrecision(
       code: 'unsupported_value',
     })
   if (precision !== 'auto') return precision
-  if (!precisions.includes('int8')) return 'fp32'
+  if (!precisions.includes('int8')) {
+    reasons.push(`precision fp32: int8 is not computed on ${compute.device}`)
+    return 'fp32'
+  }
   if (!isSmall(config)) return 'auto'
   reasons.push('precision fp32: the model is too small to be faster in int8')
   return 'fp32'
