@@ -100,6 +100,13 @@ const merges: Readonly<Record<string, object>> = {
     base_model: 'base',
     search: { validation_file: 'both', budget: Number(values.budget) },
   },
+  'search (ties)': {
+    ...pair,
+    combination_type: 'ties',
+    density: 0.5,
+    base_model: 'base',
+    search: { validation_file: 'both', budget: Number(values.budget), density: [0.2, 1] },
+  },
 }
 const models = {
   one: { path: model, adapter: adapterOf('one') },

@@ -5,8 +5,9 @@
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
 import { drawing } from '../../src/engine/merge/draws.ts'
+import { mergeWhole } from '../../src/engine/merge/method.ts'
 import { MERGE_METHODS } from '../../src/engine/merge/methods.ts'
-import { drawAt, keepByRank, keepRandom } from '../../src/engine/merge/sparsify.ts'
+import { drawAt, keepByRank, keepRandom, sparsify } from '../../src/engine/merge/sparsify.ts'
 import { readSafetensorsHeader } from '../../src/engine/weights/safetensors.ts'
 import { readTensor } from '../../src/engine/weights/stored-tensor.ts'
 
@@ -27,21 +28,24 @@ const [base, one, two] = await Promise.all(['base', 'one', 'two'].map(theirs))
 describe.each(['dare_linear', 'dare_ties', 'della', 'della_linear'])('%s', (name) => {
   const method = MERGE_METHODS.get(name)!
   const merged = (seed: number) =>
-    method.merge({
-      name: 'w',
-      dims: DIMS,
-      inputs: [
-        { data: base!.slice(), isBase: true, parameters: {} },
-        { data: one!.slice(), isBase: false, parameters: INPUTS[0]! },
-        { data: two!.slice(), isBase: false, parameters: INPUTS[1]! },
-      ],
-      parameters: Object.fromEntries(
-        Object.entries(method.parameters)
-          .filter(([, spec]) => spec.of === 'merge')
-          .map(([key, spec]) => [key, spec.default ?? null]),
-      ),
-      random: drawing(seed, 'w'),
-    })
+    mergeWhole(
+      method,
+      {
+        name: 'w',
+        dims: DIMS,
+        inputs: [
+          { isBase: true, parameters: {} },
+          ...INPUTS.map((parameters) => ({ isBase: false, parameters })),
+        ],
+        parameters: Object.fromEntries(
+          Object.entries(method.parameters)
+            .filter(([, spec]) => spec.of === 'merge')
+            .map(([key, spec]) => [key, spec.default ?? null]),
+        ),
+        random: drawing(seed, 'w'),
+      },
+      [base!, one!, two!],
+    )
 
   test('has the expectation and the spread of mergekit, element by element', async () => {
     const [mean, variance] = [await theirs(`${name}.mean`), await theirs(`${name}.variance`)]
@@ -79,8 +83,8 @@ describe.each(['dare_linear', 'dare_ties', 'della', 'della_linear'])('%s', (name
       for (let seed = 0; seed < SEEDS; seed++) {
         const left = delta.slice()
         const draw = drawAt(drawing(seed, 'w'), i)
-        if (name.startsWith('dare')) keepRandom(left, density, draw)
-        else keepByRank(left, { dims: DIMS, density, epsilon }, draw)
+        if (name.startsWith('dare')) sparsify(left, keepRandom(density, draw))
+        else sparsify(left, keepByRank({ dims: DIMS, density, epsilon }, draw))
         for (let k = 0; k < COUNT; k++) if (left[k] !== 0) counts[k]!++
       }
       const place = ranksInRows(delta)

@@ -4,9 +4,9 @@ import { turn } from '../export/tensor-bytes.ts'
 import type { LoraPair } from '../weights/adapter.ts'
 import { COMBINATIONS, combinePairs, decompose, type WeightedPair } from './combinations.ts'
 import { drawing } from './draws.ts'
+import { readInput } from './input.ts'
 import type { PlannedInput } from './plan.ts'
 import { drawAt } from './sparsify.ts'
-import { readInput } from './tensor.ts'
 
 export interface CombinedModule {
   readonly type: 'combine'
@@ -74,9 +74,8 @@ export async function difference({
   tuned,
   base,
 }: Pick<ExtractedModule, 'dims' | 'tuned' | 'base'>): Promise<Float32Array> {
-  const count = dims.reduce((n, d) => n * d, 1)
-  const delta = await readInput(tuned, { dims }, { at: 0, count })
-  const from = await readInput(base, { dims }, { at: 0, count })
+  const delta = await readInput(tuned, { dims })
+  const from = await readInput(base, { dims })
   for (let k = 0; k < delta.length; k++) delta[k] = delta[k]! - from[k]!
   return delta
 }

@@ -3,7 +3,7 @@
 import type { LoraPair } from '../weights/adapter.ts'
 import { largestSingular } from './singular.ts'
 import type { Draw } from './sparsify.ts'
-import { keepLargest, keepRandom } from './sparsify.ts'
+import { keepLargest, keepRandom, sparsify } from './sparsify.ts'
 
 export interface Combination {
   readonly name: string
@@ -103,9 +103,12 @@ function combineTensors(
   for (const [i, tensor] of tensors.entries()) {
     if (pruning === 'largest')
       // PEFT keeps none where mergekit keeps one.
-      keepLargest(tensor, Math.trunc(density * tensor.length) === 0 ? 0 : density)
+      sparsify(
+        tensor,
+        keepLargest(tensor.length, Math.trunc(density * tensor.length) === 0 ? 0 : density),
+      )
     if (pruning === 'random' && density < 1) {
-      keepRandom(tensor, density, draw(matrix, i))
+      sparsify(tensor, keepRandom(density, draw(matrix, i)))
       for (let k = 0; k < tensor.length; k++) tensor[k] = tensor[k]! / density
     }
   }

@@ -6,11 +6,27 @@ import type { MergeDtype } from './config.ts'
 /** The bytes of a safetensors file. */
 export function encode(values: Float32Array, dtype: 'F32' | 'F16' | 'BF16'): Uint8Array {
   if (dtype === 'F32') return new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
-  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length)
   const out = new Uint16Array(values.length)
+  writeBits(values, out, dtype)
+  return new Uint8Array(out.buffer)
+}
+
+function writeBits(values: Float32Array, out: Uint16Array, dtype: 'F16' | 'BF16'): void {
+  const bits = new Int32Array(values.buffer, values.byteOffset, values.length)
   if (dtype === 'BF16') for (let i = 0; i < bits.length; i++) out[i] = bfloatBits(bits[i]!)
   else for (let i = 0; i < bits.length; i++) out[i] = halfBits(bits[i]!)
-  return new Uint8Array(out.buffer)
+}
+
+/** The same for pieces, one after the other; what it gives is only valid until the next. */
+export function encoderOf(dtype: 'F32' | 'F16' | 'BF16'): (values: Float32Array) => Uint8Array {
+  let kept = new Uint16Array(0)
+  return (values) => {
+    if (dtype === 'F32') return encode(values, dtype)
+    if (kept.length < values.length) kept = new Uint16Array(values.length)
+    const out = kept.subarray(0, values.length)
+    writeBits(values, out, dtype)
+    return new Uint8Array(out.buffer, 0, out.byteLength)
+  }
 }
 
 /** The values that such a file would hold, in place. */
@@ -25,7 +41,7 @@ export function round(values: Float32Array, dtype: MergeDtype): Float32Array {
   return values
 }
 
-const bfloatBits = (bits: number): number => ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16) & 0xffff
+const bfloatBits = (bits: number): number => (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16
 
 function halfBits(bits: number): number {
   const sign = (bits >>> 16) & 0x8000

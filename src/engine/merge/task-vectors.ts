@@ -1,8 +1,24 @@
 // Task arithmetic and its kin: what each model adds to the base, thinned out, weighted, put to the vote of signs.
 
-import { baseAndOthers, type MergeGroup, type MergeMethod, numberOf } from './method.ts'
+import {
+  add,
+  type MergeGroup,
+  type MergeMethod,
+  numberOf,
+  placesBesideBase,
+  scratch,
+  subtract,
+} from './method.ts'
 import type { ParameterSpec } from './settings.ts'
-import { drawFor, keepByRank, keepLargest, keepMiddle, keepRandom, rescaled } from './sparsify.ts'
+import {
+  drawAt,
+  keepByRank,
+  keepLargest,
+  keepMiddle,
+  keepRandom,
+  type Sparsifier,
+  sumOfMagnitudes,
+} from './sparsify.ts'
 
 const f = Math.fround
 
@@ -45,46 +61,104 @@ const taskVectors = ({
     // Of mergekit's memory; the numbers are the same.
     int8_mask: flag(false),
   },
-  ...(thinning === 'none' && { elementwise: true }),
-  merge(group) {
-    const { base, others } = baseAndOthers(group)
-    for (const [i, { data, parameters }] of others.entries()) {
-      for (let k = 0; k < data.length; k++) data[k] = data[k]! - base[k]!
-      thin(group, data, { i, thinning, parameters })
-      const weight = f(numberOf(parameters, 'weight'))
-      for (let k = 0; k < data.length; k++) data[k] = data[k]! * weight
-    }
-    const deltas = others.map(({ data }) => data)
-    const weights = others.map(({ parameters }) => f(numberOf(parameters, 'weight')))
-    const sum = vote ? sumOfVotes : plainSum
-    return sum(base, deltas, {
+  begin(group) {
+    const { base, others } = placesBesideBase(group)
+    const inputs = others.map((i) => group.inputs[i]!.parameters)
+    const weights = inputs.map((parameters) => f(numberOf(parameters, 'weight')))
+    const thin = thinner(group, { thinning, inputs })
+    const sum = (vote ? sumOfVotes : plainSum)({
       weights,
       normalize: group.parameters.normalize === true,
       lambda: f(numberOf(group.parameters, 'lambda')),
     })
+    return ({ at, data }) => {
+      const deltas = others.map((i) => subtract(data[i]!, data[base]!))
+      for (const [i, delta] of deltas.entries()) {
+        thin[i]?.(delta, at)
+        weigh(delta, weights[i]!)
+      }
+      return sum(data[base]!, deltas)
+    }
   },
 })
 
-function thin(
+function weigh(delta: Float32Array, weight: number): void {
+  for (let k = 0; k < delta.length; k++) delta[k] = f(delta[k]! * weight)
+}
+
+type Walk = ReturnType<Sparsifier['walk']>
+
+/** How each task vector is thinned out, after as many looks at all of them as that takes. */
+function thinner(
   group: MergeGroup,
-  delta: Float32Array,
-  {
-    i,
-    thinning,
-    parameters,
-  }: { i: number; thinning: Thinning; parameters: MergeGroup['parameters'] },
-): void {
-  const density = numberOf(parameters, 'density')
-  if (thinning === 'none' || density >= 1) return
-  rescaled(delta, group.parameters.rescale === true, () => {
-    if (thinning === 'largest') keepLargest(delta, density)
-    else if (thinning === 'middle') keepMiddle(delta, density, numberOf(parameters, 'gamma'))
-    else if (thinning === 'random') keepRandom(delta, density, drawFor(group, i))
-    else {
-      const epsilon = numberOf(parameters, 'epsilon')
-      keepByRank(delta, { dims: group.dims, density, epsilon }, drawFor(group, i))
+  { thinning, inputs }: { thinning: Thinning; inputs: readonly MergeGroup['parameters'][] },
+): (Walk | undefined)[] {
+  const { base, others } = placesBesideBase(group)
+  const sparsifiers = inputs.map((parameters, i) =>
+    sparsifierOf(group, { thinning, parameters, i }),
+  )
+  /** Shows those task vectors that are wanted. */
+  const scan = (
+    wanted: (sparsifier: Sparsifier) => boolean,
+    visit: (i: number, sparsifier: Sparsifier, delta: Float32Array, at: number) => void,
+  ) => {
+    if (!sparsifiers.some((one) => one && wanted(one))) return
+    group.scan(({ at, data }) => {
+      for (const [i, sparsifier] of sparsifiers.entries())
+        if (sparsifier && wanted(sparsifier))
+          visit(i, sparsifier, subtract(data[others[i]!]!, data[base]!), at)
+    })
+  }
+  for (const which of [0, 1])
+    scan(
+      ({ looks }) => which < looks,
+      (_, sparsifier, delta) => sparsifier.look(delta, which),
+    )
+  const scales = inputs.map(() => 1)
+  if (group.parameters.rescale === true) {
+    // What is left is scaled to the sum of magnitudes that was there before.
+    const walks = sparsifiers.map((sparsifier) => sparsifier?.walk())
+    const [before, after] = [inputs.map(() => 0), inputs.map(() => 0)]
+    scan(
+      () => true,
+      (i, _, delta, at) => {
+        before[i] = sumOfMagnitudes(delta, before[i])
+        walks[i]!(delta, at)
+        after[i] = sumOfMagnitudes(delta, after[i])
+      },
+    )
+    for (const i of inputs.keys()) {
+      const [all, left] = [f(before[i]!), f(after[i]!)]
+      if (all >= 1e-7 && left >= 1e-7) scales[i] = f(all / left)
+    }
+  }
+  return sparsifiers.map((sparsifier, i) => {
+    const walk = sparsifier?.walk()
+    if (!walk || scales[i] === 1) return walk
+    return (delta, at) => {
+      walk(delta, at)
+      weigh(delta, scales[i]!)
     }
   })
+}
+
+function sparsifierOf(
+  group: MergeGroup,
+  {
+    thinning,
+    parameters,
+    i,
+  }: { thinning: Thinning; parameters: MergeGroup['parameters']; i: number },
+): Sparsifier | undefined {
+  const density = numberOf(parameters, 'density')
+  if (thinning === 'none' || density >= 1) return undefined
+  const { dims, random } = group
+  const total = dims.reduce((n, d) => n * d, 1)
+  if (thinning === 'largest') return keepLargest(total, density)
+  if (thinning === 'middle') return keepMiddle(total, density, numberOf(parameters, 'gamma'))
+  const draw = drawAt(random, i)
+  if (thinning === 'random') return keepRandom(density, draw)
+  return keepByRank({ dims, density, epsilon: numberOf(parameters, 'epsilon') }, draw)
 }
 
 interface Summing {
@@ -93,42 +167,49 @@ interface Summing {
   lambda: number
 }
 
-function plainSum(
-  base: Float32Array,
-  deltas: readonly Float32Array[],
-  { weights, normalize, lambda }: Summing,
-): Float32Array {
+type Sum = (base: Float32Array, deltas: readonly Float32Array[]) => Float32Array
+
+function plainSum({ weights, normalize, lambda }: Summing): Sum {
   const total = weights.reduce((sum, w) => f(sum + w), 0)
   const divisor = normalize && Math.abs(total) >= 1e-8 ? total : 1
-  for (let k = 0; k < base.length; k++) {
-    let mixed = 0
-    for (let i = 0; i < deltas.length; i++) mixed = f(mixed + deltas[i]![k]!)
-    base[k] = base[k]! + f(f(mixed / divisor) * lambda)
+  const keep = scratch()
+  return (base, deltas) => {
+    const mixed = keep(base.length).fill(0)
+    for (const delta of deltas) add(mixed, delta)
+    for (let k = 0; k < base.length; k++) base[k] = f(base[k]! + f(f(mixed[k]! / divisor) * lambda))
+    return base
   }
-  return base
 }
 
-function sumOfVotes(
-  base: Float32Array,
-  deltas: readonly Float32Array[],
-  { weights, normalize, lambda }: Summing,
-): Float32Array {
-  for (let k = 0; k < base.length; k++) {
-    let sum = 0
-    for (let i = 0; i < deltas.length; i++) sum = f(sum + deltas[i]![k]!)
-    const majority = sum >= 0 ? 1 : -1
-    let mixed = 0
-    let divisor = 0
-    for (let i = 0; i < deltas.length; i++) {
-      const delta = deltas[i]![k]!
-      if (Math.sign(delta) !== majority) continue
-      mixed = f(mixed + delta)
-      divisor = f(divisor + weights[i]!)
-    }
-    if (normalize && divisor !== 0) mixed = f(mixed / divisor)
-    base[k] = base[k]! + f(mixed * lambda)
+function sumOfVotes({ weights, normalize, lambda }: Summing): Sum {
+  const [keepSum, keepMixed, keepDivisor] = [scratch(), scratch(), scratch()]
+  return (base, deltas) => {
+    const sum = keepSum(base.length).fill(0)
+    for (const delta of deltas) add(sum, delta)
+    const mixed = keepMixed(base.length).fill(0)
+    const divisor = keepDivisor(base.length).fill(0)
+    for (const [i, delta] of deltas.entries()) addVotes({ sum, mixed, divisor }, delta, weights[i]!)
+    if (normalize)
+      for (let k = 0; k < base.length; k++)
+        if (divisor[k] !== 0) mixed[k] = f(mixed[k]! / divisor[k]!)
+    for (let k = 0; k < base.length; k++) base[k] = f(base[k]! + f(mixed[k]! * lambda))
+    return base
   }
-  return base
+}
+
+/** Adds the elements that have the sign of the sum. */
+function addVotes(
+  { sum, mixed, divisor }: Record<'sum' | 'mixed' | 'divisor', Float32Array>,
+  delta: Float32Array,
+  weight: number,
+): void {
+  for (let k = 0; k < delta.length; k++) {
+    const x = delta[k]!
+    if (sum[k]! >= 0 ? x > 0 : x < 0) {
+      mixed[k] = f(mixed[k]! + x)
+      divisor[k] = f(divisor[k]! + weight)
+    }
+  }
 }
 
 const plain = { thinning: 'none', vote: false, normalize: false, rescale: false } as const

@@ -26,8 +26,13 @@ export function readHalves(bytes: Uint8Array, out: Float32Array): void {
 
 export function readBfloats(bytes: Uint8Array, out: Float32Array): void {
   // A bfloat16 is the upper half of a float32: written as bits, so that a NaN keeps its payload.
-  const bits = new Uint32Array(out.buffer, out.byteOffset, out.length)
-  for (let i = 0; i < bits.length; i++) bits[i] = (bytes[2 * i]! << 16) | (bytes[2 * i + 1]! << 24)
+  const bits = new Int32Array(out.buffer, out.byteOffset, out.length)
+  if (bytes.byteOffset % 2 === 0) {
+    const halves = new Uint16Array(bytes.buffer, bytes.byteOffset, bits.length)
+    for (let i = 0; i < bits.length; i++) bits[i] = halves[i]! << 16
+  } else
+    for (let i = 0; i < bits.length; i++)
+      bits[i] = (bytes[2 * i]! << 16) | (bytes[2 * i + 1]! << 24)
 }
 
 const bitsOf = new Uint32Array(1)
