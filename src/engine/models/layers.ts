@@ -153,12 +153,15 @@ export function packedAttention(config: ModelConfig, packed: PackedRows): Attend
     const window = Math.min(T, config.sliding_windows?.[layer] ?? T)
     const parts = stretchesOf(window).map(({ from, to, first, mask }) => {
       const [Q, C] = [to - from, to - first] // queries, and the keys that any of them sees
-      const some = op.reshape(op.slice(queries, 3, from, to), [B, G, R * Q, K])
-      const scores = op.matmul(some, op.slice(keys, 3, first, to))
+      const P = evenPieces(B * G, R * Q)
+      const pieces = [B, G, P, (R * Q) / P]
+      const one = (x: Value) => op.reshape(x, [B, G, 1, ...x.dims.slice(2)])
+      const some = op.reshape(op.slice(queries, 3, from, to), [...pieces, K])
+      const scores = op.matmul(some, one(op.slice(keys, 3, first, to)))
       const masked = op.add(op.reshape(scores, [B, G, R, Q, C]), mask)
       const mixed = op.mixBySoftmax(
-        op.reshape(masked, [B, G, R * Q, C]),
-        op.slice(values, 2, first, to),
+        op.reshape(masked, [...pieces, C]),
+        one(op.slice(values, 2, first, to)),
       )
       return op.reshape(mixed, [B, G, R, Q, K])
     })
@@ -166,6 +169,13 @@ export function packedAttention(config: ModelConfig, packed: PackedRows): Attend
     return op.reshape(op.transpose(mixed, [0, 3, 1, 2, 4]), [B * T, G * R * K])
   }
 }
+
+/**
+ * Pieces into which the queries of a key head are cut, so that `heads` of them in all are an even number: the runtime
+ * gives whole products of a batch to its threads, and of three the second thread would have one while the first has two.
+ */
+const evenPieces = (heads: number, queries: number): number =>
+  heads % 2 === 1 && queries % 2 === 0 ? 2 : 1
 
 /** Some queries of each row, from … to, the first key that they see, and their part of the mask. */
 interface Stretch {

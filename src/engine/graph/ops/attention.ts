@@ -1,7 +1,7 @@
 // What attention does with its scores: the part of it whose gradient is cheaper as a whole than operator by operator.
 
 import { emitOne, type Value, withGradient } from '../graph.ts'
-import { mul, sub } from './elementwise.ts'
+import { mul, sub, unbroadcast } from './elementwise.ts'
 import { matmul, transposeLast } from './products.ts'
 import { reduceSum } from './reduce.ts'
 
@@ -15,6 +15,9 @@ export function mixBySoftmax(scores: Value, values: Value): Value {
   // dp = dy·vᵀ, Σ dp·p = Σ dy·y   ⇒   dscores = p·(dp − Σ dy·y),   dvalues = pᵀ·dy
   return withGradient('MixBySoftmax', y, [scores, values], (dy) => {
     const dp = matmul(dy, transposeLast(values))
-    return [mul(p, sub(dp, reduceSum(mul(dy, y), [-1]))), matmul(transposeLast(p), dy)]
+    return [
+      mul(p, sub(dp, reduceSum(mul(dy, y), [-1]))),
+      unbroadcast(matmul(transposeLast(p), dy), values.dims),
+    ]
   })
 }
