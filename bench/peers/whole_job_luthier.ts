@@ -79,13 +79,14 @@ const open = async (precision: Precision, taking: TakeTurn) => {
     },
   )
 }
-const { precision, reason } = await choosePrecision({
+const { choice, trainer: kept } = await choosePrecision({
   open,
   turn,
   examples: examples.slice(0, 16),
   shape: plan,
 })
-await using trainer = await open(precision, turn)
+const { precision, reason } = choice
+await using trainer = kept ?? (await open(precision, turn))
 const start = now()
 const every = Math.max(1, Math.floor(plan.total_steps / job.evaluations))
 const points: [number, number][] = []

@@ -92,25 +92,27 @@ export async function* train(
     adapter: await subject.start(),
     moments: createMoments(subject.parameters),
   })
-  let { precision } = plan
-  if (precision === 'auto') {
-    const choice = await choosePrecision({
-      open: async (precision, taking) => {
-        const subject = await subjectIn(precision)
-        return open(subject, await afresh(subject), taking)
-      },
-      turn,
-      examples: examples.slice(0, Math.min(plan.batch_size, TRIAL_EXAMPLES)),
-      shape: plan,
-    })
-    yield { type: 'precision', ...choice }
-    precision = choice.precision
-  }
-  const subject = await subjectIn(precision)
+  let lastTried: Subject | undefined
+  const tried =
+    plan.precision === 'auto'
+      ? await choosePrecision({
+          open: async (precision, taking) => {
+            lastTried = await subjectIn(precision)
+            return open(lastTried, await afresh(lastTried), taking)
+          },
+          turn,
+          examples: examples.slice(0, Math.min(plan.batch_size, TRIAL_EXAMPLES)),
+          shape: plan,
+        })
+      : undefined
+  await using kept = tried?.trainer
+  if (tried) yield { type: 'precision', ...tried.choice }
+  const precision = plan.precision === 'auto' ? tried!.choice.precision : plan.precision
+  const subject = kept ? lastTried! : await subjectIn(precision)
 
   // Where it starts.
   const saved = request.state && decodeState(request.state, subject.parameters)
-  const state = saved?.state ?? (await afresh(subject))
+  const state = saved?.state ?? kept?.state ?? (await afresh(subject))
   let trained_tokens = saved?.trained_tokens ?? 0
   let unvalidated = saved?.unvalidated
   const valid_losses = [...(saved?.valid_losses ?? [])]
@@ -122,7 +124,8 @@ export async function* train(
     : tuned
       ? createProbe({ weights, tuned, tokenizer, plan, turn })
       : encoder && createEncoderProbe({ weights, tuned: encoder, texts: general, plan, turn })
-  await using trainer = await open(subject, state)
+  await using opened = kept?.state === state ? undefined : await open(subject, state)
+  const trainer = opened ?? kept!
   const watch = watchSteps(
     { checkpoint, cache: request.cache, plan, precision },
     {

@@ -16,9 +16,17 @@ export interface Choice {
 const LEAST_COSINE = 0.98
 /** What int8 must gain at least, for it is never quite the same. */
 export const LEAST_GAIN = 1.1
-/** How often the two sides take turns, and how often a side is timed each time. */
-const ROUNDS = 3
+/** How often a side is timed each time that it has its turn. */
 const RUNS = 2
+/** How often the sides take turns at most: more than once only where their times are not this many times apart from what is asked. */
+const ROUNDS = 3
+const CLEAR = 1.35
+
+/** A choice, and the trainer of it where it is open still: the session need not be made a second time. */
+export interface Tried {
+  readonly choice: Choice
+  readonly trainer: Trainer | undefined
+}
 
 /** What the trial has measured. */
 export interface Measured {
@@ -43,15 +51,15 @@ export interface Trial {
  * Computes the gradient of the same examples both ways, and times short steps of both in turns, one session after the
  * other, so that the memory of both is never needed at once. Changes nothing of what is trained.
  */
-export async function choosePrecision(trial: Trial): Promise<Choice> {
+export async function choosePrecision(trial: Trial): Promise<Tried> {
   const { open, turn, examples, shape, clock = processorSeconds } = trial
   const timed = oneMicroBatch(examples, shape)
   const gradients: Partial<Record<Precision, Float32Array>> = {}
   const seconds: Record<Precision, number[]> = { fp32: [], int8: [] }
-  for (let round = 0; round < ROUNDS; round++)
-    for (const precision of ['fp32', 'int8'] as const) {
-      const meter = metered(turn, clock)
-      await using trainer = await open(precision, meter.turn)
+  const run = async (precision: Precision): Promise<Trainer> => {
+    const meter = metered(turn, clock)
+    const trainer = await open(precision, meter.turn)
+    try {
       // The first run of a session is slow: it is not timed.
       const { gradient } = await trainer.gradient(gradients[precision] ? timed : examples)
       gradients[precision] ??= gradient
@@ -60,16 +68,41 @@ export async function choosePrecision(trial: Trial): Promise<Choice> {
         await trainer.gradient(timed)
         seconds[precision].push(meter.seconds)
       }
+      return trainer
+    } catch (error) {
+      await trainer[Symbol.asyncDispose]()
+      throw error
     }
-  return decidePrecision({ cosine: cosine(gradients.int8!, gradients.fp32!), seconds })
+  }
+  for (let round = 1; ; round++) {
+    const plain = await run('fp32')
+    await plain[Symbol.asyncDispose]()
+    const trainer = await run('int8')
+    const measured = { cosine: cosine(gradients.int8!, gradients.fp32!), seconds }
+    const choice = decidePrecision(measured)
+    if (choice.precision === 'int8' && (isClear(measured) || round === ROUNDS))
+      return { choice, trainer }
+    await trainer[Symbol.asyncDispose]()
+    if (isClear(measured) || round === ROUNDS) return { choice, trainer: undefined }
+  }
 }
+
+/** Whether another round would change nothing. */
+function isClear(measured: Measured): boolean {
+  const apart = gainOf(measured) / LEAST_GAIN
+  return !(measured.cosine >= LEAST_COSINE) || apart >= CLEAR || apart <= 1 / CLEAR
+}
+
+const gainOf = ({ seconds }: Measured): number =>
+  Math.min(...seconds.fp32) / Math.min(...seconds.int8)
 
 /**
  * The least that each side has taken is compared: other work takes time from a step and never gives it any. Processor
  * time rather than time that passes, so that a busy machine comes to the same.
  */
-export function decidePrecision({ cosine, seconds }: Measured): Choice {
-  const gain = Math.min(...seconds.fp32) / Math.min(...seconds.int8)
+export function decidePrecision(measured: Measured): Choice {
+  const { cosine } = measured
+  const gain = gainOf(measured)
   const figures = `int8 is ${gain.toFixed(2)} times as fast as fp32 here, its gradient has a cosine of ${cosine.toFixed(3)} to fp32's`
   if (!(cosine >= LEAST_COSINE))
     return { precision: 'fp32', reason: `${figures}, and should have ${LEAST_COSINE}` }

@@ -93,15 +93,17 @@ describe('the trial', () => {
         },
       } as unknown as Trainer
     }
-    return { trial: { open, turn, examples, shape, clock: () => now }, ran }
+    return { trial: { open, turn, examples, shape, clock: () => now }, ran, isOpen: () => isOpen }
   }
 
   test('takes the sides in turns, one at a time, and times what fills one micro-batch', async () => {
-    const { trial, ran } = machine((precision) => (precision === 'int8' ? 1 : 1.5))
-    expect(await choosePrecision(trial)).toMatchObject({
+    const { trial, ran } = machine((precision) => (precision === 'int8' ? 1 : 1.2))
+    const { choice, trainer } = await choosePrecision(trial)
+    expect(choice).toEqual({
       precision: 'int8',
-      reason: expect.stringContaining('1.50 times'),
+      reason: expect.stringContaining('1.20 times'),
     })
+    expect(trainer, 'the last that was tried is the one that is chosen').toBeDefined()
     const sides = ran.map(({ precision }) => precision).join(' ')
     const round = 'fp32 fp32 fp32 int8 int8 int8'
     expect(sides).toBe([round, round, round].join(' '))
@@ -111,15 +113,29 @@ describe('the trial', () => {
     expect(ran[1]!.lines).toEqual([1, 2])
   })
 
-  test('other work during one side of the trial changes nothing', async () => {
+  test.each<[string, number, Precision]>([
+    ['much faster', 2, 'int8'],
+    ['much slower', 0.5, 'fp32'],
+  ])('one round is enough where int8 is %s', async (_name, times, precision) => {
+    const { trial, ran, isOpen } = machine((side) => (side === 'int8' ? 1 : times))
+    const { choice, trainer } = await choosePrecision(trial)
+    expect([choice.precision, ran.length]).toEqual([precision, 6])
+    expect(isOpen(), 'a trainer that is not handed on is closed').toBe(trainer !== undefined)
+    expect(trainer !== undefined).toBe(precision === 'int8')
+  })
+
+  test('other work during one side of the trial changes no choice', async () => {
     for (const busy of ['fp32', 'int8'] as const) {
-      // From the first to the second round of one side everything takes three times as long.
+      // From the first to the second round of one side everything takes a third longer.
       const { trial } = machine((precision, nth) => {
-        const quiet = precision === 'int8' ? 1 : 1.5
-        return precision === busy && nth < 6 ? 3 * quiet : quiet
+        const quiet = precision === 'int8' ? 1 : 1.4
+        return precision === busy && nth < 6 ? 1.3 * quiet : quiet
       })
-      const { precision, reason } = await choosePrecision(trial)
-      expect([precision, reason]).toEqual(['int8', expect.stringContaining('1.50 times')])
+      const { choice } = await choosePrecision(trial)
+      expect([choice.precision, choice.reason]).toEqual([
+        'int8',
+        expect.stringContaining(busy === 'int8' ? '1.40 times' : '1.82 times'),
+      ])
     }
   })
 })
