@@ -12,9 +12,16 @@ import type { PlannedInput, PlannedTensor } from './plan.ts'
 import { round } from './rounding.ts'
 
 export interface OpenInput {
-  /** Fills `out` with the values from `at` on, a multiple of the tensor's rows. Throws where one is no number. */
+  /** Fills `out` with the values from `at` on, a multiple of the tensor's rows. */
   read(at: number, out: Float32Array): void
   close(): void
+}
+
+/** What needs no rounding. */
+const SAME: Readonly<Record<MergeDtype, string>> = {
+  float32: 'F32',
+  float16: 'F16',
+  bfloat16: 'BF16',
 }
 
 type Shape = Pick<PlannedTensor, 'dims' | 'round'>
@@ -30,14 +37,15 @@ export async function openInput(input: PlannedInput, shape: Shape): Promise<Open
   }
 }
 
-/** A whole tensor. */
+/** A whole tensor. Throws where one of its values is no number. */
 export async function readInput(
   { tensor, lora }: PlannedInput,
   { dims, round: dtype }: Shape,
 ): Promise<Float32Array> {
   let data = await readTensor(tensor)
   if (lora) data = await withAdapter(data, { ...lora, dims })
-  return checked(tensor, data, dtype)
+  refuseNoNumbers(tensor, data)
+  return dtype ? round(data, dtype) : data
 }
 
 function fromFile(tensor: StoredTensor, { round: dtype }: Shape): OpenInput {
@@ -54,7 +62,7 @@ function fromFile(tensor: StoredTensor, { round: dtype }: Shape): OpenInput {
       const piece = raw.subarray(0, length)
       readFully(fd, piece, tensor.offset + (at / values) * bytes, tensor)
       dequantise(kind, piece, out)
-      checked(tensor, out, dtype)
+      if (dtype && SAME[dtype] !== kind) round(out, dtype)
     },
     close: () => closeSync(fd),
   }
@@ -68,13 +76,9 @@ function readFully(fd: number, into: Uint8Array, position: number, { name }: Sto
   }
 }
 
-function checked(
-  { name }: StoredTensor,
-  data: Float32Array,
-  dtype: MergeDtype | undefined,
-): Float32Array {
+/** Throws where a tensor's weights hold NaN or infinity. */
+export function refuseNoNumbers({ name }: Pick<StoredTensor, 'name'>, data: Float32Array): void {
   if (!areNumbers(data)) throw new Error(`tensor ${name}: its weights hold NaN or infinity`)
-  return dtype ? round(data, dtype) : data
 }
 
 /** Whether every one is a number. */

@@ -54,12 +54,15 @@ export function keepLargest(n: number, density: number): Sparsifier {
 
 /** Drops what is smaller than `value`; of what equals it, all but the first `left`. Says how many are left then. */
 function dropBelow(delta: Float32Array, value: number, left: number): number {
+  // By bits, which are ordered as magnitudes are: a branch that goes either way costs more than all the rest.
+  const bits = new Int32Array(delta.buffer, delta.byteOffset, delta.length)
+  const least = new Int32Array(Float32Array.of(value).buffer)[0]!
   let rest = left
-  for (let i = 0; i < delta.length; i++) {
-    const magnitude = Math.abs(delta[i]!)
-    if (magnitude > value) continue
-    if (magnitude < value || rest <= 0) delta[i] = 0
-    else rest--
+  for (let i = 0; i < bits.length; i++) {
+    const one = bits[i]!
+    const magnitude = one & 0x7fffffff
+    if (magnitude === least && rest > 0) rest--
+    else bits[i] = one & ((least - magnitude) >> 31)
   }
   return rest
 }

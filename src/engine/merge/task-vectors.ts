@@ -182,34 +182,48 @@ function plainSum({ weights, normalize, lambda }: Summing): Sum {
 }
 
 function sumOfVotes({ weights, normalize, lambda }: Summing): Sum {
-  const [keepSum, keepMixed, keepDivisor] = [scratch(), scratch(), scratch()]
+  const [keepSum, keepMixed, keepShare, keepDivisor] = [scratch(), scratch(), scratch(), scratch()]
   return (base, deltas) => {
     const sum = keepSum(base.length).fill(0)
     for (const delta of deltas) add(sum, delta)
     const mixed = keepMixed(base.length).fill(0)
     const divisor = keepDivisor(base.length).fill(0)
-    for (const [i, delta] of deltas.entries()) addVotes({ sum, mixed, divisor }, delta, weights[i]!)
-    if (normalize)
-      for (let k = 0; k < base.length; k++)
-        if (divisor[k] !== 0) mixed[k] = f(mixed[k]! / divisor[k]!)
+    for (const [i, delta] of deltas.entries()) {
+      const share = keepShare(base.length)
+      dropOpposed(delta, sum, share.fill(weights[i]!))
+      add(mixed, delta)
+      add(divisor, share)
+    }
+    if (normalize) divideWhere(mixed, divisor)
     for (let k = 0; k < base.length; k++) base[k] = f(base[k]! + f(mixed[k]! * lambda))
     return base
   }
 }
 
-/** Adds the elements that have the sign of the sum. */
-function addVotes(
-  { sum, mixed, divisor }: Record<'sum' | 'mixed' | 'divisor', Float32Array>,
-  delta: Float32Array,
-  weight: number,
-): void {
-  for (let k = 0; k < delta.length; k++) {
-    const x = delta[k]!
-    if (sum[k]! >= 0 ? x > 0 : x < 0) {
-      mixed[k] = f(mixed[k]! + x)
-      divisor[k] = f(divisor[k]! + weight)
-    }
+/**
+ * Sets what has not the sign of the sum to zero, in the vector and in its weights; of a sum of zero that is plus.
+ * By bits: a branch that goes either way costs more than all the rest.
+ */
+function dropOpposed(delta: Float32Array, sum: Float32Array, weights: Float32Array): void {
+  const [d, s, w] = [delta, sum, weights].map(
+    ({ buffer, byteOffset, length }) => new Int32Array(buffer, byteOffset, length),
+  ) as [Int32Array, Int32Array, Int32Array]
+  for (let k = 0; k < d.length; k++) {
+    const bits = d[k]!
+    const isSome = ((bits & 0x7fffffff) + 0x7fffffff) >> 31
+    const agrees = ~((bits ^ s[k]!) >> 31) & isSome
+    d[k] = bits & agrees
+    w[k] = w[k]! & agrees
   }
+}
+
+/** Divides where there is something to divide by. It writes into both. */
+function divideWhere(mixed: Float32Array, divisor: Float32Array): void {
+  const bits = new Int32Array(divisor.buffer, divisor.byteOffset, divisor.length)
+  const ONE = 0x3f800000
+  for (let k = 0; k < bits.length; k++)
+    bits[k] = bits[k]! | (ONE & (((bits[k]! & 0x7fffffff) - 1) >> 31))
+  for (let k = 0; k < mixed.length; k++) mixed[k] = f(mixed[k]! / divisor[k]!)
 }
 
 const plain = { thinning: 'none', vote: false, normalize: false, rescale: false } as const

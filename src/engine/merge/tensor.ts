@@ -5,7 +5,7 @@ import { type FileHandle, open } from 'node:fs/promises'
 import { elements } from '../tensor.ts'
 import { isFloatDtype } from '../weights/dequantise.ts'
 import { drawing } from './draws.ts'
-import { areNumbers, type OpenInput, openInput } from './input.ts'
+import { areNumbers, type OpenInput, openInput, refuseNoNumbers } from './input.ts'
 import type { MergeMethod, MergePiece, Piece } from './method.ts'
 import { MERGE_METHODS } from './methods.ts'
 import type { PlannedTensor } from './plan.ts'
@@ -20,7 +20,7 @@ export interface MergeTensorRequest {
 }
 
 /** Elements of an input that are merged at once, unless a row has more. */
-const PIECE = 2 ** 18
+const PIECE = 2 ** 16
 
 /** Merges one tensor and writes it. Throws what is wrong with it by its name. */
 export async function mergeTensor({
@@ -76,6 +76,7 @@ function mergeInto(
       })
   const encoder = encoderOf(dtype as 'F32' | 'F16' | 'BF16')
   for (const piece of pieces()) {
+    for (const [i, data] of piece.data.entries()) refuseNoNumbers(tensor.inputs[i]!.tensor, data)
     const merged = mergePiece(piece)
     if (!areNumbers(merged))
       throw new Error(`tensor ${name}: the merge gives a number that is not finite`)
