@@ -1,13 +1,14 @@
 // Merging beside mergekit: time and peak memory of both, in turn, over models that are made for it and removed after.
 //
 //   npx tsx bench/merge.ts FOLDER [--mergekit mergekit-yaml] [--sizes 1,4] [--models 2,4] [--methods linear,ties] [--rounds 3]
+//     [--only mergekit] [--keep]
 //
-// FOLDER needs room for one more model than is merged, and a half. Models are llamas in bfloat16 of one width (2048, 32,000
+// FOLDER needs room for one more model than is merged, and a half. With --keep the models stay, and are taken by the next run. Models are llamas in bfloat16 of one width (2048, 32,000
 // tokens): larger ones have more layers. Resident memory counts mapped files, of which mergekit has its inputs; anonymous
 // memory does not. Both are sums over a side's processes, sampled every 20 ms. Of rounds the medians are printed.
 
 import { spawn } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { mkdir, open, rm, writeFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -23,6 +24,8 @@ const { values, positionals } = parseArgs({
     models: { type: 'string', default: '2,4' },
     methods: { type: 'string', default: 'linear,ties' },
     rounds: { type: 'string', default: '3' },
+    only: { type: 'string' },
+    keep: { type: 'boolean', default: false },
   },
 })
 if (!positionals[0]) throw new Error('usage: merge.ts FOLDER [--mergekit PROGRAM] …')
@@ -68,7 +71,6 @@ async function writeModel(place: string, gigabytes: number, seed: number) {
     dtype: 'bfloat16',
     torch_dtype: 'bfloat16',
   }
-  await writeFile(join(place, 'config.json'), JSON.stringify(config))
   const tensors = [...shapesOf(layers)].map(([name, dims]) => ({
     name,
     dims,
@@ -90,6 +92,7 @@ async function writeModel(place: string, gigabytes: number, seed: number) {
     await file.write(new Uint8Array(piece.buffer, 0, Math.min(left, piece.byteLength)))
   }
   await file.close()
+  await writeFile(join(place, 'config.json'), JSON.stringify(config))
 }
 
 interface Run {
@@ -163,12 +166,14 @@ const configOf = (method: string, names: readonly string[]) =>
 const cli = fileURLToPath(new URL('../src/cli/luthier.ts', import.meta.url))
 const out = join(folder, 'out')
 const config = join(folder, 'merge.yml')
-const sides: Readonly<Record<string, readonly string[]>> = {
+const all: Readonly<Record<string, readonly string[]>> = {
   luthier: [process.execPath, '--import', 'tsx', cli, 'merge', config, out],
   ...(values.mergekit && {
     mergekit: [values.mergekit, config, out, '--no-copy-tokenizer', '--no-write-model-card'],
   }),
 }
+
+const sides = Object.entries(all).filter(([side]) => !values.only || side === values.only)
 
 const median = (of: readonly number[]) => of.toSorted((a, b) => a - b)[Math.floor(of.length / 2)]!
 console.log(
@@ -180,14 +185,15 @@ try {
     for (const count of numbers(values.models)) {
       while (names.length < count) {
         const place = join(folder, `${gigabytes}-${names.length}`)
-        await writeModel(place, gigabytes, names.length + 1)
+        if (!existsSync(join(place, 'config.json')))
+          await writeModel(place, gigabytes, names.length + 1)
         names.push(place)
       }
       for (const method of values.methods.split(',')) {
         await writeFile(config, configOf(method, names.slice(0, count)))
         const runs: Record<string, Run[]> = {}
         for (let round = 0; round < Number(values.rounds); round++)
-          for (const [side, command] of Object.entries(sides)) {
+          for (const [side, command] of sides) {
             const run = await measure(command)
             runs[side] = [...(runs[side] ?? []), run]
             await rm(out, { recursive: true, force: true })
@@ -202,8 +208,8 @@ try {
         }
       }
     }
-    for (const place of names) await rm(place, { recursive: true, force: true })
+    if (!values.keep) for (const place of names) await rm(place, { recursive: true, force: true })
   }
 } finally {
-  await rm(folder, { recursive: true, force: true })
+  if (!values.keep) await rm(folder, { recursive: true, force: true })
 }

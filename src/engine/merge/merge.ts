@@ -4,10 +4,8 @@
 import { existsSync } from 'node:fs'
 import { copyFile, mkdir, open, readFile, rm, statfs, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { invalidRequest, isDiskFull, noRoom } from '../../errors.ts'
+import { isDiskFull, noRoom } from '../../errors.ts'
 import { spawn } from '../runtime/thread.ts'
-import { readFolderVocabulary } from '../tokenizer/folder-vocabulary.ts'
-import { readGgufVocabulary } from '../tokenizer/gguf-vocabulary.ts'
 import { FOLDER_TEXTS } from '../weights/folder-files.ts'
 import { keyOf, type MergeConfig, namedModels } from './config.ts'
 import { type ModelFiles, type OpenModel, openModel } from './models.ts'
@@ -42,40 +40,8 @@ export async function prepareMerge({
     if (!files) throw new Error(`${keyOf(name)}: nothing is known of its files`)
     opened.set(keyOf(name), await openModel(name, files))
   }
-  if (config.tokenizer) await refuseOtherTokens(config, opened)
   return planMerge(config, opened)
 }
-
-/** One vocabulary is every `tokenizer_source`'s answer; rows of several are not put in order yet. */
-async function refuseOtherTokens(
-  { tokenizer }: MergeConfig,
-  models: ReadonlyMap<string, OpenModel>,
-): Promise<void> {
-  if (
-    Object.keys(tokenizer?.tokens ?? {}).length > 0 ||
-    tokenizer?.pad_to_multiple_of !== undefined
-  )
-    throw unsupported('tokenizer', 'Embeddings of single tokens cannot be chosen yet')
-  const [first, ...others] = await Promise.all(
-    [...models.values()].map(async (model) => {
-      const { path, format } = model.checkpoint
-      const { json } = await (format === 'gguf' ? readGgufVocabulary : readFolderVocabulary)(path)
-      const tokens = { ...json.model.vocab }
-      for (const { content, id } of json.added_tokens) tokens[content] = id
-      const sorted = Object.entries(tokens).sort(([a], [b]) => (a < b ? -1 : 1))
-      return { key: model.key, tokens: JSON.stringify(sorted) }
-    }),
-  )
-  for (const { key, tokens } of others)
-    if (tokens !== first!.tokens)
-      throw unsupported(
-        'tokenizer_source',
-        `${first!.key} and ${key} have different vocabularies, which cannot be joined yet`,
-      )
-}
-
-const unsupported = (param: string, why: string) =>
-  invalidRequest(`Invalid '${param}': ${why}.`, { param, code: 'unsupported_value' })
 
 /** What a merge says where a disk is full. */
 export const FULL = 'The merge was stopped: there is no more room for its files on the disk'

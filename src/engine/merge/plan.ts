@@ -1,15 +1,25 @@
 // A merge, settled before any work: every tensor of the result, what it is made of, and where its bytes will lie.
 
 import { createHash } from 'node:crypto'
-import { stat } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { readFile, stat } from 'node:fs/promises'
+import { join } from 'node:path'
 import { invalidRequest } from '../../errors.ts'
 import { elements } from '../tensor.ts'
 import { isFloatDtype } from '../weights/dequantise.ts'
+import { FOLDER_TEXTS } from '../weights/folder-files.ts'
 import { layoutSafetensors } from '../weights/safetensors.ts'
 import type { StoredTensor } from '../weights/stored-tensor.ts'
 import { keyOf, type MergeConfig, type MergeDtype, type Slice } from './config.ts'
 import { asReference, bareName, type OpenModel } from './models.ts'
 import { type ParameterValue, resolve } from './settings.ts'
+import {
+  isTokenTable,
+  type MergedTokens,
+  mergeTokens,
+  type TableRows,
+  tableRows,
+} from './tokens.ts'
 
 export interface PlannedInput {
   readonly tensor: StoredTensor
@@ -29,6 +39,8 @@ export interface PlannedTensor {
   readonly parameters: Readonly<Record<string, ParameterValue | null>>
   /** Taken as it is: integers, and what one model alone has. */
   readonly copied: boolean
+  /** Of a table whose rows are put in another order, or added to. */
+  readonly table?: TableRows
   readonly shard: number
   /** In the shard's file. */
   readonly offset: number
@@ -73,7 +85,14 @@ export async function planMerge(
 ): Promise<MergePlan> {
   const first = merge.base_model ?? merge.slices[0]!.sources[0]!.model
   const reference = asReference(models.get(keyOf(first))!)
-  const drafts = [...draftTensors(merge, models, reference)]
+  const inputs = [
+    ...new Map(
+      merge.slices.flatMap(({ sources }) => sources.map(({ model }) => [keyOf(model), model])),
+    ).values(),
+  ]
+  const tokens =
+    merge.tokenizer && (await mergeTokens(merge.tokenizer, { reference: first, inputs }, models))
+  const drafts = [...draftTensors(merge, models, { reference, tokens })]
   const layers = merge.slices.reduce((n, slice) => n + layersOf(slice, models), 0)
   const { tensors, shards } = layOut(drafts, merge.max_shard_size)
   const dtype = dtypeName(tensors)
@@ -82,6 +101,7 @@ export async function planMerge(
     ...reference.config,
     [LAYERS.find((name) => name in reference.config) ?? 'num_hidden_layers']: layers,
     ...vocabularyOf(drafts),
+    ...(tokens && specialIds(models.get(keyOf(tokens.source))!)),
     ...(tied && reference.config.tie_word_embeddings === true && { tie_word_embeddings: false }),
     dtype,
     torch_dtype: dtype,
@@ -94,11 +114,43 @@ export async function planMerge(
     config,
     reference: reference.files.path,
   }
+  const texts = await textsOf(merge, models, { reference, tokens })
   return {
     ...plan,
-    ...(reference.texts && { texts: reference.texts }),
+    ...(texts && { texts }),
     fingerprint: await fingerprint(plan, merge),
   }
+}
+
+/** The ids that stand for a token with a role: of the model whose tokenizer the result has. */
+const specialIds = ({ config }: OpenModel) =>
+  Object.fromEntries(
+    ['bos_token_id', 'eos_token_id', 'pad_token_id'].flatMap((key) =>
+      key in config ? [[key, config[key]]] : [],
+    ),
+  )
+
+/** The files beside the weights, where they are not the reference's as they lie. */
+async function textsOf(
+  { tokenizer }: MergeConfig,
+  models: ReadonlyMap<string, OpenModel>,
+  { reference, tokens }: Pick<Around, 'reference' | 'tokens'>,
+): Promise<ReadonlyMap<string, Uint8Array> | undefined> {
+  const source = typeof tokenizer?.source === 'object' ? tokenizer.source : undefined
+  if (!source && !tokens?.json) return reference.texts
+  const texts = new Map(await textsIn(source ? models.get(keyOf(source))! : reference))
+  if (tokens?.json) texts.set('tokenizer.json', Buffer.from(JSON.stringify(tokens.json)))
+  return texts
+}
+
+async function textsIn({ texts, files }: OpenModel): Promise<ReadonlyMap<string, Uint8Array>> {
+  if (texts) return texts
+  const found = FOLDER_TEXTS.filter((name) => existsSync(join(files.path, name)))
+  return new Map(
+    await Promise.all(
+      found.map(async (name) => [name, await readFile(join(files.path, name))] as const),
+    ),
+  )
 }
 
 /** As many tokens as the table has rows, which an adapter may have added to. */
@@ -118,7 +170,7 @@ function layersOf({ sources }: Slice, models: ReadonlyMap<string, OpenModel>): n
 function* draftTensors(
   merge: MergeConfig,
   models: ReadonlyMap<string, OpenModel>,
-  reference: OpenModel,
+  { reference, tokens }: Pick<Around, 'reference' | 'tokens'>,
 ): Generator<Draft> {
   const outside: string[] = []
   const inside = new Map<string, string>()
@@ -134,7 +186,7 @@ function* draftTensors(
   }
   for (const name of outside) {
     const slice = isEmbedding(name) ? merge.slices[0]! : merge.slices.at(-1)!
-    yield draft({ merge, models, reference, slice }, { name, from: () => name, t: 0 })
+    yield draft({ merge, models, reference, tokens, slice }, { name, from: () => name, t: 0 })
   }
   let out = 0
   for (const slice of merge.slices) {
@@ -142,7 +194,7 @@ function* draftTensors(
     for (let i = 0; i < count; i++, out++)
       for (const [rest, prefix] of inside)
         yield draft(
-          { merge, models, reference, slice },
+          { merge, models, reference, tokens, slice },
           {
             name: `${prefix}${out}${rest}`,
             from: (first) => `${prefix}${first + i}${rest}`,
@@ -158,6 +210,7 @@ interface Around {
   merge: MergeConfig
   models: ReadonlyMap<string, OpenModel>
   reference: OpenModel
+  tokens: MergedTokens | undefined
   slice: Slice
 }
 
@@ -168,7 +221,10 @@ interface Wanted {
   t: number
 }
 
-function draft({ merge, models, reference, slice }: Around, { name, from, t }: Wanted): Draft {
+function draft(
+  { merge, models, reference, tokens, slice }: Around,
+  { name, from, t }: Wanted,
+): Draft {
   const base = slice.base_model ?? merge.base_model
   const kept = HEAD.test(name) && merge.head !== 'merge' ? headModel(merge) : undefined
   const sources = kept ? [{ model: kept, parameters: {} }] : slice.sources
@@ -186,11 +242,14 @@ function draft({ merge, models, reference, slice }: Around, { name, from, t }: W
     return { source, model, own, tensor }
   })
   const [one] = found
-  const dims = one!.tensor.dims
+  const isTable = tokens !== undefined && isTokenTable(name)
+  /** Of a table whose rows are put in order, a row. */
+  const compared = ({ dims }: StoredTensor) => String(isTable ? dims.slice(1) : dims)
+  const dims = isTable ? [tokens.rows, ...one!.tensor.dims.slice(1)] : one!.tensor.dims
   for (const { tensor, model, own } of found)
-    if (String(tensor.dims) !== String(dims))
+    if (compared(tensor) !== compared(one!.tensor))
       throw invalidRequest(
-        `The models do not fit together: the tensor ${own} has the shape [${dims}] in ${one!.model.key} and [${tensor.dims}] in ${model.key}.`,
+        `The models do not fit together: the tensor ${own} has the shape [${one!.tensor.dims}] in ${one!.model.key} and [${tensor.dims}] in ${model.key}.`,
         { param: 'models', code: 'models_do_not_fit' },
       )
   const copied = kept !== undefined || !isFloatDtype(one!.tensor.dtype)
@@ -217,6 +276,13 @@ function draft({ merge, models, reference, slice }: Around, { name, from, t }: W
     dtype: copied && !isFloatDtype(one!.tensor.dtype) ? one!.tensor.dtype : outDtype(merge, found),
     ...(merge.dtype && { round: merge.dtype }),
     copied,
+    ...(isTable && {
+      table: tableRows(
+        tokens,
+        stored.map(({ model }) => model.key),
+        base && keyOf(base),
+      ),
+    }),
     parameters: parametersOf('merge', name),
     inputs: stored.map(({ source, model, own, tensor }) => {
       const isBase =

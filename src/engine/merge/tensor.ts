@@ -10,6 +10,7 @@ import type { MergeMethod, MergePiece, Piece } from './method.ts'
 import { MERGE_METHODS } from './methods.ts'
 import type { PlannedTensor } from './plan.ts'
 import { encoderOf } from './rounding.ts'
+import { openTables } from './tables.ts'
 
 export interface MergeTensorRequest {
   method: string
@@ -35,7 +36,8 @@ export async function mergeTensor({
   const inputs: OpenInput[] = []
   try {
     if (!isFloatDtype(tensor.dtype)) return await copy(tensor, handle)
-    for (const input of tensor.inputs) inputs.push(await openInput(input, tensor))
+    if (tensor.table) inputs.push(...(await openTables(tensor, tensor.table)))
+    else for (const input of tensor.inputs) inputs.push(await openInput(input, tensor))
     mergeInto(handle.fd, inputs, { merging, seed, tensor })
   } finally {
     for (const input of inputs) input.close()

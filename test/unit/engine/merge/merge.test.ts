@@ -421,12 +421,14 @@ chat_template: auto
   for (const document of readMergeText(text)) parseMergeConfig(document)
 })
 
-test('vocabularies that differ are not merged row by row', async () => {
+test('a row is not asked of a model that has it not', async () => {
   const folder = temporaryFolder()
   await twoModels(folder)
-  const file = join(folder, 'b', 'tokenizer.json')
-  const text = `${DARE}tokenizer_source: union`
-  await run(text, folder).next()
-  await writeFile(file, (await readFile(file, 'utf8')).replaceAll('</s>', '<end>'))
-  await expect(run(text, folder, { out: 'other' }).next()).rejects.toThrow('different vocabularies')
+  const told = (source: string) =>
+    `${DARE}tokenizer: { source: union, tokens: { "</s>": { source: { kind: model_token, ${source} } } } }`
+  await run(told('model: b, token: "<s>"'), folder).next()
+  await expect(run(told('model: b, token: "<none>"'), folder).next()).rejects.toThrow(
+    'b has no token "<none>"',
+  )
+  await expect(run(told('model: c, token: "<s>"'), folder).next()).rejects.toThrow('c')
 })
