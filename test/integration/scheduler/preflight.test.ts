@@ -4,12 +4,18 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { startTraining } from '../../../src/service/scheduler/training.ts'
 import { openTestApi, type TestApi } from '../../support/api.ts'
 import { testLog } from '../../support/log.ts'
 import { writeTinyEncoder } from '../../support/tiny-encoder.ts'
 import { writeTinyModel } from '../../support/tiny-model.ts'
+import {
+  banking77,
+  type Intent,
+  readIntents,
+  shuffled,
+} from '../../unit/engine/curate/banking77.ts'
 
 let service: TestApi
 let models = ''
@@ -172,6 +178,131 @@ test('a split of the training file validates on rows that are not learned', asyn
   expect(checkpoints.data[0].metrics.full_valid_loss).toBeGreaterThan(0)
 })
 
+test('tokens are counted, three rows are shown token by token, and of one that is too long what is cut', async () => {
+  // A byte is a token; the end of the sequence is one more.
+  const list = Array.from({ length: 20 }, (_, i) => ({
+    prompt: 'a'.repeat(5 + i),
+    completion: ' yes',
+  }))
+  const training_file = await upload([
+    ...list,
+    { prompt: 'b'.repeat(30), completion: 'c'.repeat(20) },
+  ])
+  const { body } = await preflight({
+    training_file,
+    method: {
+      type: 'supervised',
+      supervised: { hyperparameters: { n_epochs: 1, batch_size: 8, max_sequence_length: 40 } },
+    },
+  })
+  const { training } = body
+  expect(training.row_tokens).toMatchObject({ min: 10, p50: 20, p90: 28, max: 40 })
+  expect(training.row_trained_tokens).toMatchObject({ min: 5, p50: 5, max: 10 })
+  expect(training.over_length).toEqual([{ line: 21, tokens: 51, cut: 11, cut_trained: 11 }])
+  const sum = Array.from({ length: 20 }, (_, i) => 10 + i).reduce((a, b) => a + b)
+  expect([training.tokens, training.trained_tokens]).toEqual([sum + 40, 20 * 5 + 10])
+  expect(training.shown.map(({ line }: { line: number }) => line)).toEqual([1, 2, 21])
+  for (const { line, tokens } of training.shown) {
+    const taught = tokens.filter(({ trained }: { trained: boolean }) => trained)
+    const said = taught.map(({ text }: { text: string }) => text).join('')
+    expect(said).toBe(line === 21 ? 'c'.repeat(10) : ' yes</s>')
+  }
+  expect(body.findings).toContainEqual(
+    expect.objectContaining({ name: 'truncated_rows', level: 'warn' }),
+  )
+})
+
+test('near-duplicates, near leaks, labels, groups and the risk are told; strict: true makes errors of them', async () => {
+  const list = rows(40) as { prompt: string; completion: string; metadata: object }[]
+  const edited = (i: number) => ({
+    ...list[i]!,
+    prompt: list[i]!.prompt.replace(/\w+$/, 'elsewhere').toUpperCase(),
+  })
+  const odd = { ...rows(1, 9)[0], completion: ' maybe', metadata: { channel: 'fax' } }
+  const training_file = await upload([...list, edited(3), odd])
+  const validation_file = await upload([...rows(5, 5), edited(8)])
+  const body = { training_file, validation_file, luthier: { data: { groups: ['channel'] } } }
+  const { body: report } = await preflight(body)
+  expect(report).toMatchObject({
+    ok: true,
+    near_duplicates: { clusters: 1, rows: 1, largest: [{ lines: [4, 41] }] },
+    leakage: { exact: { rows: 0 }, near: { rows: 1, first: [{ line: 6, training_line: 9 }] } },
+    balance: {
+      kind: 'labels',
+      distinct: 3,
+      most: [{ output: ' yes', rows: 26 }, { output: ' no', rows: 15 }, { rows: 1 }],
+      rare: [{ output: ' maybe', rows: 1 }],
+    },
+    overfit_risk: { level: 'medium', rows: 42, epochs: 1 },
+  })
+  const [{ groups }] = report.groups
+  expect(groups).toEqual([
+    expect.objectContaining({ value: 'mail', rows: 21, too_small: false }),
+    expect.objectContaining({ value: 'phone', rows: 20, too_small: false }),
+    expect.objectContaining({
+      value: 'fax',
+      rows: 1,
+      too_small: true,
+      output_rates: { ' maybe': 1 },
+    }),
+  ])
+  expect(groups[0].output_rates[' yes']).toBeCloseTo(13 / 21, 3)
+  expect(report.overfit_risk.reasons).toContain('only 42 rows')
+  const named = report.findings.map(({ name }: { name: string }) => name)
+  expect(named).toEqual(
+    expect.arrayContaining(['near_duplicates', 'near_leakage', 'rare_labels', 'small_groups']),
+  )
+  const { body: strict } = await preflight({
+    ...body,
+    luthier: { data: { groups: ['channel'], strict: true } },
+  })
+  expect(strict.ok).toBe(false)
+  const warned = report.findings.filter(({ level }: { level: string }) => level === 'warn')
+  expect(strict.findings.filter(({ level }: { level: string }) => level === 'error')).toEqual(
+    warned.map((finding: object) => ({ ...finding, level: 'error' })),
+  )
+  const { job } = await ended({ ...body, luthier: { data: { strict: true } } })
+  expect([job.status, job.error.code]).toEqual(['failed', 'preflight_near_duplicates'])
+})
+
+test('a split holds back the same rows in whatever order they come, and near-duplicates together', async () => {
+  const list = rows(60) as { prompt: string }[]
+  // Each of them twice, but for one word.
+  const all = [...list, ...list.map((row) => ({ ...row, prompt: `${row.prompt} too` }))]
+  const held = async (order: readonly { prompt: string }[]) => {
+    const { body } = await preflight({
+      training_file: await upload(order),
+      luthier: { data: { validation_split: 0.2 } },
+    })
+    return body.held_back.lines.map((line: number) => order[line - 1]!.prompt).toSorted()
+  }
+  const first = await held(all)
+  expect(first).toHaveLength(24)
+  expect(first.filter((prompt: string) => !prompt.endsWith(' too')).length).toBe(12)
+  for (const prompt of first.filter((each: string) => !each.endsWith(' too')))
+    expect(first).toContain(`${prompt} too`)
+  expect(await held(all.toReversed())).toEqual(first)
+})
+
+test('what auto becomes is told with its reasons', async () => {
+  const { job, path } = await ended({ training_file: await upload(rows(16)), method: undefined })
+  expect(job).toMatchObject({
+    status: 'succeeded',
+    hyperparameters: { n_epochs: 7, batch_size: 4 },
+  })
+  const { body: events } = await service.get(`${path}/events?limit=100`)
+  const plan = events.data.find(({ data }: { data: { kind?: string } }) => data.kind === 'plan')
+  expect(plan.message).toMatch(/^Training plan: 7 epoch\(s\), batch size 4, .* 28 steps$/)
+  const { reasons } = plan.data
+  for (const reason of [
+    'n_epochs 7: 16 examples, seen 100 to 25,000 times in all',
+    'batch_size 4: 4 updates an epoch',
+    expect.stringMatching(/^learning_rate_multiplier 1: the base rate /),
+    expect.stringMatching(/^rank 8: \d+ parameters for \d+ tokens to learn$/),
+  ])
+    expect(reasons).toContainEqual(reason)
+})
+
 test('what training lacks of the reference is found by words, and by an encoder once one is installed', async () => {
   // Words of the same letters in other orders; of the reference half is written in letters that training never has.
   const text = (i: number, letters: string) =>
@@ -213,5 +344,39 @@ test('what training lacks of the reference is found by words, and by an encoder 
   expect(job).toMatchObject({
     status: 'failed',
     error: { code: 'preflight_unrepresentative', param: 'luthier.data.reference_file' },
+  })
+})
+
+describe.skipIf(banking77.missing)('faults planted in banking77', () => {
+  /** One word replaced, two swapped, or punctuation and case changed. */
+  const edited = ({ text, label }: Intent, i: number): Intent => {
+    const words = text.split(' ')
+    const at = (i * 7) % (words.length - 1)
+    if (i % 3 === 0) words[at] = 'perhaps'
+    else if (i % 3 === 1) [words[at], words[at + 1]] = [words[at + 1]!, words[at]!]
+    return { label, text: i % 3 === 2 ? `${words.join(' ').toUpperCase()} !!` : words.join(' ') }
+  }
+
+  test('duplicates, edited duplicates and leaked rows are counted, beside those that it has of its own', async () => {
+    const intents = shuffled(readIntents(), 1)
+    const rows = intents.slice(0, 1500)
+    const long = rows.filter(({ text }) => text.split(' ').length >= 8)
+    const written = (list: readonly Intent[]) =>
+      upload(list.map(({ text, label }) => ({ prompt: text, completion: ` ${label}` })))
+    const clean = intents.slice(1500, 1700)
+    const { body: before } = await preflight({
+      training_file: await written(rows),
+      validation_file: await written(clean),
+    })
+    const planted = [...rows, ...long.slice(0, 100), ...long.slice(100, 200).map(edited)]
+    const { body: after } = await preflight({
+      training_file: await written(planted),
+      validation_file: await written([...clean, ...long.slice(200, 220)]),
+    })
+    expect(after.duplicates.rows - before.duplicates.rows).toBe(100)
+    const near = after.near_duplicates.rows - before.near_duplicates.rows
+    expect(near).toBeGreaterThanOrEqual(95)
+    expect(near).toBeLessThanOrEqual(200)
+    expect(after.leakage.exact.rows - before.leakage.exact.rows).toBe(20)
   })
 })
