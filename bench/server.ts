@@ -48,7 +48,16 @@ export async function startServer(model: string): Promise<BenchServer> {
     if (!reply.ok) throw new Error(`${path}: ${reply.status} ${await reply.text()}`)
     return reply.json()
   }
-  const get = (path: string) => ask(path)
+  /** Asked again where the connection broke: a machine that stood still loses those that were idle. */
+  const get = async (path: string): Promise<Answer> => {
+    for (let attempt = 1; ; attempt++)
+      try {
+        return await ask(path)
+      } catch (error) {
+        if (!(error instanceof TypeError) || attempt === 5) throw error
+        await sleep(1000)
+      }
+  }
   return {
     pid: child.pid!,
     get,

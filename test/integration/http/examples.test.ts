@@ -122,6 +122,11 @@ describe.skipIf(stories.missing || banking.missing)('the ledger', () => {
     const { losses } = first!
     if (order === 'loss') expect(first!.score).toBe(losses.at(-1))
     if (order === 'never_learned') expect(first!.score).toBe(Math.min(...losses))
+    if (order === 'forgotten') {
+      const rises = losses.flatMap((low, i) => losses.slice(i).map((loss) => loss - low))
+      expect(first!.score).toBe(Math.max(...rises))
+      expect(first!.score).toBeGreaterThan(0)
+    }
   })
 
   test('gives a file without the chosen rows, which names its parent', async () => {
