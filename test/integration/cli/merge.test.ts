@@ -3,13 +3,18 @@
 import { cp, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { openTokenizer } from '../../../src/engine/tokenizer/tokenizer.ts'
 import {
   readAdapter,
   writeAdapter,
   writeAdapterConfig,
 } from '../../../src/engine/weights/adapter.ts'
+import { openCheckpoint } from '../../../src/engine/weights/checkpoint.ts'
+import { readSafetensorsHeader, writeSafetensors } from '../../../src/engine/weights/safetensors.ts'
+import { readTensor } from '../../../src/engine/weights/stored-tensor.ts'
 import { luthier } from '../../support/command.ts'
 import { temporaryFolder } from '../../support/temporary.ts'
+import { writeTinyEncoder } from '../../support/tiny-encoder.ts'
 import { writeTinyModel } from '../../support/tiny-model.ts'
 
 test('a YAML of mergekit becomes a model in the models folder, which is listed', async () => {
@@ -41,6 +46,124 @@ dtype: bfloat16
   const refused = await luthier(settings, 'merge', config, join(home, 'none'))
   expect(refused.code).toBe(1)
   expect(refused.stderr).toContain('is neither a base model')
+})
+
+test('parameters along layers and by filter, slices, types, tokens, template and shards', async () => {
+  const home = temporaryFolder()
+  const models = join(home, 'models')
+  await writeTinyModel(join(models, 'one'), { chat: true })
+  // With a token more, and other weights.
+  const two = await writeTinyModel(join(models, 'two'), { config: { vocab_size: 259 } })
+  const words = JSON.parse(await readFile(join(two, 'tokenizer.json'), 'utf8'))
+  words.added_tokens.push({ ...words.added_tokens[0], id: 258, content: '<tool>', special: false })
+  await writeFile(join(two, 'tokenizer.json'), JSON.stringify(words))
+  const values = async (folder: string) => {
+    const { tensors, ...rest } = await openCheckpoint(folder)
+    return { ...rest, read: (name: string) => readTensor(tensors.get(name)!), tensors }
+  }
+  const halved = await values(two)
+  const other = [...halved.tensors.values()].map(async ({ name, dims }) => ({
+    name,
+    dims,
+    data: (await halved.read(name)).map((x) => x / 2),
+  }))
+  await writeFile(join(two, 'model.safetensors'), writeSafetensors(await Promise.all(other)))
+
+  const config = join(home, 'merge.yml')
+  await writeFile(
+    config,
+    `merge_method: task_arithmetic
+base_model: one
+slices:
+  - sources:
+      - { model: one, layer_range: [0, 2] }
+      - { model: two, layer_range: [0, 2], parameters: { weight: [0, 1] } }
+  - sources:
+      - { model: one, layer_range: [1, 2] }
+      - { model: two, layer_range: [1, 2], parameters: { weight: [{ filter: mlp, value: 1 }, { value: 0 }] } }
+dtype: float32
+out_dtype: float16
+tokenizer_source: union
+chat_template: "{{ messages[0]['content'] }}"
+max_shard_size: 40K
+`,
+  )
+  const settings = { LUTHIER_HOME: home, LUTHIER_MODELS: models }
+  const out = join(models, 'merged')
+  const said = await luthier(settings, 'merge', config, out, '--threads', '2')
+  expect(said, said.stderr).toMatchObject({ code: 0 })
+
+  const [a, b, merged] = [await values(join(models, 'one')), await values(two), await values(out)]
+  expect(merged.config).toMatchObject({ num_hidden_layers: 3, vocab_size: 259 })
+  expect(merged.chat_template).toBe("{{ messages[0]['content'] }}")
+  expect(new Set([...merged.tensors.values()].map(({ dtype }) => dtype))).toEqual(new Set(['F16']))
+  expect(new Set([...merged.tensors.values()].map(({ file }) => file)).size).toBeGreaterThan(1)
+  const close = async (layer: number, part: string, of: typeof a, from = layer) => {
+    const [x, y] = [
+      await merged.read(`model.layers.${layer}.${part}.weight`),
+      await of.read(`model.layers.${from}.${part}.weight`),
+    ]
+    const off = x.reduce((most, v, k) => Math.max(most, Math.abs(v - y[k]!)), 0)
+    expect(off, `${layer} ${part}`).toBeLessThan(2e-3)
+  }
+  await close(0, 'mlp.up_proj', a)
+  await close(1, 'self_attn.q_proj', b)
+  await close(2, 'mlp.up_proj', b, 1)
+  await close(2, 'self_attn.q_proj', a, 1)
+  // The token that the base has not has the row of the model that has it.
+  const rows = [
+    await merged.read('model.embed_tokens.weight'),
+    await b.read('model.embed_tokens.weight'),
+  ]
+  const [own, its] = rows.map((row) => row.subarray(258 * 32, 259 * 32))
+  expect(own!.every((x, k) => Math.abs(x - its![k]!) < 1e-3)).toBe(true)
+  const tokenizer = await openTokenizer(merged)
+  expect([...tokenizer.encode('a<tool>')]).toContain(258)
+})
+
+test("encoders are merged, and a classifier's head is kept as told", async () => {
+  const home = temporaryFolder()
+  const models = join(home, 'models')
+  const [one, two] = ['one', 'two'].map((name) => join(models, name)) as [string, string]
+  await writeTinyEncoder(one)
+  await writeTinyEncoder(two)
+  const { tensors } = await openCheckpoint(two)
+  const tripled = [
+    ...(await readSafetensorsHeader(join(two, 'model.safetensors'))).tensors.values(),
+  ]
+  const data = tripled.map(async (tensor) => ({
+    name: tensor.name,
+    dims: tensor.dims,
+    data: (await readTensor(tensor)).map((x) => 3 * x),
+  }))
+  await writeFile(join(two, 'model.safetensors'), writeSafetensors(await Promise.all(data)))
+  const config = join(home, 'merge.yml')
+  await writeFile(
+    config,
+    'merge_method: linear\nmodels: [{ model: one }, { model: two }]\nparameters: { weight: 0.5 }\nclassification_head: two\n',
+  )
+  const settings = { LUTHIER_HOME: home, LUTHIER_MODELS: models }
+  const out = join(models, 'merged')
+  expect(await luthier(settings, 'merge', config, out)).toMatchObject({ code: 0 })
+  const factor = async (wanted: RegExp) => {
+    const merged = (await readSafetensorsHeader(join(out, 'model.safetensors'))).tensors
+    const own = (await readSafetensorsHeader(join(one, 'model.safetensors'))).tensors
+    const name = [...merged.keys()].find((key) => wanted.test(key))!
+    const [x, y] = [await readTensor(merged.get(name)!), await readTensor(own.get(name)!)]
+    return x[3]! / y[3]!
+  }
+  expect(tensors.size).toBeGreaterThan(10)
+  expect(await factor(/layer\.1\.intermediate\.dense\.weight/)).toBeCloseTo(2, 5)
+  expect(await factor(/^classifier\.weight/)).toBeCloseTo(3, 5)
+
+  await writeTinyModel(join(models, 'decoder'))
+  await writeFile(
+    config,
+    'merge_method: linear\nmodels: [{ model: one }, { model: decoder }]\nparameters: { weight: 0.5 }\n',
+  )
+  const refused = await luthier(settings, 'merge', config, join(home, 'none'))
+  expect(refused.code).toBe(1)
+  expect(refused.stderr).toMatch(/do not fit together: the tensor \S+ /)
 })
 
 /** An adapter of q_proj in the first of two layers, by one column and one row. */
