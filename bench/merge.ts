@@ -1,9 +1,10 @@
 // Merging beside mergekit: time and peak memory of both, in turn, over models that are made for it and removed after.
 //
 //   npx tsx bench/merge.ts FOLDER [--mergekit mergekit-yaml] [--sizes 1,4] [--models 2,4] [--methods linear,ties] [--rounds 3]
-//     [--only mergekit] [--keep]
+//     [--only mergekit] [--most SECONDS] [--keep]
 //
-// FOLDER needs room for one more model than is merged, and a half. With --keep the models stay, and are taken by the next run. Models are llamas in bfloat16 of one width (2048, 32,000
+// FOLDER needs room for one more model than is merged, and a half. With --keep the models stay, and are taken by the next run (without rounds
+// they are made alone). What takes longer than --most is stopped there, and printed with a '>'. Models are llamas in bfloat16 of one width (2048, 32,000
 // tokens): larger ones have more layers. Resident memory counts mapped files, of which mergekit has its inputs; anonymous
 // memory does not. Both are sums over a side's processes, sampled every 20 ms. Of rounds the medians are printed.
 
@@ -25,6 +26,7 @@ const { values, positionals } = parseArgs({
     methods: { type: 'string', default: 'linear,ties' },
     rounds: { type: 'string', default: '3' },
     only: { type: 'string' },
+    most: { type: 'string', default: '3600' },
     keep: { type: 'boolean', default: false },
   },
 })
@@ -79,24 +81,26 @@ async function writeModel(place: string, gigabytes: number, seed: number) {
   const { header, size } = layoutSafetensors(tensors, { format: 'pt' }, 1)
   const file = await open(join(place, 'model.safetensors'), 'w')
   await file.write(header)
-  // Random signs and mantissas of numbers between 2^-7 and 2^-5, in the order of a generator of Marsaglia's.
+  // Random signs and mantissas of numbers between 2^-7 and 2^-5, in the order of a generator of Marsaglia's; eight
+  // megabytes of them, again and again.
   let state = (seed * 0x9e3779b9) | 1
   const piece = new Uint16Array(2 ** 22)
-  for (let left = size; left > 0; left -= piece.byteLength) {
-    for (let i = 0; i < piece.length; i++) {
-      state ^= state << 13
-      state ^= state >>> 17
-      state ^= state << 5
-      piece[i] = (state & 0x80ff) | 0x3c00
-    }
-    await file.write(new Uint8Array(piece.buffer, 0, Math.min(left, piece.byteLength)))
+  for (let i = 0; i < piece.length; i++) {
+    state ^= state << 13
+    state ^= state >>> 17
+    state ^= state << 5
+    piece[i] = (state & 0x80ff) | 0x3c00
   }
+  for (let left = size; left > 0; left -= piece.byteLength)
+    await file.write(new Uint8Array(piece.buffer, 0, Math.min(left, piece.byteLength)))
   await file.close()
   await writeFile(join(place, 'config.json'), JSON.stringify(config))
 }
 
 interface Run {
   seconds: number
+  /** Stopped before its end. */
+  over: boolean
   resident: number
   anonymous: number
 }
@@ -116,10 +120,16 @@ async function measure(command: readonly string[]): Promise<Run> {
     most.resident = Math.max(most.resident, resident)
     most.anonymous = Math.max(most.anonymous, anonymous)
   }, 20)
+  let over = false
+  const limit = setTimeout(() => {
+    over = true
+    child.kill('SIGKILL')
+  }, Number(values.most) * 1000)
   const code = await new Promise((done) => child.once('exit', done))
   clearInterval(timer)
-  if (code !== 0) throw new Error(`${command.join(' ')}: ${said}`)
-  return { seconds: (performance.now() - started) / 1000, ...most }
+  clearTimeout(limit)
+  if (code !== 0 && !over) throw new Error(`${command.join(' ')}: ${said}`)
+  return { seconds: (performance.now() - started) / 1000, over, ...most }
 }
 
 /** Megabytes of a process and its children. */
@@ -202,8 +212,9 @@ try {
           const [seconds, resident, anonymous] = (
             ['seconds', 'resident', 'anonymous'] as const
           ).map((key) => median(of.map((run) => run[key])))
+          const least = of.some(({ over }) => over) ? '>' : ' '
           console.log(
-            `${count} × ${gigabytes} GB ${method.padEnd(8)} ${side.padEnd(9)} ${seconds!.toFixed(1).padStart(7)} s  ${resident!.toFixed(0).padStart(6)} MB resident  ${anonymous!.toFixed(0).padStart(6)} MB anonymous`,
+            `${count} × ${gigabytes} GB ${method.padEnd(8)} ${side.padEnd(9)} ${least}${seconds!.toFixed(1).padStart(6)} s  ${resident!.toFixed(0).padStart(6)} MB resident  ${anonymous!.toFixed(0).padStart(6)} MB anonymous`,
           )
         }
       }
