@@ -6,6 +6,7 @@ import { prepareSchema } from '../src/engine/grammar/schema.ts'
 import type { InferThreadEvent, InferThreadRequest } from '../src/engine/infer/request.ts'
 import { uniform } from '../src/engine/random.ts'
 import { spawn } from '../src/engine/runtime/thread.ts'
+import { ApiError } from '../src/errors.ts'
 
 const [model, cache, schemas = '200', prompts = '5'] = process.argv.slice(2)
 if (!model || !cache) throw new Error('usage: schemas.ts MODEL CACHE [SCHEMAS] [PROMPTS]')
@@ -67,7 +68,7 @@ await using thread = spawn<InferThreadRequest, InferThreadEvent>(
 /** Schemas, so many that a batch of the engine is nearly full. */
 const AT_ONCE = Math.ceil(15 / Number(prompts))
 const ajv = new Ajv({ strict: false })
-const count = { answers: 0, ended: 0, valid: 0, tokens: 0 }
+const count = { answers: 0, ended: 0, valid: 0, tokens: 0, again: 0 }
 const begun = performance.now()
 let next = 0
 await Promise.all(Array.from({ length: AT_ONCE }, askOn))
@@ -88,11 +89,27 @@ function tell(): void {
   const seconds = (performance.now() - begun) / 1000
   console.log(
     `${count.answers} answers, ${count.ended} ended (${((100 * count.ended) / count.answers).toFixed(1)} %), ` +
-      `${count.valid} of these valid; ${count.tokens} tokens in ${seconds.toFixed(0)} s`,
+      `${count.valid} of these valid; ${count.tokens} tokens in ${seconds.toFixed(0)} s, ${count.again} asked again`,
   )
 }
 
 async function ask(
+  schema: object,
+  prompt: string,
+  seed: number,
+  validate: (value: unknown) => boolean,
+): Promise<void> {
+  try {
+    await answer(schema, prompt, seed, validate)
+  } catch (error) {
+    // Where the machine was stopped or overloaded meanwhile, a client is told to ask again, and does.
+    if (!(error instanceof ApiError && error.status === 503)) throw error
+    count.again++
+    await ask(schema, prompt, seed, validate)
+  }
+}
+
+async function answer(
   schema: object,
   prompt: string,
   seed: number,
