@@ -7,10 +7,11 @@ import { type CachedRows, cachedAttention } from '../models/cached-attention.ts'
 import { architectureOf } from '../models/index.ts'
 import { productsIn, type ServedWeights } from '../models/serving.ts'
 import { weightsOf } from '../models/weights.ts'
+import { chunkedLoras } from './lora-chunks.ts'
 import { type StackedBlock, stackedLoras } from './lora-stack.ts'
 
-/** What a session adds to the base: nothing, adapters, or adapters of which some are DoRA's. */
-export type Adapting = 'none' | 'lora' | 'dora'
+/** What a session adds to the base: nothing, adapters, adapters of which some are DoRA's, or many to a token each. */
+export type Adapting = 'none' | 'lora' | 'dora' | 'many'
 
 export interface DecodeGraph {
   readonly onnx: Uint8Array
@@ -40,7 +41,7 @@ export function buildDecode(served: ServedWeights, adapting: Adapting): DecodeGr
       input(maskName(window), 'float32', ['B', 1, 1, 'S', 'C+S']),
     ),
   }
-  const stack = adapting === 'none' ? undefined : stackedLoras(adapting === 'dora')
+  const stack = lorasOf(adapting)
   const products = productsIn(served)
   const adapt = stack?.adapt ?? ((_, { y }) => y)
   const model = weightsOf(served.mapped, { products, adapt })
@@ -58,6 +59,20 @@ export function buildDecode(served: ServedWeights, adapting: Adapting): DecodeGr
     outputs[`fresh.${i}.value`] = value
   }
   return { onnx: encodeOnnx(outputs), blocks: stack?.blocks ?? [] }
+}
+
+function lorasOf(adapting: Adapting) {
+  switch (adapting) {
+    case 'none':
+      return undefined
+    case 'many':
+      return chunkedLoras()
+    case 'lora':
+    case 'dora':
+      return stackedLoras(adapting === 'dora')
+    default:
+      return adapting satisfies never
+  }
 }
 
 /** Layers of one window share a mask. */

@@ -7,6 +7,7 @@ import { createSession, type Session } from '../runtime/session.ts'
 import { float32, type HostTensor, int64 } from '../tensor.ts'
 import { type Adapting, buildDecode, maskName } from './decode-graph.ts'
 import { KvCache } from './kv-cache.ts'
+import { LoraChunks } from './lora-chunks.ts'
 import { LoraStack, type ResidentAdapter, type StackedBlock } from './lora-stack.ts'
 
 interface Opened {
@@ -29,6 +30,8 @@ export class Decoder implements AsyncDisposable {
   readonly #threads: number
   readonly #sessions = new Map<Adapting, Promise<Opened>>()
   #stack: LoraStack | undefined
+  #chunks: LoraChunks | undefined
+  #laid = 0
 
   constructor(served: ServedWeights, threads: number) {
     this.served = served
@@ -52,7 +55,10 @@ export class Decoder implements AsyncDisposable {
 
   /** An adapter laid out for this model; `flat` is its vector with gains where DoRA has magnitudes. */
   async lay(layout: LoraLayout, flat: Float32Array): Promise<ResidentAdapter> {
-    const { blocks } = await this.#session(layout.config.use_dora ? 'dora' : 'lora')
+    const { use_dora } = layout.config
+    const { blocks } = await this.#session(use_dora ? 'dora' : 'lora')
+    // With a second one there may be batches of both.
+    if (!use_dora && this.#laid++ > 0) await this.#session('many')
     return layAdapter(blocks, layout, flat)
   }
 
@@ -149,6 +155,7 @@ export class Decoder implements AsyncDisposable {
   /** Forgets the adapters that were laid side by side. */
   rest(): void {
     this.#stack?.clear()
+    this.#chunks?.clear()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -164,6 +171,11 @@ export class Decoder implements AsyncDisposable {
     if (adapters.every((adapter) => !adapter))
       return { feeds: {}, adapting: 'none' as const, opened: await this.#session('none') }
     const gained = adapters.some((adapter) => adapter?.gains)
+    if (S === 1 && !gained && new Set(adapters).size > 1) {
+      const opened = await this.#session('many')
+      this.#chunks ??= new LoraChunks(opened.blocks)
+      return { feeds: this.#chunks.feed(adapters), adapting: 'many' as const, opened }
+    }
     const adapting: Adapting = gained ? 'dora' : 'lora'
     const opened = await this.#session(adapting)
     this.#stack ??= new LoraStack(opened.blocks)
@@ -237,7 +249,7 @@ function layAdapter(
       left += widths[i]!
     }
     bytes += 4 * (a.length + b.length + (config.use_dora ? width : 0))
-    return { a, b, gain }
+    return { a, b, gain, used: members.some((name) => byName.has(name)) }
   })
   return {
     rank,

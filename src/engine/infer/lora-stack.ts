@@ -20,7 +20,12 @@ export interface StackedBlock {
 export interface ResidentAdapter {
   readonly rank: number
   /** Of each block with m members: A [m·rank, in], and B [m·rank, Σ out] with the scale in it, each member's rows its own. */
-  readonly blocks: readonly { readonly a: Float32Array; readonly b: Float32Array }[]
+  readonly blocks: readonly {
+    readonly a: Float32Array
+    readonly b: Float32Array
+    /** Whether the adapter is on any of the members; else both are zeros. */
+    readonly used: boolean
+  }[]
   /** DoRA's factor of each output of each block, [Σ out]. */
   readonly gains: readonly Float32Array[] | undefined
   readonly bytes: number

@@ -79,6 +79,35 @@ test('adapters of many ranks and targets and the base in one batch are as each a
   }
 })
 
+test('adapters that come and go, some of them for several rows, are as each alone', async () => {
+  const all = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']
+  const [a, b, c, d] = [
+    await adapter(1, { rank: 20, alpha: 8, target_modules: all }),
+    await adapter(2, { rank: 8, alpha: 2, target_modules: ['k_proj', 'v_proj'] }),
+    await adapter(3, { rank: 3, alpha: 8, target_modules: ['down_proj', 'up_proj'] }),
+    await adapter(4, {
+      rank: 12,
+      alpha: 16,
+      target_modules: ['q_proj', 'o_proj'],
+      use_rslora: true,
+    }),
+  ]
+  const alone = async (own: ResidentAdapter | undefined, row: number) =>
+    (await together(decoder, new Array(row + 1).fill(own)))[row]!
+  for (const rows of [
+    [a, b, c],
+    [undefined, b],
+    [b, a, b, a, undefined],
+    [d, c],
+    [c, undefined, a, d, b, c],
+    [b, d],
+  ]) {
+    const got = await together(decoder, rows)
+    for (const [i, own] of rows.entries())
+      expect(most(got[i]!, await alone(own, i)), `row ${i} of ${rows.length}`).toBeLessThan(1e-4)
+  }
+})
+
 test('prompts of many lengths that are read together are as each alone', async () => {
   const adapters = [
     await adapter(1, { rank: 4, alpha: 8, target_modules: ['q_proj', 'v_proj', 'up_proj'] }),
