@@ -33,10 +33,13 @@ import { Residents, type ResidentsOptions, type ResidentTarget } from './residen
 import { finishOf, isScored, type Running, type SharedPrompt, tellEcho } from './running.ts'
 import { only, penalise, sample } from './sampler.ts'
 import { accept, createSequence, nextOffset, position, takeListed } from './sequence.ts'
+import { newGuessing, Speculation } from './speculation.ts'
 
 export interface GeneratorOptions extends ResidentsOptions {
   /** What beginnings of prompts may take; absent: a sixteenth of the machine. */
   readonly prefixBytes?: number
+  /** Whether tokens are guessed by what came before, where that is faster; absent: yes. */
+  readonly speculate?: boolean | undefined
 }
 
 /** The inference thread's life: `handle` answers requests, as many at once as come. */
@@ -51,8 +54,10 @@ export class Generator {
 
   readonly #prefixes: PrefixCache
   readonly #reader: Reader
+  readonly #speculation: Speculation | undefined
 
-  constructor({ prefixBytes = totalmem() / 16, ...options }: GeneratorOptions) {
+  constructor({ prefixBytes = totalmem() / 16, speculate = true, ...options }: GeneratorOptions) {
+    this.#speculation = speculate ? new Speculation() : undefined
     this.#residents = new Residents(options)
     this.#prefixes = new PrefixCache(prefixBytes)
     this.#reader = new Reader(this.#prefixes)
@@ -88,6 +93,7 @@ export class Generator {
       adapters: this.#residents.usage,
       prefixes: this.#prefixes.usage,
       decode: { ...this.#decoded, width: this.#batcher.width },
+      guesses: this.#speculation?.usage ?? { drafted: 0, accepted: 0 },
     }
   }
 
@@ -151,6 +157,7 @@ export class Generator {
       shared,
       constraint: held?.constraints[index],
       bare: prompt.every((id) => target.tokenizer.isSpecial(id)),
+      guessing: newGuessing(),
       logprob: 0,
       end_token: undefined,
       gone: false,
@@ -291,16 +298,51 @@ export class Generator {
     for (const batch of new Set(sequences.map(({ target }) => target.batch))) {
       const { decoder, cache, slots } = batch
       const rows = slots.slice(0, cache.count) as Running[]
+      const [only] = rows
+      if (only && rows.length === 1 && (await this.#guess(only))) continue
       this.#decoded.steps++
       this.#decoded.rows += rows.length
       using _turn = await this.#turn!()
+      const began = performance.now()
       const logits = await decoder.decode(
         cache,
         rows.map((r) => r.sequence.tokens.at(-1)!),
         rows.map((r) => r.target.adapter),
       )
+      if (rows.length === 1) this.#speculation?.ran(decoder, 1, performance.now() - began)
       for (const [i, r] of rows.entries()) if (!r.gone) this.#accept(r, logits[i]!)
     }
+  }
+
+  /** Several tokens in one run for a sequence that is alone, where a guess pays; whether one was made. */
+  async #guess(r: Running): Promise<boolean> {
+    const speculation = this.#speculation
+    if (!speculation || r.invariant) return false
+    const { prompt, tokens, max_tokens } = r.sequence
+    const most = max_tokens - tokens.length - 1
+    const { decoder, cache } = r.target.batch
+    const draft = speculation.draft(decoder, r.guessing, [...prompt, ...tokens], most)
+    if (draft.length === 0) return false
+    const { adapter } = r.target
+    this.#decoded.steps++
+    this.#decoded.rows++
+    using _turn = await this.#turn!()
+    const began = performance.now()
+    const before = cache.length(0)
+    const read = [tokens.at(-1)!, ...draft]
+    const logits = await decoder.read(cache, 0, read, { adapter, everywhere: true })
+    speculation.ran(decoder, read.length, performance.now() - began)
+    let right = 0
+    for (const row of logits) {
+      if (r.gone) break
+      this.#accept(r, row)
+      // Only what the sampler drew by itself goes on.
+      if (r.sequence.tokens.at(-1) !== draft[right]) break
+      right++
+    }
+    cache.truncate(0, before + 1 + right)
+    speculation.judged(r.guessing, draft.length, right)
+    return true
   }
 
   #accept(r: Running, logits: Float32Array): void {

@@ -115,6 +115,8 @@ export interface InferThreadData {
   threads?: number | undefined
   /** Of the frozen base models; absent: auto. */
   precision?: ServedPrecision | undefined
+  /** Whether tokens are guessed where that is faster; absent: yes. */
+  speculate?: boolean | undefined
 }
 
 /** `auto`: four bits where the file has them already, else as it is. */
@@ -137,6 +139,8 @@ export interface Inside {
   prefixes: PrefixUsage
   /** Steps of decoding, and rows of all of them. */
   decode: { steps: number; rows: number; width: number }
+  /** Tokens that were guessed, and those of them that the sampler drew. */
+  guesses: { drafted: number; accepted: number }
 }
 
 export type InsideEvent = { type: 'inside' } & Inside

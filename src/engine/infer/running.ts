@@ -6,6 +6,7 @@ import type { KvCache } from './kv-cache.ts'
 import type { InferEvent, ListedToken } from './request.ts'
 import type { ResidentTarget } from './residents.ts'
 import type { Sequence } from './sequence.ts'
+import type { Guessing } from './speculation.ts'
 
 /** A sequence under way: where it lies in its target's cache, and who waits for its text. */
 export interface Running {
@@ -20,6 +21,8 @@ export interface Running {
   readonly constraint: Constraint | undefined
   /** What the choices of one request have in common. */
   readonly shared: SharedPrompt
+  /** How well tokens could be guessed so far. */
+  readonly guessing: Guessing
   /** The prompt has no text, so that the first token begins one. */
   readonly bare: boolean
   /** The sum over the answer so far, and the token that ended it; where log-probabilities are told. */

@@ -138,6 +138,16 @@ export const createMetrics = ({ db, serving, device }: Counted): Metrics => {
     ['luthier_decode_steps_total', 'Steps of decoding.', (i) => i.decode.steps],
     ['luthier_decode_rows_total', 'Rows of all those steps.', (i) => i.decode.rows],
     ['luthier_batch_slots', 'Rows that one step has at most.', (i) => i.decode.width],
+    [
+      'vllm:spec_decode_num_draft_tokens_total',
+      'Tokens guessed by prompt lookup.',
+      (i) => i.guesses.drafted,
+    ],
+    [
+      'vllm:spec_decode_num_accepted_tokens_total',
+      'Of them, drawn by the sampler.',
+      (i) => i.guesses.accepted,
+    ],
   ] satisfies [string, string, (inside: Inside) => number][])
     asked(registers, name, help, [], async (set) => {
       const now = await inside()

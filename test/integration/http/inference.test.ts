@@ -153,6 +153,29 @@ describe.skipIf(stories.missing)('inference', () => {
     expect(text).toBe(whole.choices[0]?.message.content)
   })
 
+  test('what was said before is guessed again, and batch_invariant answers guess nothing', async () => {
+    const counted = async (): Promise<{ accepted: number; steps: number }> => {
+      const page = await (await fetch(client.baseURL.replace(/v1$/, 'metrics'))).text()
+      const of = (name: string) => Number(new RegExp(`^${name} (\\d+)`, 'm').exec(page)?.[1] ?? 0)
+      return {
+        accepted: of('vllm:spec_decode_num_accepted_tokens_total'),
+        steps: of('luthier_decode_steps_total'),
+      }
+    }
+    const prompt = 'Tom had a red ball. Lily had a red ball. '.repeat(4)
+    const ask = { model, prompt, max_tokens: 100, temperature: 0 }
+    const before = await counted()
+    const exact = await client.completions.create({ ...ask, batch_invariant: true } as typeof ask)
+    const between = await counted()
+    expect(between).toEqual({ accepted: before.accepted, steps: before.steps + 99 })
+    const guessed = await client.completions.create(ask)
+    expect(guessed.choices).toEqual(exact.choices)
+    const after = await counted()
+    // Whether a guess pays here was measured by now, and it may not.
+    expect(after.accepted).toBeGreaterThan(0)
+    expect(after.steps - between.steps).toBe(99 - (after.accepted - between.accepted))
+  })
+
   test('the same seed gives the same choices, whatever else is in the batch', async () => {
     const body = { model: chat, messages: messages('Once'), max_tokens: 24, n: 3, seed: 7 }
     const texts = async (change: object = {}) => {
