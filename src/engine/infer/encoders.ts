@@ -4,11 +4,12 @@ import { invalidRequest } from '../../errors.ts'
 import { type EncodedWords, encodeWords } from '../datasets/encode-words.ts'
 import { type TextBatch, textBatches } from '../datasets/text-batches.ts'
 import { feedsFor } from '../models/encoder-pass.ts'
+import { judgeTexts, type TextAnswer, type Verdict } from '../parity/parity.ts'
 import type { Feeds } from '../runtime/session.ts'
-import type { HandlerContext } from '../runtime/thread.ts'
+import type { HandlerContext, TakeTurn } from '../runtime/thread.ts'
 import { float32, int64 } from '../tensor.ts'
 import type { EncodeRequest, Encodings } from './encode-request.ts'
-import type { Target } from './request.ts'
+import type { CertifyRequest, Target } from './request.ts'
 import { loadEncoder, type ResidentEncoder } from './resident-encoder.ts'
 import { embeddingOf, labelsOf, spansOf } from './told-labels.ts'
 
@@ -44,8 +45,23 @@ export class Encoders {
     await this.#with(target, (encoder) => encoder.session(encoder.rowLength(1)))
   }
 
+  /** Whether a tuned encoder is served as it was trained. */
+  certify({ target, evidence }: CertifyRequest, turn: TakeTurn): Promise<Verdict> {
+    return this.#with(target, async (encoder) => {
+      const { texts = [] } = evidence
+      const input = texts.map(({ text }) => text)
+      const asked = input.map((text, i) => this.#read(encoder, { input }, text, i))
+      const answers: TextAnswer[] = []
+      const { signal } = new AbortController()
+      for await (const { batch, rows } of this.#answers(encoder, asked, { turn, signal }))
+        for (const { index, own } of cutRows(batch, asked, rows))
+          answers[index] = { tokens: asked[index]!.tokens, answers: own.slice() }
+      return judgeTexts(evidence, answers)
+    })
+  }
+
   /** Answers every text of the request. */
-  encode(request: EncodeRequest, { turn, signal }: HandlerContext): Promise<Encodings> {
+  encode(request: EncodeRequest, context: HandlerContext): Promise<Encodings> {
     return this.#with(request.target, async (encoder) => {
       refuse(request, encoder)
       const texts = request.input.map((item, i) => this.#read(encoder, request, item, i))
@@ -55,24 +71,33 @@ export class Encoders {
           `Invalid 'input': it has ${prompt_tokens} tokens in all, and a request may have ${MOST_TOKENS}.`,
           { param: 'input', code: 'max_tokens_per_request' },
         )
-      const length = encoder.rowLength(prompt_tokens)
-      const session = await encoder.session(length)
       const results: Encodings['results'] = new Array(texts.length)
-      for (const batch of textBatches(texts, { rows: 1, length })) {
-        const feeds = feedsFor(encoder.weights, {
-          ...batch.feeds,
-          ...askedOf(encoder, batch, texts, length),
-        })
-        signal.throwIfAborted()
-        const outputs = await (async () => {
-          using _turn = await turn()
-          return session.run({ ...feeds, ...encoder.feeds })
-        })()
-        const rows = outputs.answers!.data as Float32Array
+      for await (const { batch, rows } of this.#answers(encoder, texts, context))
         this.#tell(encoder, request, { batch, texts, rows, results })
-      }
       return { prompt_tokens, results }
     })
+  }
+
+  /** What the graph answers, run by run: rows of all its texts, end to end. */
+  async *#answers(
+    encoder: ResidentEncoder,
+    texts: readonly Asked[],
+    { turn, signal }: HandlerContext,
+  ): AsyncGenerator<{ batch: TextBatch; rows: Float32Array }> {
+    const length = encoder.rowLength(texts.reduce((n, { tokens }) => n + tokens.length, 0))
+    const session = await encoder.session(length)
+    for (const batch of textBatches(texts, { rows: 1, length })) {
+      const feeds = feedsFor(encoder.weights, {
+        ...batch.feeds,
+        ...askedOf(encoder, batch, texts, length),
+      })
+      signal.throwIfAborted()
+      const outputs = await (async () => {
+        using _turn = await turn()
+        return session.run({ ...feeds, ...encoder.feeds })
+      })()
+      yield { batch, rows: outputs.answers!.data as Float32Array }
+    }
   }
 
   /** Gives back everything that no request uses. */
@@ -82,7 +107,7 @@ export class Encoders {
 
   #read(
     { tokenizer, weights, use }: ResidentEncoder,
-    { input }: EncodeRequest,
+    { input }: Pick<EncodeRequest, 'input'>,
     item: string | number[],
     at: number,
   ): Asked {
@@ -124,13 +149,8 @@ export class Encoders {
     },
   ): void {
     const { batch, texts, rows, results } = answer
-    let row = 0
-    const width = rows.length / batch.texts.reduce((n, { index }) => n + rowsOf(texts[index]!), 0)
-    for (const { index } of batch.texts) {
+    for (const { index, own } of cutRows(batch, texts, rows)) {
       const text = texts[index]!
-      const count = rowsOf(text)
-      const own = rows.subarray(row * width, (row + count) * width)
-      row += count
       if (use.method === 'embedding')
         results[index] = embeddingOf(own, { dimensions, normalized: pooling.normalized })
       else if (text.words) results[index] = spansOf(own, use.labels, text.words)
@@ -170,6 +190,17 @@ export class Encoders {
         () => {},
       )
     }
+  }
+}
+
+/** The rows of each text of a run. */
+function* cutRows({ texts: places }: TextBatch, texts: readonly Asked[], rows: Float32Array) {
+  let row = 0
+  const width = rows.length / places.reduce((n, { index }) => n + rowsOf(texts[index]!), 0)
+  for (const { index } of places) {
+    const count = rowsOf(texts[index]!)
+    yield { index, own: rows.subarray(row * width, (row + count) * width) }
+    row += count
   }
 }
 

@@ -7,8 +7,12 @@ import { Generator } from './generate.ts'
 import type { InferThreadData, InferThreadEvent, InferThreadRequest } from './request.ts'
 import { isEncoder } from './resident-encoder.ts'
 
-const { threads = availableParallelism(), precision } = (threadData() ?? {}) as InferThreadData
-const generator = new Generator({ threads, precision })
+const {
+  threads = availableParallelism(),
+  precision,
+  speculate,
+} = (threadData() ?? {}) as InferThreadData
+const generator = new Generator({ threads, precision, speculate })
 const encoders = new Encoders(threads)
 
 // Far ahead: a client that reads slowly must not hold up the others of its batch.
@@ -27,7 +31,13 @@ serve<InferThreadRequest, InferThreadEvent>(
         await encoders.clear()
         break
       case 'certify':
-        yield { type: 'certified', verdict: await generator.certify(request, context.turn) }
+        yield {
+          type: 'certified',
+          verdict: await (request.evidence.texts ? encoders : generator).certify(
+            request,
+            context.turn,
+          ),
+        }
         return
       case 'inside':
         yield { type: 'inside', ...generator.inside }

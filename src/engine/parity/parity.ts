@@ -26,6 +26,16 @@ export interface RowEvidence {
   readonly logits: Float32Array
 }
 
+/** A row of a text, and what the training graph of an encoder answers to it: logits of labels, or a vector. */
+export interface TextEvidence {
+  /** 1-based, in its file. */
+  readonly line: number
+  /** As a client would send it. */
+  readonly text: string
+  readonly tokens: Int32Array
+  readonly answers: Float32Array
+}
+
 /** What training says of the model that it made. */
 export interface Evidence {
   /** Which file the rows are from. */
@@ -34,6 +44,14 @@ export interface Evidence {
   /** That training multiplied its frozen weights in. */
   readonly precision: string
   readonly rows: readonly RowEvidence[]
+  /** Of an encoder, instead of rows. */
+  readonly texts?: readonly TextEvidence[]
+}
+
+/** A text as serving reads and answers it. */
+export interface TextAnswer {
+  readonly tokens: ArrayLike<number>
+  readonly answers: Float32Array
 }
 
 /** The same row as serving has it. */
@@ -51,7 +69,7 @@ export interface Certificate {
   readonly file: 'validation' | 'training'
   /** Lines of the file. */
   readonly lines: number[]
-  /** Places whose logits were compared. */
+  /** Places whose logits were compared; of an encoder, tokens of the texts. */
   readonly tokens: number
   readonly tolerance: number
   /** The largest relative difference of a row's logits, both sides in float32. */
@@ -130,6 +148,43 @@ export function judge(
       template_sha256,
       precision: { training: precision, serving: serving.precision },
       mean_kl,
+    },
+  }
+}
+
+/** Holds what an encoder answers to texts against the evidence, one for each; it is served in float32. */
+export function judgeTexts(
+  { file, texts = [], precision }: Evidence,
+  serving: readonly TextAnswer[],
+): Verdict {
+  let worst = { difference: 0, line: 0 }
+  let tokens = 0
+  for (const [i, { line, tokens: own, answers }] of texts.entries()) {
+    const { tokens: read, answers: answered } = serving[i]!
+    const longer = Math.max(own.length, read.length)
+    for (let at = 0; at < longer; at++)
+      if (own[at] !== read[at])
+        return {
+          difference: `Serving reads the text of line ${line} of the ${file} file differently: token ${at} is ${read[at] ?? 'none'}, where training has ${own[at] ?? 'no more'}.`,
+        }
+    const difference = relativeDifference(answered, answers)
+    if (!(difference < worst.difference)) worst = { difference, line }
+    tokens += own.length
+  }
+  if (!(worst.difference <= LOGITS_TOLERANCE))
+    return {
+      difference: `What the serving graph answers differs from the training graph's by ${worst.difference.toPrecision(3)} of the largest at line ${worst.line} of the ${file} file, and may by ${LOGITS_TOLERANCE}.`,
+    }
+  return {
+    certificate: {
+      file,
+      lines: texts.map(({ line }) => line),
+      tokens,
+      tolerance: LOGITS_TOLERANCE,
+      worst_difference: worst.difference,
+      template_sha256: null,
+      precision: { training: precision, serving: 'fp32' },
+      mean_kl: null,
     },
   }
 }

@@ -27,6 +27,7 @@ import { openTokenizer } from '../tokenizer/tokenizer.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
 import { openCheckpoint } from '../weights/checkpoint.ts'
 import { mapWeights } from '../weights/mapped.ts'
+import { textEvidence } from './encoder-parity.ts'
 import { methodOf } from './methods/index.ts'
 import type { Tuned } from './probe.ts'
 import type { EvidenceRequest } from './request.ts'
@@ -50,8 +51,7 @@ interface Candidate {
 }
 
 /**
- * What training makes of some rows with the model that its files are, or why there is nothing to compare; neither of a model
- * that goes on with no text.
+ * What training makes of some rows with the model that its files are, or why there is nothing to compare.
  */
 export async function gatherEvidence(
   request: EvidenceRequest,
@@ -60,7 +60,6 @@ export async function gatherEvidence(
   const { plan } = request
   const checkpoint = await openCheckpoint(request.model)
   const { chat_template } = checkpoint
-  if (checkpoint.config.encoder) return {}
   const weights = await mapWeights(checkpoint, request.cache)
   const tokenizer = await openTokenizer(checkpoint)
   const method = methodOf(request.method)
@@ -70,6 +69,15 @@ export async function gatherEvidence(
   const isHeld = plan.held_back === undefined ? undefined : lineSet(plan.held_back)
   const file = isHeld || request.validation ? 'validation' : 'training'
   const path = isHeld ? request.training.path : (request.validation ?? request.training).path
+  if (checkpoint.config.encoder) {
+    const texts = await textEvidence(
+      { request, checkpoint, weights, tokenizer, path, isHeld },
+      turn,
+    )
+    const unasked = `no row of the ${file} file is a text by itself that fits whole`
+    if (texts.length === 0) return { unasked }
+    return { evidence: { file, template_sha256: null, precision: plan.precision, rows: [], texts } }
+  }
   const encoder = method.encoder(
     { tokenizer, chat_template, max_sequence_length },
     plan.facts ?? {},

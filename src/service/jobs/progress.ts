@@ -74,7 +74,7 @@ export type PublishedCheckpoint = FineTuningCheckpoint & {
 
 type Saved<Type> = Extract<TrainEvent, { type: Type }>
 
-/** Why a model was not held against how it is served; nothing of one that goes on with no text. */
+/** Why a model was not held against how it is served. */
 export interface Uncompared {
   readonly unasked?: string
 }

@@ -22,6 +22,23 @@ const letter = (i: number) => 'abcdefgh'[i % 8]!
 const quick = { n_epochs: 12, batch_size: 8, learning_rate: 0.02 }
 const repeat = (row: (i: number) => object) => Array.from({ length: 40 }, (_, i) => row(i))
 
+/** What a model was held against before it was published. */
+async function expectCertified(model: string, file: 'training' | 'validation') {
+  const { parity } = (await (server.client.models.retrieve(model) as Promise<unknown>)) as {
+    parity: Record<string, unknown>
+  }
+  expect(parity).toMatchObject({
+    file,
+    tolerance: 5e-4,
+    template_sha256: null,
+    precision: { training: 'fp32', serving: 'fp32' },
+    mean_kl: null,
+  })
+  expect(parity.lines).toHaveLength(4)
+  expect(parity.tokens).toBeGreaterThan(12)
+  expect(parity.worst_difference).toBeLessThan(5e-5)
+}
+
 async function result(job: { result_files: string[] }): Promise<string> {
   const file = await server.client.files.content(job.result_files[0]!)
   return file.text()
@@ -41,6 +58,7 @@ describe.each([
     expect(lines.at(-1)?.split(',').at(-1)).not.toBe('')
 
     const model = job.fine_tuned_model!
+    await expectCertified(model, 'validation')
     const { status, body } = await server.post('/classifications', {
       model,
       input: ['ax a', 'bx b', 'gx g'],
@@ -71,6 +89,7 @@ describe.each([
 
     const input = ['ay', 'cy', 'q aa', 'q cc']
     const model = job.fine_tuned_model!
+    await expectCertified(model, 'validation')
     // The official client asks for base64 and decodes it.
     const { data, usage } = await server.client.embeddings.create({ model, input })
     expect(usage.prompt_tokens).toBe(4 + 4 + 5 + 5)
@@ -111,6 +130,7 @@ test('several labels: those more likely than not are told', async () => {
   const hyperparameters = { ...quick, lora: { rank: 4 } }
   const job = await server.tune(rows, { type: 'classification', hyperparameters })
   expect(job.error?.message).toBeUndefined()
+  await expectCertified(job.fine_tuned_model!, 'training')
   const { body } = await server.post('/classifications', {
     model: job.fine_tuned_model,
     input: ['b d', 'h h'],
@@ -127,6 +147,7 @@ test('spans: words of a kind are found where they lie', async () => {
   const hyperparameters = { ...quick, n_epochs: 20, learning_rate: 0.005, adapter: 'none' }
   const job = await server.tune(rows, { type: 'classification', hyperparameters })
   expect(job.error?.message).toBeUndefined()
+  await expectCertified(job.fine_tuned_model!, 'training')
   const { body } = await server.post('/classifications', {
     model: job.fine_tuned_model,
     input: '  b nn cm',

@@ -1,8 +1,11 @@
 import { mkdtemp, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
+import { Encoders } from '../../../../src/engine/infer/encoders.ts'
+import type { Certificate } from '../../../../src/engine/parity/parity.ts'
 import { inspect } from '../../../../src/engine/train/inspect.ts'
 import { train } from '../../../../src/engine/train/loop.ts'
+import { gatherEvidence } from '../../../../src/engine/train/parity.ts'
 import type {
   Hyperparameters,
   StepMetrics,
@@ -144,6 +147,40 @@ test('a family that knows one kind of tokens takes two texts all the same', asyn
   const all = steps(await collect({ type: 'train', ...data, cache, plan: plan!, seed: 7 }))
   expect(all.at(-1)!.train_loss).toBeLessThan(0.6 * all[0]!.train_loss)
 })
+
+test.each([
+  ['pairs', lora],
+  ['tokens', whole],
+] as const)(
+  '%s: what serving leaves out or reads otherwise is told',
+  async (kind, hyperparameters) => {
+    const asked = await request(kind, hyperparameters)
+    const { adapter, adapter_config } = checkpoints(await collect(asked)).at(-1)!
+    const place = await mkdtemp(join(folder, 'tuned-'))
+    const file = join(place, 'adapter_model.safetensors')
+    await writeFile(file, adapter)
+    await writeFile(join(place, 'adapter_config.json'), adapter_config)
+    const turn = async () => ({ [Symbol.dispose]() {} })
+    const { evidence } = await gatherEvidence({ ...asked, type: 'evidence', adapter: file }, turn)
+    const encoders = new Encoders(1)
+    const target = { model, cache: asked.cache, adapter: file }
+    const certify = (change: object) =>
+      encoders.certify({ type: 'certify', target, evidence: evidence!, ...change }, turn)
+    const { certificate } = (await certify({})) as { certificate: Certificate }
+    expect(certificate).toMatchObject({ file: 'validation', lines: [1, 3, 5, 7], mean_kl: null })
+    expect(certificate.worst_difference).toBeLessThan(5e-5)
+    expect(await certify({ target: { model, cache: asked.cache } })).toEqual({
+      difference: expect.stringMatching(
+        /^What the serving graph answers differs .* of the validation/,
+      ),
+    })
+    const longer = evidence!.texts!.map((row) => ({ ...row, text: `${row.text} a` }))
+    expect(await certify({ evidence: { ...evidence!, texts: longer } })).toEqual({
+      difference: expect.stringMatching(/^Serving reads the text of line 1 of the validation file/),
+    })
+    await encoders.clear()
+  },
+)
 
 test('int8 reaches the frozen products of an encoder, and it learns the same', async () => {
   const exact = steps(await collect(await request('single', { ...lora, precision: 'fp32' })))
