@@ -113,11 +113,18 @@ const until = async (id: string, enough: (job: { status: string }, steps: number
 await server.stream({ prompt: 'warm up', max_tokens: 4 })
 const idle = new Map<number, Awaited<ReturnType<typeof load>>>()
 for (const clients of [1, 4, 16]) idle.set(clients, await load(clients))
+console.log('the idle server has been asked')
 
 // Undisturbed first: its losses, and its pace.
 const alone = await startJob(3)
 await until(alone, ({ status }) => status === 'succeeded')
 const undisturbed = await losses(alone)
+const { data: told } = await server.ask(`/fine_tuning/jobs/${alone}/events?limit=1000`)
+for (const { data } of told)
+  for (const reason of data?.reasons ?? [])
+    if (reason.startsWith('micro-batches')) console.log(reason)
+const held = await turns()
+console.log(`alone: micro-step ${((1000 * held.seconds) / held.turns).toFixed(0)} ms`)
 
 const id = await startJob(50)
 await until(id, (_, steps) => steps >= 1)
