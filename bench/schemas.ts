@@ -80,7 +80,9 @@ async function askOn(): Promise<void> {
     const schema = schemaOf(next++)
     const validate = ajv.compile(schema)
     const asked = PROMPTS.slice(0, Number(prompts))
-    await Promise.all(asked.map((prompt, seed) => ask(schema, prompt, seed, validate)))
+    await Promise.all(
+      asked.map((prompt, seed) => ask(schema, prompt, { seed, validate, tries: 1 })),
+    )
     if (next % 20 === 0) tell()
   }
 }
@@ -93,19 +95,25 @@ function tell(): void {
   )
 }
 
-async function ask(
-  schema: object,
-  prompt: string,
-  seed: number,
-  validate: (value: unknown) => boolean,
-): Promise<void> {
+const MOST_TRIES = 3
+
+interface Asking {
+  readonly seed: number
+  readonly validate: (value: unknown) => boolean
+  readonly tries: number
+}
+
+async function ask(schema: object, prompt: string, asking: Asking): Promise<void> {
+  const { seed, validate, tries } = asking
   try {
     await answer(schema, prompt, seed, validate)
   } catch (error) {
-    // Where the machine was stopped or overloaded meanwhile, a client is told to ask again, and does.
-    if (!(error instanceof ApiError && error.status === 503)) throw error
+    // Where the machine was stopped or overloaded meanwhile, time limits mean nothing: it is asked again.
+    const isLate =
+      error instanceof ApiError && (error.status === 503 || error.message.includes('in time'))
+    if (!isLate || tries === MOST_TRIES) throw error
     count.again++
-    await ask(schema, prompt, seed, validate)
+    await ask(schema, prompt, { seed, validate, tries: tries + 1 })
   }
 }
 
