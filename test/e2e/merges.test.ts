@@ -190,7 +190,10 @@ models:
     expect(isSealedBy(sealed, public_key)).toBe(true)
     const weights = await send(`/models/${name}/weights?format=hf`)
     expect(weights.status).toBe(200)
-    expect((await weights.arrayBuffer()).byteLength).toBeGreaterThan(1_000_000)
+    const tar = Buffer.from(await weights.arrayBuffer())
+    expect(tar.byteLength).toBeGreaterThan(1_000_000)
+    // The card lies beside the weights, and says what was merged.
+    expect(tar.toString('latin1')).toMatch(/README\.md[\s\S]*## Merge\n\n- Merge ftmerge/)
 
     const again = await tune(model)
     expect(again).toMatch(/^ft:stories260k:luthier::.{8}$/)
@@ -264,7 +267,7 @@ models:
       search: { validation_file: await upload(4), budget: 8, weights: [0, 1.5] },
     }
     const { id } = await ask(MERGES, { config })
-    const { merged_model } = await ended(`${MERGES}/${id}`)
+    const { merged_model, chosen } = await ended(`${MERGES}/${id}`)
     const { data: events } = await ask(`${MERGES}/${id}/events`)
     const candidates = events
       .map(({ message }: Reply) => /^Candidate (\d+)\/8: .*loss ([\d.]+)/.exec(message))
@@ -274,8 +277,79 @@ models:
     expect(candidates.map(({ at }: Reply) => at)).toEqual([1, 2, 3, 4, 5, 6, 7, 8])
     const losses = candidates.map(({ loss }: Reply) => loss)
     expect(Math.min(...losses)).toBeLessThan(losses[0] - 0.5)
+    expect(chosen).toMatchObject({ budget: 8, weights: [expect.any(Number)] })
+    expect(chosen.loss).toBeCloseTo(Math.min(...losses), 3)
+    expect(losses.indexOf(Math.min(...losses)) + 1).toBe(chosen.candidate)
+    const { statement } = await ask(`/models/${merged_model}/provenance`)
+    expect(statement.merge.chosen).toEqual(chosen)
     expect(await answer(merged_model)).toContain('Tom')
     expect(await answer(base)).not.toContain('Tom')
+
+    // Of whole models too: the first candidate is the base alone.
+    const sources = [base, one].map((model, i) => ({ model, parameters: { weight: 1 - i } }))
+    const search = { ...config.search, budget: 4 }
+    const whole = { merge_method: 'linear', models: sources, random_seed: 2, search }
+    const found = await ended(`${MERGES}/${(await ask(MERGES, { config: whole })).id}`)
+    expect(found.chosen).toMatchObject({
+      budget: 4,
+      weights: [expect.any(Number), expect.any(Number)],
+    })
+    expect(found.chosen.candidate).toBeGreaterThan(1)
+    expect(found.chosen.loss).toBeLessThan(losses[0])
+    expect(workFolders()).toEqual([])
+  })
+
+  test('every method and every way of combining is known by its name, and no other', async () => {
+    const refusal = async (config: object): Promise<string> => {
+      const { error }: Reply = await (await send(MERGES, { config })).json()
+      return `${error.code}: ${error.message}`
+    }
+    const missing = (n: number) => ({
+      base_model: 'nowhere',
+      models: Array.from({ length: n }, (_, i) => ({ model: `nowhere-${i}` })),
+    })
+    for (const [merge_method, others] of Object.entries({
+      linear: 2,
+      slerp: 1,
+      nuslerp: 2,
+      multislerp: 2,
+      karcher: 2,
+      task_arithmetic: 2,
+      ties: 2,
+      dare_linear: 2,
+      dare_ties: 2,
+      della: 2,
+      della_linear: 2,
+      breadcrumbs: 2,
+      breadcrumbs_ties: 2,
+      sce: 2,
+      model_stock: 2,
+      nearswap: 1,
+      arcee_fusion: 1,
+    }))
+      expect(await refusal({ merge_method, ...missing(others) }), merge_method).toMatch(/nowhere/)
+    const alone = { merge_method: 'passthrough', models: [{ model: 'nowhere' }] }
+    expect(await refusal(alone)).toMatch(/nowhere/)
+    expect(await refusal({ merge_method: 'average', ...missing(2) })).toMatch(/^unsupported_method/)
+    for (const combination_type of [
+      'linear',
+      'cat',
+      'svd',
+      'ties',
+      'ties_svd',
+      'dare_linear',
+      'dare_ties',
+      'dare_linear_svd',
+      'dare_ties_svd',
+      'magnitude_prune',
+      'magnitude_prune_svd',
+    ]) {
+      const config = { adapters: ['nowhere', 'none'], weights: [1, 1], density: 0.5 }
+      expect(await refusal({ ...config, combination_type }), combination_type).toMatch(/nowhere/)
+      expect(await refusal({ ...config, combination_type: `${combination_type}s` })).toMatch(
+        /^unsupported_method/,
+      )
+    }
   })
 
   test('killed in the middle, a merge goes on and gives the same bytes', async () => {

@@ -3,18 +3,8 @@
 
 import { COMBINATIONS, type Combination } from './combinations.ts'
 import { type ModelName, modelName } from './config.ts'
-import { bad, type Json, list, number, only, record, text, whole } from './fields.ts'
-
-/** Weights or a density that are chosen by a loss instead of given. */
-export interface AdapterSearch {
-  /** Rows that none of the adapters has learned: a path, or over the API a file's id. */
-  readonly validation_file: string
-  /** Candidates that are tried, the given weights among them. */
-  readonly budget: number
-  /** The least and the most; absent: it stays as given. */
-  readonly weights?: readonly [number, number]
-  readonly density?: readonly [number, number]
-}
+import { bad, type Json, list, number, only, text, whole } from './fields.ts'
+import { readSearch, type SearchSettings } from './search-settings.ts'
 
 export interface AdapterMergeConfig {
   readonly kind: 'adapters'
@@ -30,7 +20,7 @@ export interface AdapterMergeConfig {
   readonly name?: string
   /** What they are adapters of; a search needs it where the adapters do not say it. */
   readonly base_model?: ModelName
-  readonly search?: AdapterSearch
+  readonly search?: SearchSettings
 }
 
 const KEYS = [
@@ -86,37 +76,13 @@ export function parseAdapterMerge(root: Json): AdapterMergeConfig {
     ...(svd_clamp !== undefined && { svd_clamp }),
     ...(typeof root.name === 'string' && { name: root.name }),
     ...(root.base_model != null && { base_model: modelName(root.base_model, 'base_model') }),
-    ...(root.search != null && { search: searchOf(root.search, combination) }),
+    ...(root.search != null && {
+      search: readSearch(root.search, {
+        name: combination.name,
+        hasDensity: combination.pruning !== 'none',
+      }),
+    }),
   }
-}
-
-const MOST_CANDIDATES = 1000
-
-function searchOf(value: unknown, { name, pruning }: Combination): AdapterSearch {
-  const sent = record(value, 'search')
-  only(sent, ['validation_file', 'budget', 'weights', 'density'], 'search.')
-  const budget = whole(sent.budget ?? 30, 'search.budget')
-  if (budget < 1 || budget > MOST_CANDIDATES)
-    throw bad('search.budget', `Expected 1 to ${MOST_CANDIDATES} candidates, found ${budget}`)
-  if (sent.density != null && pruning === 'none')
-    throw bad('search.density', `The combination '${name}' has no density`)
-  const density = rangeOf(sent.density, 'search.density')
-  if (density && !(density[0] > 0 && density[1] <= 1))
-    throw bad('search.density', 'Expected two numbers above 0 and at most 1')
-  const weights = rangeOf(sent.weights, 'search.weights') ?? (density ? undefined : [0, 1.5])
-  return {
-    validation_file: text(sent.validation_file, 'search.validation_file'),
-    budget,
-    ...(weights && { weights }),
-    ...(density && { density }),
-  }
-}
-
-function rangeOf(value: unknown, param: string): readonly [number, number] | undefined {
-  if (value == null) return undefined
-  const [low, high, ...more] = list(value, param).map((x) => number(x, param))
-  if (low !== undefined && high !== undefined && low < high && more.length === 0) return [low, high]
-  throw bad(param, 'Expected the least and the most')
 }
 
 /** A whole number of at least 1, and no more than any adapter has. */

@@ -4,6 +4,7 @@
 import { bad, type Json, list, only, record, text, whole } from './fields.ts'
 import type { MergeMethod } from './method.ts'
 import { MERGE_METHODS } from './methods.ts'
+import { readSearch, type SearchSettings } from './search-settings.ts'
 import { readSetting, type Settings } from './settings.ts'
 
 /** A model's name, with that of an adapter over it or none. */
@@ -59,6 +60,8 @@ export interface MergeConfig {
   readonly max_shard_size: number
   /** What the text calls its result, where it has several. */
   readonly name?: string
+  /** Weights or a density to be chosen by a loss. */
+  readonly search?: SearchSettings
 }
 
 const KEYS = [
@@ -77,6 +80,7 @@ const KEYS = [
   'classification_head',
   'random_seed',
   'max_shard_size',
+  'search',
 ]
 
 /** Checks what a merge's text says. Throws an ApiError that names the field. */
@@ -101,10 +105,44 @@ export function parseMergeConfig(value: unknown): MergeConfig {
     seed: whole(root.random_seed ?? 0, 'random_seed'),
     max_shard_size: sizeOf(root.max_shard_size ?? 5_000_000_000),
     ...(typeof root.name === 'string' && { name: root.name }),
+    ...(root.search != null && { search: searchOf(root, method) }),
   }
   for (const [i, slice] of config.slices.entries()) checkSources(config, slice, i)
   return config
 }
+
+function searchOf(root: Json, { name, parameters }: MergeMethod): SearchSettings {
+  const search = readSearch(root.search, { name, hasDensity: 'density' in parameters })
+  if (search.weights && !('weight' in parameters))
+    throw bad('search.weights', `The method '${name}' has no weights`)
+  if (root.models == null) throw bad('search', 'Expected models, not layers of models')
+  return search
+}
+
+/** The merge with these weights of the inputs that have one, and this density. */
+export function withChosen(
+  { search: _, ...config }: MergeConfig,
+  { weights, density }: { weights: readonly number[]; density?: number },
+): MergeConfig {
+  let next = 0
+  const [slice] = config.slices
+  const sources = slice!.sources.map((source) => ({
+    ...source,
+    parameters: {
+      ...source.parameters,
+      ...(isWeighted(config, source) && { weight: weights[next++]! }),
+      ...(density !== undefined && { density }),
+    },
+  }))
+  return { ...config, slices: [{ ...slice!, sources }] }
+}
+
+/** Whether an input has a weight: a base counts itself where the method takes it as any other. */
+export const isWeighted = (
+  { method, base_model }: Pick<MergeConfig, 'method' | 'base_model'>,
+  { model }: Source,
+): boolean =>
+  method.base === 'ignored' || base_model === undefined || keyOf(model) !== keyOf(base_model)
 
 /** Every model that the merge names, each once, in the order of its text, the base first. */
 export function namedModels(config: MergeConfig): ModelName[] {

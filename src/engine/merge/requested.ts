@@ -4,6 +4,7 @@ import { type AdapterMergeConfig, parseAdapterMerge } from './adapter-config.ts'
 import { keyOf, type MergeConfig, type ModelName, namedModels, parseMergeConfig } from './config.ts'
 import { type ExtractionConfig, parseExtraction } from './extract-config.ts'
 import { record } from './fields.ts'
+import type { SearchSettings } from './search-settings.ts'
 
 export type Requested =
   | { readonly kind: 'models'; readonly merge: MergeConfig }
@@ -30,6 +31,14 @@ export function namesIn(requested: Requested): ModelName[] {
       : [requested.model, requested.base_model]
   return [...new Map(all.map((name) => [keyOf(name), name])).values()]
 }
+
+/** What it searches, where it does. */
+export const searchIn = (requested: Requested): SearchSettings | undefined =>
+  requested.kind === 'models'
+    ? requested.merge.search
+    : requested.kind === 'adapters'
+      ? requested.search
+      : undefined
 
 /** What the text calls its result, and how it is made. */
 export const describe = (requested: Requested): { name: string | undefined; method: string } =>

@@ -3,7 +3,7 @@
 import type { HandlerContext } from '../runtime/thread.ts'
 import type { AdapterMergeConfig } from './adapter-config.ts'
 import { makeAdapter, planAdapter } from './adapters.ts'
-import { keyOf } from './config.ts'
+import { keyOf, type MergeConfig, withChosen } from './config.ts'
 import { type MergeEvent, type MergeRequest, merge, prepareMerge } from './merge.ts'
 import type { Requested } from './requested.ts'
 import type { Candidate } from './search.ts'
@@ -32,44 +32,72 @@ export async function checkRequested(
 export async function* runRequested(
   requested: Requested,
   request: Rest,
-  context: Partial<HandlerContext> = {},
+  { signal = new AbortController().signal, turn = atOnce }: Partial<HandlerContext> = {},
 ): AsyncGenerator<RunEvent, void, undefined> {
-  const { signal = new AbortController().signal, turn = atOnce } = context
-  if (requested.kind === 'models')
-    return yield* merge({ ...request, config: requested.merge }, signal)
-  let config = requested
-  if (config.kind === 'adapters' && config.search)
-    config = yield* chosen(config, request, { signal, turn })
+  const context = { signal, turn }
+  if (requested.kind === 'models') {
+    const { merge: config } = requested
+    const settled = config.search ? yield* chosenModel(config, request, context) : config
+    return yield* merge({ ...request, config: settled }, signal)
+  }
+  const config =
+    requested.kind === 'adapters' && requested.search
+      ? yield* chosenAdapter(requested, request, context)
+      : requested
   yield* makeAdapter({ ...request, config }, signal)
 }
 
 /** A device that nobody else wants. */
 const atOnce: HandlerContext['turn'] = async () => ({ [Symbol.dispose]() {} })
 
-/** The merge with what the search has chosen. */
-async function* chosen(
+const UNKNOWN = 'Nothing is known of where the search looks.'
+
+/** The merge of adapters with what the search has chosen. */
+async function* chosenAdapter(
   { search, ...config }: AdapterMergeConfig,
   { models, threads, search: files }: Rest,
   context: HandlerContext,
 ): AsyncGenerator<RunEvent, AdapterMergeConfig, undefined> {
   const base = config.base_model ?? config.adapters[0]!.name
   const model = models[keyOf(base)]?.path
-  if (!search || !files || !model) throw new Error('Nothing is known of where the search looks.')
+  if (!search || !files || !model) throw new Error(UNKNOWN)
   // Only a search needs what trains.
   const { searchAdapters } = await import('./search.ts')
   const place = { model, ...files, threads }
-  let best: Candidate | undefined
-  for await (const candidate of searchAdapters({ config, search }, { models, place }, context)) {
-    if (candidate.best) best = candidate
-    yield { type: 'candidate', budget: search.budget, ...candidate }
-  }
-  if (!best) throw new Error('The search has tried nothing.')
-  const { weights, density } = best
+  const candidates = searchAdapters({ config, search }, { models, place }, context)
+  const { weights, density } = yield* best(candidates, search.budget)
   return {
     ...config,
     adapters: config.adapters.map(({ name }, i) => ({ name, weight: weights[i]! })),
     ...(density !== undefined && { density }),
   }
+}
+
+/** The merge of models with what the search has chosen. */
+async function* chosenModel(
+  config: MergeConfig,
+  { models, out, threads, search: files }: Rest,
+  context: HandlerContext,
+): AsyncGenerator<RunEvent, MergeConfig, undefined> {
+  const { search } = config
+  if (!search || !files) throw new Error(UNKNOWN)
+  const { searchModels } = await import('./search.ts')
+  const place = { rows: files.rows, threads }
+  const candidates = searchModels({ config, search }, { models, out, place }, context)
+  return withChosen(config, yield* best(candidates, search.budget))
+}
+
+async function* best(
+  candidates: AsyncIterable<Candidate>,
+  budget: number,
+): AsyncGenerator<RunEvent, Candidate, undefined> {
+  let found: Candidate | undefined
+  for await (const candidate of candidates) {
+    if (candidate.best) found = candidate
+    yield { type: 'candidate', budget, ...candidate }
+  }
+  if (!found) throw new Error('The search has tried nothing.')
+  return found
 }
 
 /** A candidate as a line of text. */

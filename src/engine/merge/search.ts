@@ -1,33 +1,21 @@
-// Chooses weights and densities of combined adapters by the loss on rows that none of them has learned. A candidate is
-// one vector that the graph of the base takes in: nothing is written, no session is opened again.
+// Chooses weights and densities of a merge by the loss on rows that none of its inputs has learned. Where adapters are
+// combined, a candidate is one vector that the graph of the base takes in: nothing is written, no session is opened again.
+// Whole models are merged beside the result, one candidate at a time.
 
-import { encodeFile } from '../datasets/encode.ts'
-import { adapterFromFlat, flatFromAdapter, loraConfigOf, loraLayout } from '../models/adapters.ts'
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { loraConfigOf } from '../models/adapters.ts'
 import type { HandlerContext } from '../runtime/thread.ts'
-import { openTokenizer } from '../tokenizer/tokenizer.ts'
-import { supervised } from '../train/methods/supervised.ts'
-import { createMoments } from '../train/optimizer.ts'
-import { chooseShape } from '../train/row-shape.ts'
-import { createTrainer } from '../train/trainer.ts'
-import type { Adapter, LoraPair } from '../weights/adapter.ts'
-import { openCheckpoint } from '../weights/checkpoint.ts'
-import { mapWeights } from '../weights/mapped.ts'
-import type { AdapterMergeConfig, AdapterSearch } from './adapter-config.ts'
+import type { LoraPair } from '../weights/adapter.ts'
+import type { AdapterMergeConfig } from './adapter-config.ts'
 import { makePair } from './adapter-pair.ts'
-import { type AdapterPlan, planCombination, weighted } from './adapter-plan.ts'
+import { planCombination, weighted } from './adapter-plan.ts'
+import { isWeighted, type MergeConfig, withChosen } from './config.ts'
 import { type Box, evolve } from './evolution.ts'
+import { merge } from './merge.ts'
 import type { ModelFiles } from './models.ts'
-
-/** Where a search reads and computes. */
-export interface SearchPlace {
-  /** A Hugging Face folder or a .gguf file: the base of the adapters. */
-  readonly model: string
-  /** Training rows. */
-  readonly rows: string
-  /** Folder for converted weights. */
-  readonly cache: string
-  readonly threads: number
-}
+import { openLosses, type SearchPlace } from './search-losses.ts'
+import type { SearchSettings } from './search-settings.ts'
 
 export interface Candidate {
   readonly candidate: number
@@ -37,18 +25,18 @@ export interface Candidate {
   readonly best: boolean
 }
 
-const BATCH = 16
-const MOST_TOKENS = 1024
-
 /** Tries candidates until the budget is used; the best of them is what the merge is made with. */
 export async function* searchAdapters(
-  { config, search }: { config: AdapterMergeConfig; search: AdapterSearch },
+  { config, search }: { config: AdapterMergeConfig; search: SearchSettings },
   { models, place }: { models: Readonly<Record<string, ModelFiles>>; place: SearchPlace },
   { signal, turn }: HandlerContext,
 ): AsyncGenerator<Candidate, void, undefined> {
   const plan = await planCombination(config, models)
-  await using losses = await openLosses(plan, place, turn)
-  const { box, start, read } = pointsOf(config, search)
+  const lora = loraConfigOf({ config: plan.config, pairs: new Map() })
+  await using losses = await openLosses(place, lora, turn)
+  const { density } = config
+  const given = config.adapters.map(({ weight }) => weight)
+  const { box, start, read } = pointsOf({ weights: given, ...(density && { density }) }, search)
   const { budget } = search
   const lossOf = async (point: readonly number[]) => {
     signal.throwIfAborted()
@@ -56,22 +44,73 @@ export async function* searchAdapters(
     const pairs = new Map<string, LoraPair>()
     for (const module of plan.modules)
       pairs.set(module.module, (await makePair(weighted(module, weights, density))).pair)
-    return losses.of({ config: plan.config, pairs })
+    return losses.of(pairs)
   }
   for await (const { point, ...tried } of evolve({ box, start, budget, seed: config.seed }, lossOf))
     yield { ...tried, ...read(point) }
 }
 
+/** No adapter: the least that a graph which takes one can be given. */
+const NONE = { rank: 1, alpha: 1, target_modules: ['q_proj'] }
+
+/** The same for whole models: each candidate is written beside the result, opened, and removed. */
+export async function* searchModels(
+  { config, search }: { config: MergeConfig; search: SearchSettings },
+  {
+    models,
+    out,
+    place,
+  }: {
+    models: Readonly<Record<string, ModelFiles>>
+    out: string
+    place: Omit<SearchPlace, 'model' | 'cache'>
+  },
+  { signal, turn }: HandlerContext,
+): AsyncGenerator<Candidate, void, undefined> {
+  const weights = config.slices[0]!.sources.filter((source) => isWeighted(config, source)).map(
+    ({ parameters: { weight } }) => (typeof weight === 'number' ? weight : 1),
+  )
+  const { box, start, read } = pointsOf({ weights }, search)
+  const { budget } = search
+  const scratch = join(out, '.candidate')
+  const folder = join(scratch, 'model')
+  const lossOf = async (point: readonly number[]) => {
+    await rm(scratch, { recursive: true, force: true })
+    const candidate = withChosen(config, read(point))
+    for await (const _ of merge(
+      { config: candidate, models, out: folder, threads: place.threads },
+      signal,
+    ));
+    signal.throwIfAborted()
+    await using losses = await openLosses(
+      { ...place, model: folder, cache: join(scratch, 'cache') },
+      NONE,
+      turn,
+    )
+    return losses.of(new Map())
+  }
+  try {
+    for await (const { point, ...tried } of evolve(
+      { box, start, budget, seed: config.seed },
+      lossOf,
+    ))
+      yield { ...tried, ...read(point) }
+  } finally {
+    await rm(scratch, { recursive: true, force: true })
+  }
+}
+
 /** The numbers that are searched, as a point: all weights, or the density, or both. */
-function pointsOf(config: AdapterMergeConfig, search: AdapterSearch) {
-  const given = config.adapters.map(({ weight }) => weight)
+function pointsOf(
+  { weights: given, density }: { weights: readonly number[]; density?: number },
+  search: SearchSettings,
+) {
   const count = search.weights ? given.length : 0
   const side = (at: 0 | 1) => [
     ...Array.from({ length: count }, () => search.weights![at]),
     ...(search.density ? [search.density[at]] : []),
   ]
   const box: Box = { low: side(0), high: side(1) }
-  const density = config.density
   const sent = [...(search.weights ? given : []), ...(search.density ? [density ?? 1] : [])]
   return {
     box,
@@ -83,45 +122,5 @@ function pointsOf(config: AdapterMergeConfig, search: AdapterSearch) {
         ...(found !== undefined && { density: found }),
       }
     },
-  }
-}
-
-/** The base with an adapter as its input, and rows to answer. */
-async function openLosses(
-  plan: AdapterPlan,
-  { model, rows, cache, threads }: SearchPlace,
-  turn: HandlerContext['turn'],
-) {
-  const checkpoint = await openCheckpoint(model)
-  if (checkpoint.config.encoder) throw new Error('A search needs a decoder as the base.')
-  const weights = await mapWeights(checkpoint, cache)
-  const tokenizer = await openTokenizer(checkpoint)
-  const { chat_template, config } = checkpoint
-  const max_sequence_length = Math.min(MOST_TOKENS, config.max_position_embeddings)
-  const encoder = supervised.encoder({ tokenizer, chat_template, max_sequence_length }, {})
-  const examples = await encodeFile(rows, encoder)
-  if (examples.length === 0) throw new Error('The validation file has no rows.')
-  const layout = loraLayout(weights, loraConfigOf({ config: plan.config, pairs: new Map() }))
-  const lengths = examples.map(({ tokens }) => tokens.length)
-  const adapter = new Float32Array(layout.parameters)
-  const trainer = await createTrainer(
-    { step: 0, adapter, moments: createMoments(0) },
-    {
-      objective: supervised.objective({ weights, layout, shape: chooseShape(lengths, BATCH) }),
-      threads,
-      weightDecay: 0,
-      maxGradNorm: 1,
-      turn,
-    },
-  )
-  const empty = adapterFromFlat(layout, adapter, '')
-  return {
-    of: async ({ pairs }: Pick<Adapter, 'config' | 'pairs'>) => {
-      // What no adapter has stays zero.
-      adapter.set(flatFromAdapter(layout, { ...empty, pairs: new Map([...empty.pairs, ...pairs]) }))
-      const measure = await trainer.evaluate(examples)
-      return measure?.loss ?? Number.NaN
-    },
-    [Symbol.asyncDispose]: () => trainer[Symbol.asyncDispose](),
   }
 }

@@ -5,6 +5,15 @@ import type { Db } from './pool.ts'
 
 export type MergeStatus = 'queued' | 'running' | 'succeeded' | 'failed' | 'cancelled'
 
+export interface ChosenOfSearch {
+  candidate: number
+  budget: number
+  weights: number[]
+  density?: number
+  /** Mean loss a token on the validation file. */
+  loss: number
+}
+
 export interface Merge {
   id: string
   project_id: string
@@ -23,6 +32,8 @@ export interface Merge {
   /** The name the model will have; `merged_model` is null until there is one. */
   model_name: string
   merged_model: string | null
+  /** What its search has found best so far; null where nothing is searched. */
+  chosen: ChosenOfSearch | null
   error: JobError | null
   created_at: Date
   finished_at: Date | null
@@ -30,7 +41,7 @@ export interface Merge {
 
 export type NewMerge = Omit<
   Merge,
-  'status' | 'tensors_done' | 'merged_model' | 'error' | 'created_at' | 'finished_at'
+  'status' | 'tensors_done' | 'merged_model' | 'chosen' | 'error' | 'created_at' | 'finished_at'
 >
 
 /** Its work must be there already. */
@@ -93,6 +104,14 @@ export async function setMerged(tx: Db, id: string, tensors_done: number): Promi
       where id = $1 and finished_at is null`,
     [id, tensors_done],
   )
+}
+
+/** The best candidate of its search so far. */
+export async function setChosen(tx: Db, id: string, chosen: ChosenOfSearch): Promise<void> {
+  await tx.query('update merges set chosen = $2 where id = $1 and finished_at is null', [
+    id,
+    JSON.stringify(chosen),
+  ])
 }
 
 /** Ends it; undefined where it has ended before. */

@@ -2,7 +2,7 @@
 
 import { keyOf, type ModelName } from '../../engine/merge/config.ts'
 import type { ModelFiles } from '../../engine/merge/models.ts'
-import type { Requested } from '../../engine/merge/requested.ts'
+import { type Requested, searchIn } from '../../engine/merge/requested.ts'
 import { ApiError, invalidRequest } from '../../errors.ts'
 import { type FileRecord, findFile } from '../db/files.ts'
 import type { Db } from '../db/pool.ts'
@@ -56,8 +56,9 @@ export async function rowsOfSearch(
   project_id: string,
   requested: Requested,
 ): Promise<FileRecord | undefined> {
-  if (requested.kind !== 'adapters' || !requested.search) return undefined
-  const id = requested.search.validation_file
+  const search = searchIn(requested)
+  if (!search) return undefined
+  const id = search.validation_file
   const file = await findFile(db, project_id, id)
   const where = { param: 'search.validation_file', code: 'invalid_validation_file' }
   if (!file) throw invalidRequest(`The validation file \`${id}\` does not exist.`, where)

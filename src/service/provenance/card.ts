@@ -46,6 +46,11 @@ export function modelCard({
       '## Merge',
       '',
       `- Merge ${merge.merge}`,
+      ...(merge.chosen
+        ? [
+            `- Chosen by a search, candidate ${merge.chosen.candidate} of ${merge.chosen.budget}: weights ${merge.chosen.weights.join(', ')}${merge.chosen.density === undefined ? '' : `, density ${merge.chosen.density}`}, loss ${merge.chosen.loss}`,
+          ]
+        : []),
       '',
       '```json',
       JSON.stringify(merge.config, null, 2),

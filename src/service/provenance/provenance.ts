@@ -5,7 +5,7 @@ import type { Certificate } from '../../engine/parity/parity.ts'
 import type { Cursor } from '../cursor.ts'
 import { findJob } from '../db/fine-tuning-jobs.ts'
 import { findImport } from '../db/imports.ts'
-import { findMerge } from '../db/merges.ts'
+import { type ChosenOfSearch, findMerge } from '../db/merges.ts'
 import {
   type Ancestor,
   ancestorsOf,
@@ -62,6 +62,8 @@ export interface Training {
 export interface Merging {
   merge: string
   config: unknown
+  /** What its search has chosen in place of the config's; null where nothing was searched. */
+  chosen: ChosenOfSearch | null
 }
 
 export interface Imported {
@@ -146,7 +148,7 @@ export function createProvenance({ stores, models, version }: ProvenanceDeps): P
 
   const mergingOf = async (project_id: string, id: string): Promise<Merging | null> => {
     const merge = await findMerge(db, project_id, id)
-    return merge ? { merge: merge.id, config: merge.config } : null
+    return merge ? { merge: merge.id, config: merge.config, chosen: merge.chosen } : null
   }
 
   const importedOf = async (project_id: string, id: string): Promise<Imported | null> => {

@@ -1,15 +1,20 @@
 // Merges as a kind of work: in a thread of their own and on no device, into a folder that the next run goes on from.
 
-import { createReadStream } from 'node:fs'
 import { rm } from 'node:fs/promises'
-import { join } from 'node:path'
 import { namesIn, parseRequested } from '../../engine/merge/requested.ts'
 import { candidateText } from '../../engine/merge/run.ts'
 import type { MergeThreadEvent, MergeThreadRequest } from '../../engine/merge/thread.ts'
 import { spawn, type TakeTurn } from '../../engine/runtime/thread.ts'
-import { ApiError, isDiskFull, noRoom } from '../../errors.ts'
+import { ApiError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
-import { endMerge, findMerge, type Merge, setMerged } from '../db/merges.ts'
+import {
+  type ChosenOfSearch,
+  endMerge,
+  findMerge,
+  type Merge,
+  setChosen,
+  setMerged,
+} from '../db/merges.ts'
 import { insertModel, insertModelFiles } from '../db/models.ts'
 import type { PoolClient } from '../db/pool.ts'
 import { insertParents } from '../db/provenance.ts'
@@ -27,6 +32,7 @@ import type { Outcome, WorkKind } from '../work/kind.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
 import { startWorker, type Worker, type WorkerOptions } from '../work/worker.ts'
 import type { ModelFolders } from './model-folders.ts'
+import { type StagedFile, stageFiles } from './stage-files.ts'
 
 export interface RunMergeDeps extends InputDeps {
   stores: Stores
@@ -51,8 +57,6 @@ export type MergingOptions = RunMergeDeps &
 
 /** Merging itself failed: what it says names files and tensors, and may be told; trying again changes nothing. */
 class MergeFault extends Hopeless {}
-
-type StagedFile = Staged & { path: string }
 
 /** What came out, and where it lies. */
 interface Made {
@@ -141,6 +145,7 @@ class Run {
       } else if (event.type === 'candidate') {
         await this.#write(async (tx) => {
           await setMerged(tx, id, 0)
+          if (event.best) await setChosen(tx, id, chosenOf(event))
           await tell(tx, id, `candidate-${event.candidate}`, candidateText(event))
         })
       } else if (event.type === 'merged') merged = event
@@ -208,12 +213,11 @@ class Run {
     { out, files }: Made,
     body: (staged: readonly StagedFile[]) => Promise<void>,
   ): Promise<void> {
-    const staged: StagedFile[] = []
+    const full =
+      'The merged model cannot be stored: there is no more room for its files on the disk'
+    const { store } = this.#deps.stores
+    const { staged } = await stageFiles(store, { folder: out, paths: files, full }, this.#signal)
     try {
-      for (const path of files) {
-        this.#signal.throwIfAborted()
-        staged.push({ ...(await this.#stage(join(out, path))), path })
-      }
       await body(staged)
     } catch (error) {
       for (const one of staged) await one.discard()
@@ -237,23 +241,24 @@ class Run {
     })
   }
 
-  #stage(file: string): Promise<Staged> {
-    const { store } = this.#deps.stores
-    return patiently(() =>
-      store.stage(createReadStream(file, { highWaterMark: 2 ** 20 })).catch((error: unknown) => {
-        throw isDiskFull(error)
-          ? noRoom(
-              'The merged model cannot be stored: there is no more room for its files on the disk',
-            )
-          : error
-      }),
-    )
-  }
-
   #write<T>(body: (tx: PoolClient) => Promise<T>): Promise<T> {
     return whileHeld(this.#deps.stores.db, this.#lease, body)
   }
 }
+
+const chosenOf = ({
+  candidate,
+  budget,
+  weights,
+  density,
+  loss,
+}: Extract<MergeThreadEvent, { type: 'candidate' }>): ChosenOfSearch => ({
+  candidate,
+  budget,
+  weights: [...weights],
+  ...(density !== undefined && { density }),
+  loss,
+})
 
 /** What the thread yields; what it throws is told apart from our own errors. */
 async function* ask(

@@ -35,6 +35,18 @@ export const MergeReply = Type.Object(
     tensors: Type.Integer(),
     tensors_done: Type.Integer(),
     bytes: Type.Integer({ description: 'Of the weights that come out.' }),
+    chosen: nullable(
+      Type.Object(
+        {
+          candidate: Type.Integer(),
+          budget: Type.Integer(),
+          weights: Type.Array(Type.Number()),
+          density: Type.Optional(Type.Number()),
+          loss: Type.Number(),
+        },
+        { description: 'What its search has found best so far; null where nothing is searched.' },
+      ),
+    ),
     error: nullable(WorkError),
     metadata: nullable(Type.Record(Type.String(), Type.String())),
   },
@@ -56,6 +68,7 @@ export const presentMerge = (merge: Merge): Static<typeof MergeReply> => ({
   tensors: merge.tensors,
   tensors_done: merge.tensors_done,
   bytes: merge.bytes,
+  chosen: merge.chosen,
   error: merge.error,
   metadata: merge.metadata,
 })
