@@ -23,6 +23,8 @@ export interface EncoderServer extends AsyncDisposable {
   ): Promise<Job>
   /** Posts JSON, whatever the status. */
   post(path: string, body: object): Promise<{ status: number; body: Reply }>
+  /** The files of an export, a byte a character. */
+  weights(model: string, format: string): Promise<Map<string, string>>
 }
 
 export interface Method {
@@ -80,6 +82,21 @@ export async function startEncoderServer(folder: string): Promise<EncoderServer>
         body: JSON.stringify(body),
       })
       return { status: reply.status, body: await reply.json() }
+    },
+    async weights(model, format) {
+      const reply = await fetch(
+        `${baseURL}/models/${encodeURIComponent(model)}/weights?format=${format}`,
+        { headers: { authorization: `Bearer ${server.apiKey}` } },
+      )
+      const tar = Buffer.from(await reply.arrayBuffer()).toString('latin1')
+      const files = new Map<string, string>()
+      for (let at = 0; at < tar.length && tar[at] !== '\0'; ) {
+        const [name] = tar.slice(at, at + 100).split('\0')
+        const bytes = Number.parseInt(tar.slice(at + 124, at + 136), 8)
+        files.set(name!, tar.slice(at + 512, at + 512 + bytes))
+        at += 512 + 512 * Math.ceil(bytes / 512)
+      }
+      return files
     },
     [Symbol.asyncDispose]: async () => {
       await server.close()

@@ -72,6 +72,15 @@ describe.each([
       expect(probs.reduce((a: number, b: number) => a + b)).toBeCloseTo(1, 5)
       expect(scores[label]).toBe(Math.max(...probs))
     }
+    // What was trained whole is in the export, and the export says so.
+    const format = 'lora' in hyperparameters ? 'peft' : 'hf'
+    const files = await server.weights(model, format)
+    const config = JSON.parse(files.get(format === 'peft' ? 'adapter_config.json' : 'config.json')!)
+    if (format === 'peft') expect(config.modules_to_save).toEqual(['classifier'])
+    else expect(Object.values(config.id2label)).toContain('kind-3')
+    const header = files.get(format === 'peft' ? 'adapter_model.safetensors' : 'model.safetensors')!
+    expect(header).toMatch(/classifier\.weight":\{"dtype":"F32","shape":\[4,/)
+
     // What lies beside a text in one run changes nothing.
     const alone = await server.post('/classifications', { model, input: 'gx g' })
     expect(alone.body.data[0].probs[2]).toBeCloseTo(body.data[2].probs[2], 4)
