@@ -118,6 +118,26 @@ describe.each([
   })
 })
 
+test('pairs with a negative: the anchor is turned away from it', async () => {
+  const apart = async (negatives: boolean) => {
+    const rows = repeat((i) => ({
+      anchor: `${letter(i)}y`,
+      positive: `q ${letter(i)}${letter(i)}`,
+      ...(negatives && { negative: 'zz zz' }),
+    }))
+    const hyperparameters = { ...quick, n_epochs: 4, lora: { rank: 4 } }
+    const job = await server.tune(rows, { type: 'embedding', hyperparameters })
+    expect(job.error?.message).toBeUndefined()
+    const { data } = await server.client.embeddings.create({
+      model: job.fine_tuned_model!,
+      input: ['ay', 'zz zz'],
+    })
+    const [a, z] = data.map(({ embedding }) => embedding) as [number[], number[]]
+    return a.reduce((sum, x, i) => sum + x * z[i]!, 0)
+  }
+  expect(await apart(true)).toBeLessThan((await apart(false)) - 0.2)
+})
+
 test.each(['distilbert', 'roberta'])('%s learns labels, and tells them', async (family) => {
   const rows = repeat((i) => ({ text: `${letter(i)}x ${letter(i)}`, label: `kind-${i % 4}` }))
   const method = {

@@ -17,6 +17,9 @@ beforeAll(async () => {
   models = await mkdtemp(join(tmpdir(), 'luthier-models-'))
   await mkdir(join(models, 'tiny'))
   await writeTinyModel(join(models, 'tiny'))
+  await writeTinyModel(join(models, 'deep'), {
+    config: { num_hidden_layers: 8, max_position_embeddings: 1024 },
+  })
   service = await openTestApi({ models })
 })
 afterAll(async () => {
@@ -40,12 +43,13 @@ const train = (memory: number) =>
     memory,
   })
 
-async function create(n_epochs = 1): Promise<string> {
-  const rows = Array.from({ length: 16 }, (_, i) =>
-    JSON.stringify({ prompt: `question ${i * 7}`, completion: ` answer ${i}` }),
+async function create(n_epochs = 1, model = 'tiny', words = 1): Promise<string> {
+  const rows = Array.from({ length: words > 1 ? 10 : 16 }, (_, i) =>
+    JSON.stringify({ prompt: `question ${i * 7}`, completion: ` answer ${i}`.repeat(words) }),
   )
   const { body } = await service.post('/v1/fine_tuning/jobs', {
-    model: 'tiny',
+    model,
+    seed: 3,
     training_file: await service.upload(`${rows.join('\n')}\n`),
     method: { type: 'supervised', supervised: { hyperparameters: { n_epochs, batch_size: 4 } } },
   })
@@ -98,4 +102,36 @@ test('two jobs train at once where both fit, and one after the other where they 
   }
   await using _ = train(400e6)
   expect(await mostRunning(await pair())).toBe(1)
+})
+
+test('where keeping everything does not fit, less is kept: the plan says so, and the bytes are the same', async () => {
+  const run = async (memory: number) => {
+    await using _ = train(memory)
+    const path = await create(1, 'deep', 92)
+    await until(() => hasEnded(path))
+    const { body } = await service.get(path)
+    expect([body.status, body.error]).toEqual(['succeeded', null])
+    const { adapter } = await service.models.resolve(
+      service.caller.project_id,
+      body.fine_tuned_model,
+    )
+    const { data } = (await service.get(`${path}/events?limit=100`)).body
+    const plan = data.find((event: { data: { kind?: string } }) => event.data.kind === 'plan')
+    const { reasons, forecast } = plan.data as {
+      reasons: string[]
+      forecast: { memory_bytes: number }
+    }
+    const told = reasons.filter((reason) => reason.startsWith('memory: '))
+    return { told, memory_bytes: forecast.memory_bytes, sha256: adapter?.sha256 }
+  }
+  const everything = await run(4e9)
+  expect(everything.told).toEqual([])
+  const less = await run(1.1 * everything.memory_bytes)
+  expect(less.told).toEqual([
+    expect.stringMatching(
+      /^memory: \d\.\d GB are free and keeping everything would take \d\.\d GB, so what lies between products is computed twice$/,
+    ),
+  ])
+  expect(less.memory_bytes).toBeLessThan(everything.memory_bytes)
+  expect(less.sha256).toBe(everything.sha256)
 })
