@@ -16,7 +16,7 @@ import { openTokenizer } from '../../src/engine/tokenizer/tokenizer.ts'
 import { inspect } from '../../src/engine/train/inspect.ts'
 import { supervised } from '../../src/engine/train/methods/supervised.ts'
 import { createMoments } from '../../src/engine/train/optimizer.ts'
-import { choosePrecision, type Precision } from '../../src/engine/train/precision.ts'
+import { choosePrecision, type TrainPrecision } from '../../src/engine/train/precision.ts'
 import { learningRate } from '../../src/engine/train/schedule.ts'
 import { subjectOf } from '../../src/engine/train/subject-of.ts'
 import { createTrainer } from '../../src/engine/train/trainer.ts'
@@ -56,7 +56,7 @@ const encode = (path: string) =>
 const [examples, valid] = [await encode(training.path), await encode(validation.path)]
 
 const turn: TakeTurn = async () => ({ [Symbol.dispose]() {} })
-const open = async (precision: Precision, taking: TakeTurn) => {
+const open = async (precision: TrainPrecision, taking: TakeTurn) => {
   const given = precision === 'int8' ? await withInt8(weights, cache, tokenizer) : weights
   const subject = subjectOf(supervised, {
     checkpoint,
@@ -80,6 +80,7 @@ const open = async (precision: Precision, taking: TakeTurn) => {
   )
 }
 const { choice, trainer: kept } = await choosePrecision({
+  lower: 'int8',
   open,
   turn,
   examples: examples.slice(0, 16),

@@ -20,11 +20,22 @@ export const withDriver: Readonly<Record<string, string>> = {
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 
 /** How far gradients are from the processor's, by what was computed. */
-export const gradientErrors = (...args: string[]): Promise<Record<string, number>> =>
+export const gradientErrors = (...args: string[]) =>
+  answerOf<Record<string, number>>('test/support/device-gradients.ts', ...args)
+
+/** What `precision: auto` comes to, and the steps that were trained with it. */
+export const halfTrial = (device: string) =>
+  answerOf<{ precision: string; reason: string; steps: number }>(
+    'test/support/half-trial.ts',
+    device,
+  )
+
+/** The JSON that a script prints at last, in a process that finds the driver. */
+const answerOf = <Answer>(path: string, ...args: string[]): Promise<Answer> =>
   new Promise((done, fail) => {
-    const script = ['--import', 'tsx', 'test/support/device-gradients.ts', ...args]
+    const script = ['--import', 'tsx', path, ...args]
     const env = { ...process.env, ...withDriver }
     execFile(process.execPath, script, { cwd: ROOT, env }, (error, stdout) =>
-      error ? fail(error) : done(JSON.parse(stdout)),
+      error ? fail(error) : done(JSON.parse(stdout.trimEnd().split('\n').at(-1)!)),
     )
   })

@@ -2,8 +2,9 @@
 
 import { external, type Value } from '../graph/graph.ts'
 import * as op from '../graph/ops/ops.ts'
-import type { MappedTensor } from '../weights/checkpoint.ts'
+import type { MappedTensor, MappedWeights, ModelConfig } from '../weights/checkpoint.ts'
 import { blockKey, type MappedInt8 } from '../weights/int8.ts'
+import { familyOf } from '../weights/model-config.ts'
 import type { Weights } from './weights.ts'
 
 /** Some projections of one input whose results lie side by side in one matrix y [N, Σ out]. */
@@ -62,6 +63,20 @@ export function int8Rows(
   return { steps: value(piece.backward, 'int8'), scale: value(piece.backward_scale, 'float32') }
 }
 
+/** Each projection of a block in float16; what is none, the head, stays in float32. */
+const halfProducts =
+  (config: ModelConfig): Products =>
+  (x, ws) =>
+    ws.map((w) => {
+      const isProjection = familyOf(config).linear.some((name) => w.path.endsWith(`.${name}`))
+      const product = isProjection ? op.halfLinear : op.linear
+      return { y: product(x, w.get('weight')), members: [w] }
+    })
+
 /** In the precision that the weights are given in. */
-export const productsOf = ({ int8 }: { int8?: MappedInt8 | undefined }): Products =>
-  int8 ? int8Products(int8) : plainProducts
+export const productsOf = ({
+  config,
+  int8,
+  half,
+}: Pick<MappedWeights, 'config' | 'int8' | 'half'>): Products =>
+  int8 ? int8Products(int8) : half ? halfProducts(config) : plainProducts

@@ -5,8 +5,8 @@ import type { Lowered } from '../graph/lower.ts'
 export interface Capabilities {
   /** Operators without a kernel there: the graph is written without them. */
   readonly without: readonly Lowered[]
-  /** What frozen weights may be kept in. */
-  readonly precisions: readonly ('fp32' | 'int8')[]
+  /** What products with frozen weights may be computed in; the last is tried where it is for us to choose. */
+  readonly precisions: readonly ('fp32' | 'int8' | 'fp16')[]
   /** It is used only after it has computed a training step as the processor does. */
   readonly tested: boolean
   /** What the machine must have, said where it cannot be used. */
@@ -22,13 +22,13 @@ const table = {
   cpu: { without: [], precisions: ['fp32', 'int8'], tested: false },
   webgpu: {
     without: ['LogSoftmax', 'QuickGelu'],
-    precisions: ['fp32'],
+    precisions: ['fp32', 'fp16'],
     tested: true,
     needs: 'a driver for Vulkan (libvulkan.so.1 and the one of the graphics card), Metal or D3D12',
   },
   cuda: {
     without: [],
-    precisions: ['fp32'],
+    precisions: ['fp32', 'fp16'],
     tested: true,
     needs:
       "CUDA 12 and onnxruntime's libraries for it, which `node node_modules/onnxruntime-node/script/install --onnxruntime-node-install=cuda12` fetches",

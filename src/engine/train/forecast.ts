@@ -1,10 +1,11 @@
 // What a plan will take on this machine: memory from its shapes, time from its cost and from how fast the base was here.
 
+import { capabilitiesOf } from '../runtime/device.ts'
 import type { TakeTurn } from '../runtime/thread.ts'
 import type { Checkpoint } from '../weights/checkpoint.ts'
 import { type Costed, evaluationCost, stepCost } from './cost.ts'
 import { peakMemory } from './memory.ts'
-import { LEAST_GAIN, type Precision } from './precision.ts'
+import { keptPrecision, LEAST_GAIN, type Precision } from './precision.ts'
 import type { Forecast, Plan } from './request.ts'
 import { knownThroughput, measureThroughput, type Throughput } from './throughput.ts'
 import { type ExampleSizes, type Workload, workloadOf } from './workload.ts'
@@ -89,7 +90,9 @@ export async function speedsOf(
 ): Promise<Speeds> {
   const speeds: Speeds = {}
   if (cache === undefined) return speeds
-  for (const precision of plan.precision === 'auto' ? BOTH : [plan.precision]) {
+  const { precisions } = capabilitiesOf(plan.device ?? 'cpu')
+  const possible = BOTH.filter((precision) => precisions.includes(precision))
+  for (const precision of plan.precision === 'auto' ? possible : [keptPrecision(plan.precision)]) {
     const of = { checkpoint, cache, plan, precision }
     const speed =
       (await knownThroughput(of)) ?? (measure ? await measureThroughput(of, turn) : undefined)

@@ -6,14 +6,16 @@ import { encodeFile } from '../datasets/encode.ts'
 import type { Example } from '../datasets/example.ts'
 import { withInt8 } from '../models/int8.ts'
 import { uniform } from '../random.ts'
+import { capabilitiesOf } from '../runtime/device.ts'
 import type { HandlerContext } from '../runtime/thread.ts'
 import { openTokenizer } from '../tokenizer/tokenizer.ts'
 import { openCheckpoint } from '../weights/checkpoint.ts'
 import { mapWeights } from '../weights/mapped.ts'
 import { createEncoderProbe, probeExamples } from './encoder-probe.ts'
+import { freshScale } from './loss-scale.ts'
 import { methodOf } from './methods/index.ts'
 import { createMoments } from './optimizer.ts'
-import { choosePrecision, type Precision } from './precision.ts'
+import { choosePrecision, keptPrecision, type TrainPrecision } from './precision.ts'
 import { createProbe } from './probe.ts'
 import type { RowLosses, StepMetrics, TrainEvent, TrainRequest } from './request.ts'
 import { decodeState, encodeState } from './save.ts'
@@ -64,8 +66,11 @@ export async function* train(
   const general =
     request.probe && checkpoint.config.encoder ? probeExamples(tokenizer, weights) : []
   const known = [...examples, ...validation, ...general]
-  const subjectIn = async (precision: Precision) => {
-    const given = precision === 'int8' ? await withInt8(weights, request.cache, tokenizer) : weights
+  const subjectIn = async (precision: TrainPrecision) => {
+    const given =
+      precision === 'int8'
+        ? await withInt8(weights, request.cache, tokenizer)
+        : { ...weights, half: precision === 'fp16' }
     return subjectOf(method, {
       checkpoint,
       weights: given,
@@ -87,18 +92,23 @@ export async function* train(
       seed,
       turn: taking,
     })
-  const afresh = async (subject: Subject): Promise<TrainState> => ({
+  const afresh = async (subject: Subject, precision: TrainPrecision): Promise<TrainState> => ({
     step: 0,
     adapter: await subject.start(),
     moments: createMoments(subject.parameters),
+    ...(precision === 'fp16' && { loss_scale: freshScale }),
   })
+  const { device = 'cpu' } = plan
   let lastTried: Subject | undefined
   const tried =
     plan.precision === 'auto'
       ? await choosePrecision({
+          lower: capabilitiesOf(device).precisions.find((one) => one !== 'fp32') ?? 'int8',
+          // Elsewhere it is not the processor that computes.
+          ...(device !== 'cpu' && { clock: () => performance.now() / 1000 }),
           open: async (precision, taking) => {
             lastTried = await subjectIn(precision)
-            return open(lastTried, await afresh(lastTried), taking)
+            return open(lastTried, await afresh(lastTried, precision), taking)
           },
           turn,
           examples: examples.slice(0, Math.min(plan.batch_size, TRIAL_EXAMPLES)),
@@ -112,7 +122,9 @@ export async function* train(
 
   // Where it starts.
   const saved = request.state && decodeState(request.state, subject.parameters)
-  const state = saved?.state ?? kept?.state ?? (await afresh(subject))
+  const state = saved?.state ?? kept?.state ?? (await afresh(subject, precision))
+  // A trial may have come to another scale; who goes on without one has this.
+  if (!saved && state.loss_scale) state.loss_scale = freshScale
   let trained_tokens = saved?.trained_tokens ?? 0
   let unvalidated = saved?.unvalidated
   const valid_losses = [...(saved?.valid_losses ?? [])]
@@ -132,7 +144,7 @@ export async function* train(
       ...plan,
       config: checkpoint.config,
       parameters: subject.parameters,
-      precision,
+      precision: keptPrecision(precision),
       reference: request.method === 'dpo',
     },
   )
@@ -176,6 +188,7 @@ export async function* train(
       ...prefixed('train', scores),
       learning_rate: rate,
       grad_norm: gradNorm,
+      ...(state.loss_scale && { loss_scale: state.loss_scale.scale }),
     }
   }
 

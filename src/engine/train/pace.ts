@@ -3,7 +3,7 @@
 import type { TextShape } from '../datasets/text-batches.ts'
 import type { ModelConfig } from '../weights/model-config.ts'
 import { microBatchCost } from './cost.ts'
-import { LEAST_GAIN, type Precision } from './precision.ts'
+import { keptPrecision, LEAST_GAIN, type Precision } from './precision.ts'
 import type { Plan } from './request.ts'
 import { type ExampleSizes, workloadOf } from './workload.ts'
 
@@ -30,7 +30,7 @@ export function microStepForecast(
   { speeds }: Pace,
   { config, batch_size, sizes, parameters, precision = 'auto', adapter, reference }: Paced,
 ): ((shape: TextShape) => number) | undefined {
-  const possible: Precision[] = precision === 'auto' ? ['fp32', 'int8'] : [precision]
+  const possible: Precision[] = precision === 'auto' ? ['fp32', 'int8'] : [keptPrecision(precision)]
   const known = possible.filter((precision) => speeds[precision] !== undefined)
   if (known.length === 0) return undefined
   return ({ rows, length, long }) => {

@@ -237,12 +237,8 @@ function choosablePrecision(
       code: 'unsupported_value',
     })
   if (precision !== 'auto') return precision
-  if (!precisions.includes('int8')) {
-    reasons.push(`precision fp32: int8 is not computed on ${compute.device}`)
-    return 'fp32'
-  }
   if (!isSmall(config)) return 'auto'
-  reasons.push('precision fp32: the model is too small to be faster in int8')
+  reasons.push(`precision fp32: the model is too small to be faster in ${precisions.at(-1)}`)
   return 'fp32'
 }
 

@@ -1,20 +1,28 @@
-// Which precision a job's frozen products get, tried on its own rows: int8 where it is faster and learns the same.
+// Which precision a job's frozen products get, tried on its own rows: a lower one where it is faster and learns the same.
 
 import type { Example } from '../datasets/example.ts'
 import type { TakeTurn } from '../runtime/thread.ts'
 import type { Trainer } from './trainer.ts'
 
+/** What frozen weights are kept in, and forecasts know. */
 export type Precision = 'fp32' | 'int8'
+/** What their products are computed in: float16 on devices that want it, from weights in float32. */
+export type TrainPrecision = Precision | 'fp16'
+/** What is tried beside fp32. */
+export type Lower = Exclude<TrainPrecision, 'fp32'>
+
+export const keptPrecision = (precision: TrainPrecision): Precision =>
+  precision === 'int8' ? 'int8' : 'fp32'
 
 export interface Choice {
-  readonly precision: Precision
+  readonly precision: TrainPrecision
   /** One sentence, with the figures. */
   readonly reason: string
 }
 
-/** Below it int8 costs learning: a speed trial cannot see outlier channels, the gradient does. */
+/** Below it a lower precision costs learning: a speed trial cannot see outlier channels, the gradient does. */
 const LEAST_COSINE = 0.98
-/** What int8 must gain at least, for it is never quite the same. */
+/** What it must gain at least, for it is never quite the same. */
 export const LEAST_GAIN = 1.1
 /** How often a side is timed each time that it has its turn. */
 const RUNS = 2
@@ -28,22 +36,27 @@ export interface Tried {
   readonly trainer: Trainer | undefined
 }
 
+type Side = 'fp32' | 'lower'
+
 /** What the trial has measured. */
 export interface Measured {
-  /** Of int8's gradient to fp32's on the same examples. */
+  /** Which one is tried beside fp32. */
+  readonly lower: Lower
+  /** Of its gradient to fp32's on the same examples. */
   readonly cosine: number
-  /** Seconds of processor time of each short step. */
-  readonly seconds: Readonly<Record<Precision, readonly number[]>>
+  /** Seconds of each short step. */
+  readonly seconds: Readonly<Record<Side, readonly number[]>>
 }
 
 export interface Trial {
+  readonly lower: Lower
   /** A trainer at the start, whose runs wait for this `turn`. */
-  open(precision: Precision, turn: TakeTurn): Promise<Trainer>
+  open(precision: TrainPrecision, turn: TakeTurn): Promise<Trainer>
   readonly turn: TakeTurn
   /** What both gradients are computed on; what fills one micro-batch of them is timed. */
   readonly examples: readonly Example[]
   readonly shape: { readonly rows: number; readonly row_length: number }
-  /** Seconds of processor time that this process has had; absent: as the system counts them. */
+  /** Seconds; absent: those of processor time that this process has had, so that a busy machine comes to the same. */
   readonly clock?: () => number
 }
 
@@ -52,21 +65,21 @@ export interface Trial {
  * other, so that the memory of both is never needed at once. Changes nothing of what is trained.
  */
 export async function choosePrecision(trial: Trial): Promise<Tried> {
-  const { open, turn, examples, shape, clock = processorSeconds } = trial
+  const { lower, open, turn, examples, shape, clock = processorSeconds } = trial
   const timed = oneMicroBatch(examples, shape)
-  const gradients: Partial<Record<Precision, Float32Array>> = {}
-  const seconds: Record<Precision, number[]> = { fp32: [], int8: [] }
-  const run = async (precision: Precision): Promise<Trainer> => {
+  const gradients: Partial<Record<Side, Float32Array>> = {}
+  const seconds: Record<Side, number[]> = { fp32: [], lower: [] }
+  const run = async (side: Side): Promise<Trainer> => {
     const meter = metered(turn, clock)
-    const trainer = await open(precision, meter.turn)
+    const trainer = await open(side === 'fp32' ? side : lower, meter.turn)
     try {
       // The first run of a session is slow: it is not timed.
-      const { gradient } = await trainer.gradient(gradients[precision] ? timed : examples)
-      gradients[precision] ??= gradient
+      const { gradient } = await trainer.gradient(gradients[side] ? timed : examples)
+      gradients[side] ??= gradient
       for (let run = 0; run < RUNS; run++) {
         meter.reset()
         await trainer.gradient(timed)
-        seconds[precision].push(meter.seconds)
+        seconds[side].push(meter.seconds)
       }
       return trainer
     } catch (error) {
@@ -77,10 +90,19 @@ export async function choosePrecision(trial: Trial): Promise<Tried> {
   for (let round = 1; ; round++) {
     const plain = await run('fp32')
     await plain[Symbol.asyncDispose]()
-    const trainer = await run('int8')
-    const measured = { cosine: cosine(gradients.int8!, gradients.fp32!), seconds }
+    const ran = await run('lower').catch((error: Error) => {
+      // What a device lacks for float16 it says only when a graph comes to it.
+      if (lower !== 'fp16') throw error
+      return error
+    })
+    if (ran instanceof Error) {
+      const reason = `fp16 cannot be computed here: ${ran.message}`
+      return { choice: { precision: 'fp32', reason }, trainer: undefined }
+    }
+    const trainer = ran
+    const measured = { lower, cosine: cosine(gradients.lower!, gradients.fp32!), seconds }
     const choice = decidePrecision(measured)
-    if (choice.precision === 'int8' && (isClear(measured) || round === ROUNDS))
+    if (choice.precision === lower && (isClear(measured) || round === ROUNDS))
       return { choice, trainer }
     await trainer[Symbol.asyncDispose]()
     if (isClear(measured) || round === ROUNDS) return { choice, trainer: undefined }
@@ -94,21 +116,20 @@ function isClear(measured: Measured): boolean {
 }
 
 const gainOf = ({ seconds }: Measured): number =>
-  Math.min(...seconds.fp32) / Math.min(...seconds.int8)
+  Math.min(...seconds.fp32) / Math.min(...seconds.lower)
 
 /**
- * The least that each side has taken is compared: other work takes time from a step and never gives it any. Processor
- * time rather than time that passes, so that a busy machine comes to the same.
+ * The least that each side has taken is compared: other work takes time from a step and never gives it any.
  */
 export function decidePrecision(measured: Measured): Choice {
-  const { cosine } = measured
+  const { lower, cosine } = measured
   const gain = gainOf(measured)
-  const figures = `int8 is ${gain.toFixed(2)} times as fast as fp32 here, its gradient has a cosine of ${cosine.toFixed(3)} to fp32's`
+  const figures = `${lower} is ${gain.toFixed(2)} times as fast as fp32 here, its gradient has a cosine of ${cosine.toFixed(3)} to fp32's`
   if (!(cosine >= LEAST_COSINE))
     return { precision: 'fp32', reason: `${figures}, and should have ${LEAST_COSINE}` }
   if (!(gain >= LEAST_GAIN))
     return { precision: 'fp32', reason: `${figures}: not worth it below ${LEAST_GAIN} times` }
-  return { precision: 'int8', reason: figures }
+  return { precision: lower, reason: figures }
 }
 
 /** The first examples, as many as fill a micro-batch. */

@@ -12,6 +12,7 @@ import { alwaysTrue, kept } from '../models/keep.ts'
 import { packedAttention } from '../models/layers.ts'
 import { type Lora, weightsOf } from '../models/weights.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
+import { startingGradient } from './loss-scale.ts'
 import type { StepGraphs, StepShape } from './step.ts'
 
 export interface PreferenceStepOptions {
@@ -79,7 +80,7 @@ export function buildPreferenceStep(
   const rate = layout.config.dropout ?? 0
   const dropout = rate > 0 ? createDropout(rate) : undefined
   const { parts, outputs } = compare(dropout?.drop)
-  const gradient = flatten(gradients(outputs.loss, parts), layout)
+  const gradient = flatten(gradients(outputs.loss, parts, startingGradient(mapped)), layout)
   return {
     train: { ...outputs, gradient },
     evaluate: dropout ? compare().outputs : outputs,

@@ -8,7 +8,7 @@ import type { Keep } from '../models/keep.ts'
 import type { Evidence } from '../parity/parity.ts'
 import type { Compute, DeviceKind } from '../runtime/device.ts'
 import type { MethodName } from './methods/index.ts'
-import type { Precision } from './precision.ts'
+import type { TrainPrecision } from './precision.ts'
 import type { PreflightProgress } from './preflight.ts'
 import type { PreflightReport } from './preflight-report.ts'
 import type { Patience } from './stopping.ts'
@@ -55,7 +55,7 @@ export interface Hyperparameters {
   weight_decay?: number
   max_grad_norm?: number
   /** Of the frozen products; `auto`, or absent: whichever is faster without learning differently. */
-  precision?: Auto<Precision>
+  precision?: Auto<TrainPrecision>
   /** Of the method dpo. */
   beta?: Auto<number>
   /** So many devices share the micro-batches of a step; absent: one. */
@@ -145,7 +145,7 @@ export interface Plan {
   /** Devices that share the micro-batches of a step; absent: one. */
   devices?: number
   /** `auto` is decided by a short trial when training first starts, and told by an event. */
-  precision: Auto<Precision>
+  precision: Auto<TrainPrecision>
   /** Of the method dpo. */
   beta?: number
   /** What was forecast of the memory that it takes. */
@@ -260,7 +260,7 @@ export type TrainEvent =
   | Inspection
   | PreflightProgress
   /** What `auto` has come to: to be kept in the plan before anything else happens. */
-  | { type: 'precision'; precision: Precision; reason: string }
+  | { type: 'precision'; precision: TrainPrecision; reason: string }
   | { type: 'started'; step: number; total_steps: number }
   | { type: 'step'; metrics: StepMetrics /** supervised tokens so far */; trained_tokens: number }
   /**

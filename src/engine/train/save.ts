@@ -1,5 +1,6 @@
 // Training state as bytes: a line of JSON, then the adapter and both moments as they lie in memory.
 
+import type { LossScale } from './loss-scale.ts'
 import { createMoments } from './optimizer.ts'
 import type { StepMetrics } from './request.ts'
 import type { TrainState } from './trainer.ts'
@@ -21,14 +22,21 @@ interface Header {
   parameters: number
   unvalidated?: StepMetrics | undefined
   valid_losses?: readonly number[]
+  loss_scale?: LossScale
 }
 
 /** The same state gives the same bytes. */
 export function encodeState(saved: SavedState): Uint8Array {
   const { state, ...rest } = saved
-  const { step, adapter, moments } = state
+  const { step, adapter, moments, loss_scale } = state
   const parameters = adapter.length
-  const header: Header = { version: 1, step, parameters, ...rest }
+  const header: Header = {
+    version: 1,
+    step,
+    parameters,
+    ...(loss_scale && { loss_scale }),
+    ...rest,
+  }
   const line = new TextEncoder().encode(JSON.stringify(header).padEnd(127))
   const vectors = [adapter, moments.first, moments.second]
   const bytes = new Uint8Array(line.length + 1 + vectors.length * adapter.byteLength)
@@ -61,7 +69,12 @@ export function decodeState(bytes: Uint8Array, parameters: number): SavedState {
   vector(1, moments.first)
   vector(2, moments.second)
   return {
-    state: { step: header.step, adapter, moments },
+    state: {
+      step: header.step,
+      adapter,
+      moments,
+      ...(header.loss_scale && { loss_scale: header.loss_scale }),
+    },
     trained_tokens: header.trained_tokens,
     unvalidated: header.unvalidated,
     // JSON has no NaN.

@@ -11,6 +11,7 @@ import { linear, packedAttention } from '../models/layers.ts'
 import { int8Rows } from '../models/products.ts'
 import { type Weights, weightsOf } from '../models/weights.ts'
 import type { MappedWeights } from '../weights/checkpoint.ts'
+import { startingGradient } from './loss-scale.ts'
 
 /** Supervised tokens that go through the head at a time: logits of a large vocabulary outweigh all else. */
 export const HEAD_ROWS = 256
@@ -93,7 +94,7 @@ export function buildStep(mapped: MappedWeights, layout: LoraLayout, shape: Step
   const rate = layout.config.dropout ?? 0
   const dropout = rate > 0 ? createDropout(rate) : undefined
   const { outputs, parts } = forward(true, dropout?.drop)
-  const gradient = flatten(gradients(outputs.loss, parts), layout)
+  const gradient = flatten(gradients(outputs.loss, parts, startingGradient(mapped)), layout)
   return {
     train: { ...outputs, gradient },
     evaluate: forward(false).outputs,

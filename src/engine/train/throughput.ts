@@ -16,7 +16,7 @@ import { type Costed, stepCost } from './cost.ts'
 import { classification } from './methods/classification.ts'
 import { supervised } from './methods/supervised.ts'
 import { createMoments } from './optimizer.ts'
-import type { Precision } from './precision.ts'
+import { keptPrecision, type TrainPrecision } from './precision.ts'
 import type { Plan } from './request.ts'
 import { subjectOf } from './subject-of.ts'
 import { createTrainer } from './trainer.ts'
@@ -27,7 +27,7 @@ export interface Measurable {
   /** Folder of converted weights. */
   readonly cache: string
   readonly plan: Plan
-  readonly precision: Precision
+  readonly precision: TrainPrecision
 }
 
 /** Seconds for a unit of cost. */
@@ -139,7 +139,7 @@ export async function measureThroughput(of: Measurable, turn: TakeTurn): Promise
     fastest = Math.min(fastest, (performance.now() - start) / 1000)
   }
   const work = workloadOf(plan, config, sizesOf(examples))
-  const costed = { config, parameters, precision, reference: false }
+  const costed = { config, parameters, precision: keptPrecision(precision), reference: false }
   return keepThroughput(of, fastest, stepCost({ ...plan, ...costed }, work))
 }
 

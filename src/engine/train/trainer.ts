@@ -5,6 +5,7 @@ import type { Example } from '../datasets/example.ts'
 import type { DeviceKind } from '../runtime/device.ts'
 import type { TakeTurn } from '../runtime/thread.ts'
 import { openLanes } from './lanes.ts'
+import { afterGoodStep, afterOverflow, type LossScale, scaleFeeds, unscale } from './loss-scale.ts'
 import type { Feeds, Measure, Objective, Outputs } from './methods/method.ts'
 import { adamW, clipByNorm, type Moments } from './optimizer.ts'
 
@@ -14,6 +15,8 @@ export interface TrainState {
   step: number
   readonly adapter: Float32Array
   readonly moments: Moments
+  /** Where products are in float16. */
+  loss_scale?: LossScale
 }
 
 export interface TrainerOptions {
@@ -44,11 +47,14 @@ export interface RateGroup {
 
 export interface Trainer extends AsyncDisposable {
   readonly state: TrainState
-  /** Loss before the update, then the update. `grad_norm` is the norm before clipping. */
+  /**
+   * Loss before the update, then the update. `grad_norm` is the norm before clipping; 0 where products in float16 have
+   * overflowed under the scale of the loss and nothing was learned.
+   */
   step(examples: readonly Example[], learningRate: number): Promise<Measure & { gradNorm: number }>
   /** How examples do, and nothing learned; undefined when `signal` was aborted before the last micro-batch. */
   evaluate(examples: readonly Example[], signal?: AbortSignal): Promise<Measure | undefined>
-  /** The gradient of the mean loss, not clipped, and nothing updated. */
+  /** The gradient of the mean loss, not clipped, and nothing updated but the scale of the loss where it was too large. */
   gradient(examples: readonly Example[]): Promise<Measure & { gradient: Float32Array }>
 }
 
@@ -71,27 +77,36 @@ export async function createTrainer(state: TrainState, options: TrainerOptions):
       microBatch,
     })
     microBatch++
-    return lanes.train({ ...feeds, ...dropped })
+    const { loss_scale } = state
+    return lanes.train({ ...feeds, ...dropped, ...(loss_scale && scaleFeeds(loss_scale)) })
   }
   const evaluate =
     (signal?: AbortSignal) =>
     (feeds: Feeds): Promise<Outputs> =>
       lanes.evaluate(feeds, signal)
-  const accumulate = async (examples: readonly Example[]): Promise<Measure> => {
+  const accumulate = async (examples: readonly Example[]): Promise<Measure & { fits: boolean }> => {
     microBatch = 0
     lanes.begin()
     const measure = await objective.measure(examples, { train, evaluate: evaluate(), width })
     if (microBatch === 0) sum.fill(0) // nothing to learn in any of them
-    return measure
+    const { loss_scale } = state
+    return { ...measure, fits: !loss_scale || unscale(sum, loss_scale) }
   }
 
   return {
     state,
     async step(examples, learningRate) {
-      const measure = await accumulate(examples)
-      const gradNorm = clipByNorm(sum, options.maxGradNorm)
+      const { fits, ...measure } = await accumulate(examples)
       state.step++
-      const { step, adapter, moments } = state
+      if (state.loss_scale) {
+        const next = fits ? afterGoodStep(state.loss_scale) : afterOverflow(state.loss_scale)
+        if (next) state.loss_scale = next
+        // At the least scale it is the training that has diverged.
+        if (!fits) return { ...measure, gradNorm: next ? 0 : Number.NaN }
+      }
+      const gradNorm = clipByNorm(sum, options.maxGradNorm)
+      const { adapter, moments } = state
+      const step = state.step - (state.loss_scale?.skipped ?? 0)
       for (const { from, to, ratio, decays = true } of rates)
         adamW(
           adapter.subarray(from, to),
@@ -115,7 +130,14 @@ export async function createTrainer(state: TrainState, options: TrainerOptions):
       }
     },
     async gradient(examples) {
-      return { ...(await accumulate(examples)), gradient: sum.slice() }
+      let measure = await accumulate(examples)
+      while (!measure.fits && state.loss_scale) {
+        const less = afterOverflow(state.loss_scale)
+        if (!less) break
+        state.loss_scale = less
+        measure = await accumulate(examples)
+      }
+      return { ...measure, gradient: sum.slice() }
     },
     [Symbol.asyncDispose]: () => lanes[Symbol.asyncDispose](),
   }

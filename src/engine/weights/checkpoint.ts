@@ -38,6 +38,8 @@ export interface MappedWeights {
   readonly tensors: ReadonlyMap<string, MappedTensor>
   /** Where it is there, the products that it has are computed with it instead of with `tensors`. */
   readonly int8?: MappedInt8
+  /** Where true, products with frozen projections are computed in float16, and the loss of a step is scaled. */
+  readonly half?: boolean
 }
 
 export interface MappedTensor {

@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import { luthier } from '../../support/command.ts'
 import { makeHome, startLuthier } from '../../support/luthier-server.ts'
 import { shared } from '../../support/shared.ts'
-import { driver, gradientErrors, withDriver } from '../../support/webgpu.ts'
+import { driver, gradientErrors, halfTrial, withDriver } from '../../support/webgpu.ts'
 
 const stories = shared('models/stories260k')
 const SLOW = 600_000
@@ -16,6 +16,16 @@ test.skipIf(driver.missing || stories.missing)(
     const errors = await gradientErrors('webgpu', stories.path)
     expect(Object.keys(errors).length).toBeGreaterThanOrEqual(16)
     for (const [what, error] of Object.entries(errors)) expect(error, what).toBeLessThan(1e-4)
+  },
+)
+
+test.skipIf(driver.missing)(
+  'float16 is tried; the software device has none, says so, and trains in float32',
+  { timeout: SLOW },
+  async () => {
+    const { precision, reason, steps } = await halfTrial('webgpu')
+    expect(reason).toMatch(/^fp16 cannot be computed here: .*requires f16 but the device does not/)
+    expect([precision, steps]).toEqual(['fp32', 2])
   },
 )
 

@@ -19,6 +19,7 @@ import { float32, type HostTensor, int64 } from '../../tensor.ts'
 import { encoderGraphs } from '../encoder-step.ts'
 import { type EncoderObjectiveSetup, encoderSubject } from '../encoder-subject.ts'
 import { inOrder } from '../in-order.ts'
+import { startingGradient } from '../loss-scale.ts'
 import { ClassScores } from './class-scores.ts'
 import type { Facts, MethodEncoder, Objective, SubjectMethod } from './method.ts'
 
@@ -176,7 +177,7 @@ function classifier(
         : op.crossEntropy(logits, input('targets', 'int64', ['S']), share)
     return {
       evaluate: { loss, logits },
-      train: { loss, logits, ...bound.gradients(loss) },
+      train: { loss, logits, ...bound.gradients(loss, startingGradient(weights)) },
     }
   })
 

@@ -13,6 +13,7 @@ import { float32 } from '../../tensor.ts'
 import { encoderGraphs } from '../encoder-step.ts'
 import { type EncoderObjectiveSetup, encoderSubject } from '../encoder-subject.ts'
 import { inOrder } from '../in-order.ts'
+import { startingGradient } from '../loss-scale.ts'
 import { encoderLearningRate } from './classification.ts'
 import { type Embedded, infoNce, meanReciprocalRank } from './contrast.ts'
 import type { MethodEncoder, Objective, Run, SubjectMethod } from './method.ts'
@@ -73,7 +74,7 @@ function embedder(
   const graphs = encoderGraphs(weights, layout, shape, ({ hidden, bound }) => {
     const vectors = meanPooled(hidden, input('shares', 'float32', ['S', N]))
     const dy = input('d_vectors', 'float32', ['S', D])
-    return { evaluate: { vectors }, train: bound.gradients(vectors, dy) }
+    return { evaluate: { vectors }, train: bound.gradients(vectors, startingGradient(weights, dy)) }
   })
 
   const feedsOf = (batch: TextBatch, texts: readonly Text[]) => {

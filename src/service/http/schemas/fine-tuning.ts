@@ -82,9 +82,9 @@ const tuningHyperparameters = {
   max_grad_norm: Type.Optional(Type.Number({ exclusiveMinimum: 0 })),
   early_stopping: Type.Optional(EarlyStopping),
   precision: Type.Optional(
-    Type.Enum(['auto', 'fp32', 'int8'], {
+    Type.Enum(['auto', 'fp32', 'int8', 'fp16'], {
       description:
-        'Of the frozen weights. auto takes int8 where it is faster and its gradient is nearly that of fp32.',
+        'Of products with the frozen weights: int8 on a processor, fp16, with a scaled loss, on other devices. auto takes the lower one where it is faster and its gradient is nearly that of fp32.',
     }),
   ),
 }

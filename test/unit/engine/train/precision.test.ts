@@ -4,7 +4,7 @@ import type { TakeTurn } from '../../../../src/engine/runtime/thread.ts'
 import {
   choosePrecision,
   decidePrecision,
-  type Precision,
+  type TrainPrecision,
 } from '../../../../src/engine/train/precision.ts'
 import type { Trainer } from '../../../../src/engine/train/trainer.ts'
 
@@ -13,7 +13,7 @@ describe('the decision', () => {
   const slow = fast.map((x) => 1.6 * x)
   const cosine = 0.99
 
-  test.each<[string, number[], number[], number, Precision, RegExp]>([
+  test.each<[string, number[], number[], number, TrainPrecision, RegExp]>([
     [
       'faster and alike',
       slow,
@@ -52,7 +52,7 @@ describe('the decision', () => {
       /1\.6/,
     ],
   ])('%s', (_name, fp32, int8, cosine, precision, reason) => {
-    const choice = decidePrecision({ cosine, seconds: { fp32, int8 } })
+    const choice = decidePrecision({ lower: 'int8', cosine, seconds: { fp32, lower: int8 } })
     expect(choice).toEqual({ precision, reason: expect.stringMatching(reason) })
   })
 })
@@ -67,15 +67,15 @@ describe('the trial', () => {
   const shape = { rows: 1, row_length: 96 }
 
   /** Steps of planted length, on a machine where others compute whenever a turn is waited for. */
-  function machine(took: (precision: Precision, nth: number) => number) {
+  function machine(took: (precision: TrainPrecision, nth: number) => number) {
     let now = 0
     let isOpen = false
-    const ran: { precision: Precision; lines: number[] }[] = []
+    const ran: { precision: TrainPrecision; lines: number[] }[] = []
     const turn: TakeTurn = async () => {
       now += 100
       return { [Symbol.dispose]() {} }
     }
-    const open = async (precision: Precision, taking: TakeTurn): Promise<Trainer> => {
+    const open = async (precision: TrainPrecision, taking: TakeTurn): Promise<Trainer> => {
       expect(isOpen, 'two sessions at once').toBe(false)
       isOpen = true
       now += 1000 // Opening it is not what is compared.
@@ -93,7 +93,8 @@ describe('the trial', () => {
         },
       } as unknown as Trainer
     }
-    return { trial: { open, turn, examples, shape, clock: () => now }, ran, isOpen: () => isOpen }
+    const trial = { lower: 'int8' as const, open, turn, examples, shape, clock: () => now }
+    return { trial, ran, isOpen: () => isOpen }
   }
 
   test('takes the sides in turns, one at a time, and times what fills one micro-batch', async () => {
@@ -113,7 +114,7 @@ describe('the trial', () => {
     expect(ran[1]!.lines).toEqual([1, 2])
   })
 
-  test.each<[string, number, Precision]>([
+  test.each<[string, number, TrainPrecision]>([
     ['much faster', 2, 'int8'],
     ['much slower', 0.5, 'fp32'],
   ])('one round is enough where int8 is %s', async (_name, times, precision) => {
@@ -122,6 +123,21 @@ describe('the trial', () => {
     expect([choice.precision, ran.length]).toEqual([precision, 6])
     expect(isOpen(), 'a trainer that is not handed on is closed').toBe(trainer !== undefined)
     expect(trainer !== undefined).toBe(precision === 'int8')
+  })
+
+  test('float16 that a device cannot compute is said, and float32 it is', async () => {
+    const { trial, isOpen } = machine(() => 1)
+    const open = async (...[precision, taking]: Parameters<typeof trial.open>) => {
+      if (precision === 'fp16') throw new Error('it has no such type')
+      return trial.open(precision, taking)
+    }
+    expect(await choosePrecision({ ...trial, open, lower: 'fp16' })).toEqual({
+      choice: { precision: 'fp32', reason: 'fp16 cannot be computed here: it has no such type' },
+      trainer: undefined,
+    })
+    expect(isOpen()).toBe(false)
+    const fails = choosePrecision({ ...trial, open: () => Promise.reject(new Error('disk full')) })
+    await expect(fails).rejects.toThrow('disk full')
   })
 
   test('other work during one side of the trial changes no choice', async () => {
