@@ -112,6 +112,75 @@ test('cosine compares the vectors of the installed encoder, as /embeddings gives
   expect(body.metadata.sampled_model_name).toBe('encoder')
 })
 
+test.each([
+  'fuzzy_match',
+  'bleu',
+  'gleu',
+  'meteor',
+  'rouge_1',
+  'rouge_2',
+  'rouge_3',
+  'rouge_4',
+  'rouge_5',
+  'rouge_l',
+])(
+  '%s: the same text is alike, a cut one less so, another one hardly',
+  async (evaluation_metric) => {
+    const alike = {
+      type: 'text_similarity',
+      name: 'alike',
+      input: '{{sample.output_text}}',
+      reference: '{{item.label}}',
+      evaluation_metric,
+    }
+    const label = 'the new card comes by post within five working days'
+    const reward = async (text: string) => (await run(alike, { label }, text)).body.reward
+    const [same, cut, other] = [
+      await reward(label),
+      await reward('the new card comes by post within a week'),
+      await reward('QQQ ZZZ'),
+    ]
+    // METEOR takes a little off for each stretch of words, be it one.
+    expect(same).toBeGreaterThan(0.999)
+    expect(cut).toBeGreaterThan(0.2)
+    expect(cut).toBeLessThan(0.95)
+    expect(other).toBeLessThan(0.2)
+  },
+)
+
+test('the label that a model names decides, and an answer without one is a flag', async () => {
+  const judge = (labels: string[], passing_labels: string[]) => ({
+    type: 'label_model',
+    name: 'judge',
+    model: 'tiny',
+    input: [{ role: 'user', content: 'A? {{sample.output_text}}' }],
+    labels,
+    passing_labels,
+  })
+  // What random weights say is the label that they choose.
+  const { body: said } = await api.post('/v1/chat/completions', {
+    model: 'tiny',
+    messages: [{ role: 'user', content: 'A? b' }],
+    temperature: 0,
+    max_tokens: 64,
+  })
+  const chosen: string = said.choices[0].message.content
+  const { body } = await run(judge([chosen, 'none of it'], [chosen]), {}, 'b')
+  expect([body.reward, body.metadata.sampled_model_name]).toEqual([1, 'tiny'])
+  const { body: other } = await run(judge([chosen, 'none of it'], ['none of it']), {}, 'b')
+  expect([other.reward, other.metadata.errors.model_grader_parse_error]).toEqual([0, false])
+  const { body: neither } = await run(judge(['none of it'], ['none of it']), {}, 'b')
+  expect([neither.reward, neither.metadata.errors.model_grader_parse_error]).toEqual([0, true])
+})
+
+test('a template that becomes too long is a flag, and the server goes on', async () => {
+  const input = '{{item.text}}'.repeat(2000)
+  const { status, body } = await run(check({ input }), { label: 'a', text: 'x'.repeat(1000) }, 'a')
+  expect([status, body.reward]).toEqual([200, 0])
+  expect(body.metadata.errors.details).toMatch(/longer than 1000000 characters/)
+  expect((await run(check(), { label: 'a' }, 'a')).body.reward).toBe(1)
+})
+
 test('a row that lacks what a placeholder names is a flag, not an error', async () => {
   const { status, body } = await run(check(), {}, 'card')
   expect(status).toBe(200)
@@ -149,6 +218,8 @@ test.each([
     })
     expect(status).toBe(400)
     expect(body.error).toMatchObject({ code, param })
+    // What to use instead.
+    if (code === 'unsupported_grader') expect(body.error.message).toContain('javascript')
   }
 })
 
@@ -180,9 +251,9 @@ test.each([
 })
 
 test('the thread itself is ended where one row takes it too long, and the next one has a new thread', async () => {
-  await using grading = new Grading({ limit_ms: 1500 })
+  await using grading = new Grading({ limit_ms: 4000 })
   const schema = { type: 'object', properties: { a: { type: 'string', pattern: '^(a+)+$' } } }
   const row = { item: { a: `${'a'.repeat(60)}b` } }
-  await expect(grading.badItem([row], schema)).rejects.toThrow('took longer than 1.5 s')
+  await expect(grading.badItem([row], schema)).rejects.toThrow('took longer than 4 s')
   expect(await grading.badItem([{ item: { a: 'aa' } }], schema)).toBeUndefined()
 })
