@@ -1,4 +1,5 @@
-// Rows told apart by an encoder's vectors: the density of reference rows around a row over that of training rows.
+// Rows told apart by an encoder's vectors: the density of reference rows around a row over that of training rows, and
+// the odds of the groups of like texts that it falls into.
 
 import { setImmediate as breathe } from 'node:timers/promises'
 import { input, scalar } from '../graph/graph.ts'
@@ -7,6 +8,7 @@ import * as op from '../graph/ops/ops.ts'
 import { uniform } from '../random.ts'
 import { createSession } from '../runtime/session.ts'
 import { float32 } from '../tensor.ts'
+import { clusterOdds, type Space } from './cluster-odds.ts'
 import type { Embedded } from './embed-texts.ts'
 import type { Features, Folds } from './representative.ts'
 
@@ -26,12 +28,13 @@ export function vectorFeatures(
   let split: Folds | undefined
   let lines: readonly number[] = []
   return {
-    name: `vectors of ${name}, kernel density`,
+    name: `vectors of ${name}, kernel density and groups`,
     async scores(all, folds) {
       split = folds
       lines = all.map(({ line }) => line)
       space = centred(await embed(all.map(({ asked }) => asked)))
-      return densityOdds(space, folds)
+      const [density, groups] = [await densityOdds(space, folds), await clusterOdds(space, folds)]
+      return density.map((odds, row) => (odds + groups[row]!) / 2)
     },
     nearest() {
       if (!space || !split) throw new Error('nearest() comes after scores().')
@@ -51,10 +54,6 @@ export function vectorFeatures(
       }
     },
   }
-}
-
-interface Space extends Embedded {
-  readonly rows: number
 }
 
 /** Without what all texts have in common, each again of norm 1. */
