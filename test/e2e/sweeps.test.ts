@@ -127,6 +127,34 @@ describe.skipIf(stories.missing || banking.missing)('a sweep', () => {
     expect(messages.at(-1)).toContain(winner.fine_tuned_model)
   })
 
+  test('over epochs and batch sizes keeps within its budget of steps', async () => {
+    const hyperparameters = { n_epochs: 2, batch_size: 4 }
+    const job = {
+      model: 'stories260k',
+      training_file: await upload(0, 2),
+      validation_file: await upload(2, 3),
+      method: { type: 'supervised', supervised: { hyperparameters } },
+    }
+    const search = { n_epochs: { values: [1, 2] }, batch_size: { values: [4, 8] } }
+    const request = { job, search, max_trials: 4, seed: 1 }
+    // One trial has ten steps, and as many are too few for two.
+    const [small, { id }] = [
+      await ask('/fine_tuning/alpha/sweeps', { ...request, budget_steps: 10 }),
+      await ask('/fine_tuning/alpha/sweeps', { ...request, budget_steps: 15 }),
+    ]
+    const url = '/fine_tuning/alpha/sweeps'
+    const over = (name: string) => until(`${url}/${name}`, ({ status }) => status !== 'running')
+    expect((await over(small.id)).error).toMatchObject({ param: 'budget_steps' })
+    const sweep = await over(id)
+    expect([sweep.status, sweep.error]).toEqual(['succeeded', null])
+    expect(sweep.trials).toHaveLength(2)
+    expect(sweep.steps).toBeLessThanOrEqual(15)
+    for (const { hyperparameters } of sweep.trials.slice(1)) {
+      expect([1, 2]).toContain(hyperparameters.n_epochs)
+      expect([4, 8]).toContain(hyperparameters.batch_size)
+    }
+  })
+
   test('that is cancelled ends its jobs too', async () => {
     const data = { validation_split: 0.2 }
     const job = { model: 'stories260k', training_file: await upload(0, 6), luthier: { data } }
