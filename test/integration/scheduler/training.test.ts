@@ -196,6 +196,18 @@ describe.skipIf(stories.missing)('fine-tuning jobs on a real model', () => {
       expect((trained_tokens * 3) % reached).toBe(0)
     })
 
+    test('a gain that is smaller than was asked for is none', async () => {
+      await using _ = train()
+      const validation_file = await service.upload(`${rows(6)}\n`)
+      const early_stopping = { patience: 1, min_delta: 100 }
+      const hyperparameters = { n_epochs: 6, batch_size: 4, learning_rate: 1e-3, early_stopping }
+      const id = await create(hyperparameters, { validation_file })
+      await ended(id)
+      expect(await steps(id)).toHaveLength(6)
+      const losses = await full(id)
+      expect(losses[1]).toBeLessThan(losses[0])
+    })
+
     test('OpenAI publishes the last step all the same, and so does a job that asks for it', async () => {
       await using _ = train()
       const validation_file = await service.upload(`${contrary}
