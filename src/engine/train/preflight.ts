@@ -33,8 +33,16 @@ export async function* preflight(
     return
   }
   let latest: PreflightProgress | undefined
+  // A new stage is told at once, how far it has come from time to time.
+  const stages = new Set<string>()
+  let due = false
+  let wake = () => {}
   const tell = (stage: string, rows: number) => {
     latest = { type: 'progress', stage, rows }
+    if (stages.has(stage)) return
+    stages.add(stage)
+    due = true
+    wake()
   }
   const work = async () => {
     const formats = Object.values(rowFormats)
@@ -71,13 +79,14 @@ export async function* preflight(
   result.catch(() => {})
   while (true) {
     const end = new AbortController()
-    const ended = await Promise.race([
-      result.then(() => true),
-      sleep(TELL_MS, false, { signal: end.signal }),
-    ]).finally(() => end.abort())
-    if (ended) break
+    wake = () => end.abort()
+    const waited = sleep(TELL_MS, false, { signal: end.signal }).catch(() => false)
+    const ended = due ? false : await Promise.race([result.then(() => true), waited])
+    end.abort()
+    due = false
     if (latest) yield latest
     latest = undefined
+    if (ended) break
   }
   yield await result
 }

@@ -327,7 +327,7 @@ test('what training lacks of the reference is found by words, and by an encoder 
   await sleep(2100)
   const { body: vectors } = await preflight(asked)
   const { features, auc, interval, unlike } = vectors.representativeness
-  expect(features).toBe('vectors of reader, kernel density')
+  expect(features).toBe('vectors of reader, kernel density and groups')
   // Its weights are random: a trained one's figures are in docs/curation.md.
   expect(auc).toBeGreaterThan(0.6)
   expect(interval[0]).toBeGreaterThan(0.5)
@@ -337,10 +337,15 @@ test('what training lacks of the reference is found by words, and by an encoder 
   expect(vectors.findings).toContainEqual(
     expect.objectContaining({ name: 'unrepresentative', level: 'warn' }),
   )
-  const { job } = await ended({
+  const { job, path } = await ended({
     training_file,
     luthier: { data: { reference_file, strict: ['unrepresentative'] } },
   })
+  const { body: events } = await service.get(`${path}/events?limit=100`)
+  const stages = events.data.flatMap(({ data }: { data: { kind?: string; stage?: string } }) =>
+    data.kind === 'preflight_progress' ? [data.stage] : [],
+  )
+  expect(stages).toContain('comparing with the reference file')
   expect(job).toMatchObject({
     status: 'failed',
     error: { code: 'preflight_unrepresentative', param: 'luthier.data.reference_file' },
