@@ -1,6 +1,6 @@
 // What we export, read by others: PEFT the adapter, transformers the merged folder, llama.cpp each GGUF.
 //
-//   npx tsx bench/peers/exports.ts MODEL WORK --python PYTHON --llama FOLDER [--quantised]
+//   npx tsx bench/peers/exports.ts MODEL WORK --python PYTHON --llama FOLDER [--parts adapter,folder,f32,f16,quantised]
 //
 // MODEL is a Hugging Face folder in float32; PYTHON has torch, transformers and peft; FOLDER is one where
 // `npm i node-llama-cpp@3.22.1` was run. PEFT trains an adapter of MODEL, which is exported in every format. Twenty texts,
@@ -19,6 +19,7 @@ import { checkImport } from '../../src/engine/import/check.ts'
 import { Generator } from '../../src/engine/infer/generate.ts'
 import { openTokenizer } from '../../src/engine/tokenizer/tokenizer.ts'
 import { openCheckpoint } from '../../src/engine/weights/checkpoint.ts'
+import { readGguf } from '../../src/engine/weights/gguf.ts'
 import { TEXTS } from './exports_texts.ts'
 
 const { values, positionals } = parseArgs({
@@ -26,7 +27,7 @@ const { values, positionals } = parseArgs({
   options: {
     python: { type: 'string' },
     llama: { type: 'string' },
-    quantised: { type: 'boolean', default: false },
+    parts: { type: 'string', default: 'adapter,folder,f32,f16,quantised' },
   },
 })
 const [base = '', work = ''] = positionals.map((path) => resolve(path))
@@ -73,8 +74,9 @@ const count = lists.reduce((sum, ids) => sum + ids.length - 1, 0)
 console.log(`${lists.length} texts, ${count} tokens are told`)
 
 type Told = number[][]
-const byPython = async (...args: string[]): Promise<Told> =>
-  JSON.parse(await run(python, [beside('exports_hf.py'), 'logprobs', ...args], input))
+const inPython = async (...args: string[]): Promise<Told> =>
+  JSON.parse(await run(python, [beside('exports_hf.py'), ...args], input))
+const byPython = (...args: string[]) => inPython('logprobs', ...args)
 const byLlama = async (file: string): Promise<Told> =>
   JSON.parse(await run(process.execPath, [beside('exports_llama.mjs'), llama, file], input))
 async function byUs(model: string, tuned?: string): Promise<Told> {
@@ -103,6 +105,7 @@ async function byUs(model: string, tuned?: string): Promise<Told> {
   return told
 }
 
+const has = (part: string) => values.parts.split(',').includes(part)
 const worst = (a: Told, b: Told) =>
   Math.max(...a.flatMap((row, i) => row.map((x, j) => Math.abs(x - b[i]![j]!))))
 const perplexity = (told: Told) => Math.exp(-told.flat().reduce((sum, x) => sum + x, 0) / count)
@@ -112,32 +115,39 @@ const show = (name: string, figures: Record<string, number>) =>
   )
 
 const float32 = await exported('gguf', 'f32')
-if (!values.quantised) await unquantised()
+await unquantised()
 const bins = join(llama, 'node_modules/@node-llama-cpp/linux-x64/bins')
 const libraries = join(bins, readdirSync(bins)[0]!)
-for (const dtype of ['q8_0', 'q4_0', 'q4_1', 'q4_k'] as const) {
+for (const dtype of has('quantised') ? (['q8_0', 'q4_0', 'q4_1', 'q4_k'] as const) : []) {
   const file = await exported('gguf', dtype)
   const own = join(work, `llama-${dtype}.gguf`)
   if (!existsSync(own))
     await run(python, [beside('exports_quantise.py'), libraries, float32, own, dtype])
   const [us, them] = [perplexity(await byUs(file)), perplexity(await byUs(own))]
+  const [a, b] = [(await readGguf(file)).tensors, (await readGguf(own)).tensors]
+  const same = [...a].filter(([name, { dtype }]) => b.get(name)?.dtype === dtype).length
   show(`GGUF ${dtype}, read here`, {
     'perplexity of our file': us,
     "of llama.cpp's own": them,
     ratio: us / them,
+    'tensors of the same type': same,
+    'of all': a.size,
   })
 }
 
 async function unquantised() {
+  const parts = values.parts.split(',')
+  if (parts.length === 1 && parts[0] === 'quantised') return
   const ours = await byUs(base, source.tuned)
   show('tuned, ours', {
     perplexity: perplexity(ours),
     'off the base': worst(ours, await byUs(base)),
   })
-  show('adapter in PEFT', {
-    worst: worst(ours, await byPython(base, await exported('peft', 'f32'))),
-  })
-  for (const dtype of ['f32', 'f16', 'bf16'] as const) {
+  if (has('adapter'))
+    show('adapter in PEFT', {
+      worst: worst(ours, await byPython(base, await exported('peft', 'f32'))),
+    })
+  for (const dtype of has('folder') ? (['f32', 'f16', 'bf16'] as const) : []) {
     const folder = await exported('hf', dtype)
     const theirs = await byPython(folder)
     show(`folder ${dtype} in transformers`, {
@@ -145,12 +155,18 @@ async function unquantised() {
       'beside the same folder here': worst(await byUs(folder), theirs),
     })
   }
-  for (const dtype of ['f32', 'f16'] as const) {
+  for (const dtype of (['f32', 'f16'] as const).filter(has)) {
     const file = dtype === 'f32' ? float32 : await exported('gguf', dtype)
     const theirs = await byLlama(file)
     show(`GGUF ${dtype} in llama.cpp`, {
       'worst beside float32': worst(ours, theirs),
       'beside the same file here': worst(await byUs(file), theirs),
+      ...(dtype === 'f16' && {
+        'beside transformers, activations in float16': worst(
+          await inPython('halves', await exported('hf', 'f16')),
+          theirs,
+        ),
+      }),
     })
   }
 }

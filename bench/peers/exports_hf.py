@@ -2,8 +2,10 @@
 
     python exports_hf.py adapter MODEL OUT
     python exports_hf.py logprobs MODEL [ADAPTER] < lists of token ids as JSON
+    python exports_hf.py halves MODEL < the same
 
-float32, eager attention. The second prints the log-probability of each token given those before it, from the second on.
+float32, eager attention. The second prints the log-probability of each token given those before it, from the second on;
+the third too, with what every matrix multiplies rounded to float16, as ggml does where the matrix is float16.
 """
 
 import json
@@ -30,7 +32,7 @@ def train(path, out):
     tokenizer = AutoTokenizer.from_pretrained(path)
     config = LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(load(path), config)
-    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-3)
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=2e-4)
     for step in range(24):
         ids = torch.tensor([tokenizer(LINES[step % len(LINES)])["input_ids"]])
         loss = model(input_ids=ids, labels=ids).loss
@@ -42,10 +44,14 @@ def train(path, out):
 
 
 @torch.no_grad()
-def logprobs(path, adapter):
+def logprobs(path, adapter, halves=False):
     model = load(path)
     if adapter:
         model = PeftModel.from_pretrained(model, adapter, autocast_adapter_dtype=False)
+    if halves:
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.register_forward_pre_hook(lambda _, inputs: tuple(x.half().float() for x in inputs))
     model.eval()
     told = []
     for ids in json.load(sys.stdin):
@@ -57,4 +63,4 @@ def logprobs(path, adapter):
 if sys.argv[1] == "adapter":
     train(sys.argv[2], sys.argv[3])
 else:
-    logprobs(sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None)
+    logprobs(sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None, sys.argv[1] == "halves")

@@ -6,8 +6,11 @@ import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { InferenceSession, Tensor } from 'onnxruntime-node'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { openTokenizer } from '../../src/engine/tokenizer/tokenizer.ts'
 import { openCheckpoint } from '../../src/engine/weights/checkpoint.ts'
+import { readGguf } from '../../src/engine/weights/gguf.ts'
 import { writeSafetensors } from '../../src/engine/weights/safetensors.ts'
 import { readTensor } from '../../src/engine/weights/stored-tensor.ts'
 import { TAR_END, tarHeader, tarPadding } from '../../src/service/models/tar.ts'
@@ -229,6 +232,62 @@ describe.skipIf(stories.missing)('imports', () => {
     bytes[bytes.length >> 1]! ^= 1
     writeFileSync(path, bytes)
     await expect(luthier('verify', path)).rejects.toThrow(/was changed|not the bytes|signed/)
+  })
+
+  test('ONNX answers in a plain runtime as the API does; GGUF of every kind', async () => {
+    const prompt = 'Once upon a time'
+    const { choices } = await ask('/completions', {
+      model: base,
+      prompt,
+      max_tokens: 8,
+      temperature: 0,
+    })
+    const folder = await unpacked(base, 'onnx')
+    const { config, ...rest } = await openCheckpoint(stories.path)
+    const tokenizer = await openTokenizer({ config, ...rest })
+    const onnx = await InferenceSession.create(join(folder, 'model.onnx'))
+    const past = [1, config.num_key_value_heads, 0, config.hidden_size / config.num_attention_heads]
+    const ids = [...tokenizer.encode(prompt)]
+    for (const from = ids.length; ids.length < from + 8; ) {
+      const row = (of: (id: number, at: number) => number) =>
+        new Tensor(
+          'int64',
+          BigInt64Array.from(ids, (id, at) => BigInt(of(id, at))),
+          [1, ids.length],
+        )
+      const feeds = Object.fromEntries(
+        onnx.inputNames.map((name) => [name, new Tensor('float32', new Float32Array(0), past)]),
+      )
+      const { logits } = await onnx.run({
+        ...feeds,
+        input_ids: row((id) => id),
+        attention_mask: row(() => 1),
+        position_ids: row((_, at) => at),
+      })
+      const last = [...(logits!.data as Float32Array).slice(-config.vocab_size)]
+      ids.push(last.indexOf(Math.max(...last)))
+    }
+    expect(tokenizer.decode(ids).replace(/^<s>/, '').trim()).toBe(prompt + choices[0].text)
+    expect(await luthier('verify', folder)).toContain('as they were signed')
+
+    const path = join(server.home, 'kind.gguf')
+    for (const [dtype, kind] of [
+      ['f32', 'F32'],
+      ['f16', 'F16'],
+      ['bf16', 'BF16'],
+      ['q8_0', 'Q8_0'],
+      ['q4_0', 'Q4_0'],
+      ['q4_1', 'Q4_1'],
+      // Its rows are too short for Q4_K.
+      ['q4_k', 'Q5_0'],
+    ]) {
+      const reply = await send(`/models/${base}/weights?format=gguf&dtype=${dtype}`)
+      writeFileSync(path, Buffer.from(await reply.arrayBuffer()))
+      const { tensors, metadata } = await readGguf(path)
+      expect(tensors.get('blk.3.attn_q.weight')?.dtype, dtype).toBe(kind)
+      expect(tensors.get('output_norm.weight')?.dtype, dtype).toBe('F32')
+      expect(metadata.get('tokenizer.ggml.tokens')).toHaveLength(config.vocab_size)
+    }
   })
 
   test('luthier pull takes an adapter to its base, and checks a folder before it is a base model', async () => {

@@ -2,7 +2,7 @@
 
     python test/golden/gguf_quantise.py PATH/OF/libggml-base.so
 
-Q4_K is llama.cpp's alone. Needs numpy, gguf 0.19 and a build of ggml.
+Q4_K and Q5_K are llama.cpp's alone. Needs numpy, gguf 0.19 and a build of ggml.
 """
 
 import base64
@@ -26,16 +26,17 @@ rows = np.stack([
 ]).astype(np.float32)
 encode = lambda array: base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
 out = {"values": encode(rows)}
-for qtype in (T.F16, T.BF16, T.Q8_0, T.Q4_0, T.Q4_1):
+for qtype in (T.F16, T.BF16, T.Q8_0, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1):
     out[qtype.name] = encode(gguf.quantize(rows, qtype))
 
 ggml = ctypes.CDLL(sys.argv[1])
-size = 144 * len(rows)
-block = ctypes.create_string_buffer(size)
 ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
 ggml.ggml_quantize_chunk.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
 ggml.ggml_quantize_init.argtypes = [ctypes.c_int]
-ggml.ggml_quantize_init(T.Q4_K.value)
-assert ggml.ggml_quantize_chunk(T.Q4_K.value, rows.ctypes.data, block, 0, len(rows), 256, None) == size
-out["Q4_K"] = encode(np.frombuffer(block.raw[:size], dtype=np.uint8))
+for qtype, bytes_of in ((T.Q4_K, 144), (T.Q5_K, 176)):
+    size = bytes_of * len(rows)
+    block = ctypes.create_string_buffer(size)
+    ggml.ggml_quantize_init(qtype.value)
+    assert ggml.ggml_quantize_chunk(qtype.value, rows.ctypes.data, block, 0, len(rows), 256, None) == size
+    out[qtype.name] = encode(np.frombuffer(block.raw[:size], dtype=np.uint8))
 (Path(__file__).parent / "fixtures" / "gguf-quantise.json").write_text(json.dumps(out, indent=1) + "\n")

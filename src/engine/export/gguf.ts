@@ -18,8 +18,11 @@ const KINDS: Readonly<Record<WrittenDtype, { type: number; file_type: number }>>
   F16: { type: 1, file_type: 1 },
   Q4_0: { type: 2, file_type: 2 },
   Q4_1: { type: 3, file_type: 3 },
+  Q5_0: { type: 6, file_type: 8 },
+  Q5_1: { type: 7, file_type: 9 },
   Q8_0: { type: 8, file_type: 7 },
   Q4_K: { type: 12, file_type: 14 },
+  Q5_K: { type: 13, file_type: 16 },
   BF16: { type: 30, file_type: 32 },
 }
 
@@ -87,7 +90,7 @@ function ggufTensors({ config, tensors }: ExportModel, dtype: WrittenDtype): Ggu
     return {
       name,
       dims: tensor.dims,
-      dtype: dtypeOf(tensor, name, dtype),
+      dtype: dtypeOf(tensor, name, { dtype, layers: config.num_hidden_layers }),
       read: async () => {
         const values = await tensor.read()
         return heads ? weaveHeads(values, tensor.dims[0]!, heads) : values
@@ -109,14 +112,36 @@ function ropeFactors(config: ExportModel['config']): GgufTensor[] {
   ]
 }
 
-/** Norms and biases stay as they are; what reads and writes tokens is kept in eight bits where the rest has four. */
-function dtypeOf({ dims }: ExportTensor, name: string, dtype: WrittenDtype): WrittenDtype {
+/** What llama.cpp takes where rows fill no blocks of 256. */
+const FALLBACK: Readonly<Partial<Record<WrittenDtype, WrittenDtype>>> = {
+  Q4_K: 'Q5_0',
+  Q5_K: 'Q5_1',
+}
+
+/**
+ * Norms and biases stay as they are; what reads and writes tokens is kept in eight bits where the rest has four. In Q4_K
+ * what is sensitive has five, as in llama.cpp's Q4_K_S: `layers` is their number.
+ */
+function dtypeOf(
+  { dims }: ExportTensor,
+  name: string,
+  { dtype, layers }: { dtype: WrittenDtype; layers: number },
+): WrittenDtype {
   if (dims.length < 2 || dtype === 'F32' || name === 'position_embd.weight') return 'F32'
   const fits = (kind: WrittenDtype) => dims.at(-1)! % FLOAT_BLOCKS[kind].values === 0
   const four = dtype === 'Q4_0' || dtype === 'Q4_1' || dtype === 'Q4_K'
-  const wanted = four && /^(token_embd|output)\./.test(name) ? 'Q8_0' : dtype
-  if (fits(wanted)) return wanted
-  return wanted === 'Q4_K' && fits('Q8_0') ? 'Q8_0' : 'F16'
+  const [, layer = '', part] = /^blk\.(\d+)\.(.+)\.weight$/.exec(name) ?? []
+  const isSensitive =
+    (part === 'attn_v' && Number(layer) < 4) ||
+    (part === 'ffn_down' && Number(layer) < Math.floor(layers / 8))
+  const wanted =
+    four && /^(token_embd|output)\./.test(name)
+      ? 'Q8_0'
+      : dtype === 'Q4_K' && isSensitive
+        ? 'Q5_K'
+        : dtype
+  const found = fits(wanted) ? wanted : FALLBACK[wanted]
+  return found && fits(found) ? found : 'F16'
 }
 
 const up = (n: number) => Math.ceil(n / ALIGNMENT) * ALIGNMENT

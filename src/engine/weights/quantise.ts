@@ -1,8 +1,8 @@
 // float32 → stored bytes, the way back of dequantise.ts. Knows block layouts only; no file, no names.
 
 import { writeBfloats, writeHalves } from './blocks/halves.ts'
-import { writeQ4_0, writeQ4_1, writeQ8_0 } from './blocks/quantise-32.ts'
-import { writeQ4_K } from './blocks/quantise-256.ts'
+import { writeQ4_0, writeQ4_1, writeQ5_0, writeQ5_1, writeQ8_0 } from './blocks/quantise-32.ts'
+import { writeQ4_K, writeQ5_K } from './blocks/quantise-256.ts'
 import { FLOAT_BLOCKS } from './dequantise.ts'
 
 const writers = {
@@ -13,7 +13,10 @@ const writers = {
   Q8_0: writeQ8_0,
   Q4_0: writeQ4_0,
   Q4_1: writeQ4_1,
+  Q5_0: writeQ5_0,
+  Q5_1: writeQ5_1,
   Q4_K: writeQ4_K,
+  Q5_K: writeQ5_K,
 }
 
 /** Dtypes that can be written. */

@@ -1,5 +1,5 @@
-// float32 → llama.cpp's Q4_K: eight groups of 32 values, each with a scale and a minimum of 6 bits.
-// The scales are searched as its reference does: 21 guesses from the best minimum so far, each bettered by weighted
+// float32 → llama.cpp's Q4_K and Q5_K: eight groups of 32 values, each with a scale and a minimum of 6 bits.
+// The scales are searched as its reference does: guesses from the best minimum so far, each bettered by weighted
 // least squares.
 
 import { floatToHalf, halfToFloat } from './halves.ts'
@@ -7,32 +7,62 @@ import { putHalf } from './quantise-32.ts'
 
 const f = Math.fround
 
+/** What tells the two kinds apart: the highest level, and the guesses at a scale around it. */
+interface Kind {
+  readonly top: number
+  readonly first: number
+  readonly guesses: number
+}
+
+const FOUR_BITS: Kind = { top: 15, first: -1, guesses: 21 }
+const FIVE_BITS: Kind = { top: 31, first: -0.5, guesses: 16 }
+
 export function writeQ4_K(values: Float32Array, out: Uint8Array): void {
+  for (let at = 0, from = 0; from < values.length; at += 144, from += 256) {
+    out.fill(0, at, at + 144)
+    for (const [g, levels] of groupsOf(values, from, { out, at, kind: FOUR_BITS }))
+      for (let i = 0; i < 32; i++) out[at + 16 + 32 * (g >> 1) + i]! |= levels[i]! << (4 * (g & 1))
+  }
+}
+
+/** The fifth bits lie together, before the lower four. */
+export function writeQ5_K(values: Float32Array, out: Uint8Array): void {
+  for (let at = 0, from = 0; from < values.length; at += 176, from += 256) {
+    out.fill(0, at, at + 176)
+    for (const [g, levels] of groupsOf(values, from, { out, at, kind: FIVE_BITS }))
+      for (let i = 0; i < 32; i++) {
+        out[at + 16 + i]! |= (levels[i]! >> 4) << g
+        out[at + 48 + 32 * (g >> 1) + i]! |= (levels[i]! & 15) << (4 * (g & 1))
+      }
+  }
+}
+
+/** Writes the scales of a block, and gives the levels of each of its groups. */
+function* groupsOf(
+  values: Float32Array,
+  from: number,
+  { out, at, kind }: { out: Uint8Array; at: number; kind: Kind },
+): Generator<[g: number, levels: ArrayLike<number>]> {
   const scales = new Float32Array(8)
   const minima = new Float32Array(8)
   const found = Array.from({ length: 8 }, () => new Uint8Array(32))
-  for (let at = 0, from = 0; from < values.length; at += 144, from += 256) {
-    const groupOf = (g: number) => values.subarray(from + 32 * g, from + 32 * g + 32)
-    for (let g = 0; g < 8; g++) [scales[g], minima[g]] = searchScale(groupOf(g), found[g]!)
-    const most = Math.max(...scales, 0)
-    const lowest = Math.max(...minima, 0)
-    out.fill(0, at, at + 144)
-    putHalf(out, at, f(most / 63))
-    putHalf(out, at + 2, f(lowest / 63))
-    const d = halfToFloat(floatToHalf(f(most / 63)))
-    const dmin = halfToFloat(floatToHalf(f(lowest / 63)))
-    for (let g = 0; g < 8; g++) {
-      const scale = six(scales[g]!, most)
-      const minimum = six(minima[g]!, lowest)
-      putScales(out, at + 4, g, scale, minimum)
-      const step = f(d * scale)
-      const offset = f(dmin * minimum)
-      const group = groupOf(g)
-      const nibbles = at + 16 + 32 * (g >> 1)
-      // Without a step the levels say nothing, and stay as the search had them.
-      const levels = step === 0 ? found[g]! : group.map((x) => level(f(f(x + offset) / step)))
-      for (let i = 0; i < 32; i++) out[nibbles + i]! |= levels[i]! << (4 * (g & 1))
-    }
+  const groupOf = (g: number) => values.subarray(from + 32 * g, from + 32 * g + 32)
+  for (let g = 0; g < 8; g++) [scales[g], minima[g]] = searchScale(groupOf(g), found[g]!, kind)
+  const most = Math.max(...scales, 0)
+  const lowest = Math.max(...minima, 0)
+  putHalf(out, at, f(most / 63))
+  putHalf(out, at + 2, f(lowest / 63))
+  const d = halfToFloat(floatToHalf(f(most / 63)))
+  const dmin = halfToFloat(floatToHalf(f(lowest / 63)))
+  for (let g = 0; g < 8; g++) {
+    const scale = six(scales[g]!, most)
+    const minimum = six(minima[g]!, lowest)
+    putScales(out, at + 4, g, scale, minimum)
+    const step = f(d * scale)
+    const offset = f(dmin * minimum)
+    const level = levelOf(kind)
+    // Without a step the levels say nothing, and stay as the search had them.
+    yield [g, step === 0 ? found[g]! : groupOf(g).map((x) => level(f(f(x + offset) / step)))]
   }
 }
 
@@ -51,8 +81,14 @@ function putScales(out: Uint8Array, at: number, g: number, scale: number, minimu
   out[at + g]! |= (minimum >> 4) << 6
 }
 
-/** Scale and negated minimum of 32 values, in 15 steps, and their `chosen` levels; what is large counts more. */
-function searchScale(x: Float32Array, chosen: Uint8Array): [number, number] {
+/** Scale and negated minimum of 32 values, and their `chosen` levels; what is large counts more. */
+function searchScale(
+  x: Float32Array,
+  chosen: Uint8Array,
+  kind: Kind,
+): [scale: number, minimum: number] {
+  const { top, first, guesses } = kind
+  const level = levelOf(kind)
   chosen.fill(0)
   let squares = 0
   for (const v of x) squares = f(squares + f(v * v))
@@ -86,11 +122,11 @@ function searchScale(x: Float32Array, chosen: Uint8Array): [number, number] {
     }
     return error
   }
-  let scale = f(1 / spread(15))
+  let scale = f(1 / spread(top))
   let best = errorOf(scale, minimum)
   chosen.set(levels)
-  for (let guess = 0; guess <= 20; guess++) {
-    spread(f(f(-1 + f(f(0.1) * guess)) + 15))
+  for (let guess = 0; guess < guesses; guess++) {
+    spread(f(f(first + f(f(0.1) * guess)) + top))
     let sumL = 0
     let sumL2 = 0
     let sumXL = 0
@@ -123,4 +159,7 @@ function nearest(x: number): number {
   return over > 0.5 || (over === 0.5 && whole % 2 !== 0) ? whole + 1 : whole
 }
 
-const level = (x: number) => Math.min(15, Math.max(0, nearest(x)))
+const levelOf =
+  ({ top }: Kind) =>
+  (x: number) =>
+    Math.min(top, Math.max(0, nearest(x)))

@@ -46,6 +46,46 @@ export function writeQ4_1(values: Float32Array, out: Uint8Array): void {
   }
 }
 
+/** As Q4_0, with −16; the fifth bits lie together, before the lower four. */
+export function writeQ5_0(values: Float32Array, out: Uint8Array): void {
+  for (let at = 0, from = 0; from < values.length; at += 22, from += 32) {
+    let largest = values[from]!
+    for (let i = 1; i < 32; i++)
+      if (Math.abs(values[from + i]!) > Math.abs(largest)) largest = values[from + i]!
+    const d = f(largest / -16)
+    const inverse = d === 0 ? 0 : f(1 / d)
+    putHalf(out, at, d)
+    putFive(out, at + 2, (i) => f(f(values[from + i]! * inverse) + 16.5))
+  }
+}
+
+/** As Q4_1, in 31 steps. */
+export function writeQ5_1(values: Float32Array, out: Uint8Array): void {
+  for (let at = 0, from = 0; from < values.length; at += 24, from += 32) {
+    let least = values[from]!
+    let most = least
+    for (let i = 1; i < 32; i++) {
+      least = Math.min(least, values[from + i]!)
+      most = Math.max(most, values[from + i]!)
+    }
+    const d = f(f(most - least) / 31)
+    const inverse = d === 0 ? 0 : f(1 / d)
+    putHalf(out, at, d)
+    putHalf(out, at + 2, least)
+    putFive(out, at + 4, (i) => f(f(f(values[from + i]! - least) * inverse) + 0.5))
+  }
+}
+
+/** 32 levels of five bits. */
+function putFive(out: Uint8Array, at: number, levelOf: (i: number) => number): void {
+  out.fill(0, at, at + 20)
+  for (let i = 0; i < 32; i++) {
+    const level = Math.min(31, Math.max(0, Math.trunc(levelOf(i))))
+    out[at + (i >> 3)]! |= (level >> 4) << (i & 7)
+    out[at + 4 + (i & 15)]! |= (level & 15) << (i < 16 ? 0 : 4)
+  }
+}
+
 /** Writes a float16 at a byte offset. */
 export function putHalf(out: Uint8Array, at: number, value: number): void {
   const half = floatToHalf(value)
