@@ -37,7 +37,8 @@ const ALL = ['q', 'k', 'v', 'o', 'gate', 'up', 'down'].map((name) => `${name}_pr
 const TARGETS = [ALL, ['q_proj', 'v_proj'], ['q_proj', 'k_proj', 'v_proj', 'o_proj'], ALL, ALL]
 
 const weights = await mapWeights(await openCheckpoint(model), cache)
-const adapters = await Promise.all(Array.from({ length: ADAPTERS }, (_, i) => adapterOf(i)))
+const adapters: string[] = []
+for (let i = 0; i < ADAPTERS; i++) adapters.push(await adapterOf(i))
 await using thread = spawn<InferThreadRequest, InferEvent>(
   new URL('../../src/engine/infer/worker.ts', import.meta.url),
 )
