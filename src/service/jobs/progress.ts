@@ -7,8 +7,6 @@ import type { Forecast, Plan, StepMetrics, TrainEvent } from '../../engine/train
 import { insertFile } from '../db/files.ts'
 import {
   addMetrics,
-  type FineTuningCheckpoint,
-  findBestCheckpoint,
   findCheckpointAt,
   insertCheckpoint,
   pruneCheckpoints,
@@ -22,24 +20,15 @@ import {
   findJob,
   setError,
   setEstimatedFinish,
-  setPlan,
   setPrecision,
-  setPreflight,
   setResult,
   setState,
 } from '../db/fine-tuning-jobs.ts'
 import { insertRowLosses } from '../db/fine-tuning-row-losses.ts'
 import { findStep, listSteps, upsertStep } from '../db/fine-tuning-steps.ts'
 import { insertModel } from '../db/models.ts'
-import type { Db, PoolClient } from '../db/pool.ts'
-import {
-  endWork,
-  holdLease,
-  type Lease,
-  noteProgress,
-  pauseWork,
-  setWorkDevice,
-} from '../db/work.ts'
+import type { PoolClient } from '../db/pool.ts'
+import { endWork, holdLease, type Lease, noteProgress, pauseWork } from '../db/work.ts'
 import { insertWorkEvent } from '../db/work-events.ts'
 import { newId } from '../ids.ts'
 import { checkpointName } from '../models/names.ts'
@@ -57,20 +46,16 @@ import {
   stepText,
 } from './event-texts.ts'
 import type { JobFailure } from './file-errors.ts'
+import { type PublishedCheckpoint, publishedCheckpoint } from './published-checkpoint.ts'
 import { bestBy, publishes, regressionOf } from './publishing.ts'
 import { resultCsv } from './result-file.ts'
 import { releaseSuperseded } from './superseded.ts'
+import { noteJudging, notePlan, noteReport } from './validation-notes.ts'
 
 /** As OpenAI keeps: the last three epoch ends. */
 const KEPT_CHECKPOINTS = 3
 
 const PIECE = 256 * 1024
-
-/** The checkpoint that becomes a model has its files. */
-export type PublishedCheckpoint = FineTuningCheckpoint & {
-  adapter_sha256: string
-  adapter_config_sha256: string
-}
 
 type Saved<Type> = Extract<TrainEvent, { type: Type }>
 
@@ -101,60 +86,17 @@ export class Progress {
   /** The files are fit: `auto` has become numbers, and the job waits for its turn. */
   planned(plan: Plan, warnings: readonly string[], forecast?: Forecast): Promise<void> {
     const { id } = this.#lease
-    return this.#write(async (tx) => {
-      await setPlan(tx, id, plan)
-      await setWorkDevice(tx, id, plan.device ?? 'cpu')
-      for (const [i, message] of warnings.entries())
-        await insertWorkEvent(tx, {
-          id: newId('ftevent-'),
-          work_id: id,
-          dedupe_key: `warning-${i}`,
-          level: 'warn',
-          message,
-          data: { kind: 'data_warning' },
-        })
-      await changeJob(tx, id, 'files_validated')
-      await tell(tx, id, 'validated', eventText.validated())
-      await insertWorkEvent(tx, {
-        id: newId('ftevent-'),
-        work_id: id,
-        dedupe_key: 'plan',
-        message: `Training plan: ${plan.n_epochs} epoch(s), batch size ${plan.batch_size}, learning rate ${plan.learning_rate}, ${plan.total_steps} steps`,
-        data: { kind: 'plan', reasons: plan.reasons, ...(forecast && { forecast }) },
-      })
-    })
+    return this.#write((tx) => notePlan(tx, id, { plan, warnings, forecast }))
   }
 
   /** How far the judging of the files has come. */
   judging({ stage, rows }: Saved<'progress'>): Promise<void> {
-    const { id, lease_token } = this.#lease
-    return this.#write((tx) =>
-      insertWorkEvent(tx, {
-        id: newId('ftevent-'),
-        work_id: id,
-        dedupe_key: `judging-${lease_token}-${stage}-${rows}`,
-        message: `Preflight: ${stage}, ${rows} so far`,
-        data: { kind: 'preflight_progress', stage, rows },
-      }),
-    )
+    return this.#write((tx) => noteJudging(tx, this.#lease, { stage, rows }))
   }
 
   /** What the files are like, whether or not they are fit. */
   judged(report: PreflightReport): Promise<void> {
-    const { id } = this.#lease
-    const { ok, findings, text } = report
-    const told = findings.filter(({ level }) => level !== 'info').length
-    return this.#write(async (tx) => {
-      await setPreflight(tx, id, report)
-      await insertWorkEvent(tx, {
-        id: newId('ftevent-'),
-        work_id: id,
-        dedupe_key: 'preflight',
-        level: told > 0 ? 'warn' : 'info',
-        message: told > 0 ? `Preflight: ${told} finding(s)` : 'Preflight: nothing found',
-        data: { kind: 'preflight', ok, findings, text },
-      })
-    })
+    return this.#write((tx) => noteReport(tx, this.#lease.id, report))
   }
 
   /** What `precision: auto` has come to, for this claim and every later one. */
@@ -326,7 +268,7 @@ export class Progress {
     job: FineTuningJob,
     { step }: Pick<Saved<'done'>, 'step'>,
   ): Promise<{ chosen: PublishedCheckpoint } | { refused: JobFailure }> {
-    const chosen = await patiently(() => this.#published(this.#stores.db, job, step))
+    const chosen = await patiently(() => publishedCheckpoint(this.#stores.db, job, step))
     const refused = regressionOf(job, chosen)
     return refused ? { refused } : { chosen }
   }
@@ -335,7 +277,7 @@ export class Progress {
   publish(job: FineTuningJob, { step }: Pick<Saved<'done'>, 'step'>): Promise<void> {
     const { id } = this.#lease
     return this.#write(async (tx) => {
-      const chosen = await this.#published(tx, job, step)
+      const chosen = await publishedCheckpoint(tx, job, step)
       if (chosen.fine_tuned_model_checkpoint !== job.model_name)
         await renameCheckpoint(tx, chosen.id, job.model_name)
       await this.#tellCheckpoint(tx, step)
@@ -348,19 +290,6 @@ export class Progress {
         ...publishedText(chosen, last, scoreAt(job, step)),
       })
     })
-  }
-
-  /** The checkpoint that becomes the model. */
-  async #published(db: Db, job: FineTuningJob, step: number): Promise<PublishedCheckpoint> {
-    const best =
-      publishes(job) === 'best' ? await findBestCheckpoint(db, job.id, bestBy(job)) : undefined
-    const chosen = best ?? (await findCheckpointAt(db, job.id, step))
-    const { adapter_sha256, adapter_config_sha256 } = chosen ?? {}
-    if (!chosen || !adapter_sha256 || !adapter_config_sha256)
-      throw new Hopeless(
-        `Training of ${job.id} ended at step ${step}, but no adapter was saved there.`,
-      )
-    return { ...chosen, adapter_sha256, adapter_config_sha256 }
   }
 
   /** Everything is there: the model, its result file, the end of the job. */
@@ -376,7 +305,7 @@ export class Progress {
       const staged = await this.#stores.store.stage(pieces(csv))
       await keepObject(this.#stores, project_id, staged, async (tx) => {
         await holdLease(tx, this.#lease)
-        const published = await this.#published(tx, job, step)
+        const published = await publishedCheckpoint(tx, job, step)
         const { id: result_file } = await insertFile(tx, {
           id: newId('file-'),
           project_id,
