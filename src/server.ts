@@ -2,16 +2,14 @@
 
 import { realpathSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
-import type { AddressInfo } from 'node:net'
-import { availableParallelism, hostname, tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import closeWithGrace from 'close-with-grace'
-import type { FastifyInstance } from 'fastify'
 import { type Config, readConfig } from './config.ts'
 import { capabilitiesOf } from './engine/runtime/device.ts'
 import { checkDevice } from './engine/train/check-device.ts'
+import { DRAIN_MS, drain, listen, reachedFromOutside } from './listening.ts'
 import { createLog, type Logger } from './log.ts'
 import { createChatCompletions } from './service/answers/chat-completions.ts'
 import { createResponses } from './service/answers/responses.ts'
@@ -80,9 +78,6 @@ export const VERSION = '0.1.0'
 
 const HOUR_MS = 60 * 60 * 1000
 const DAY_MS = 24 * HOUR_MS
-
-/** How long streams and uploads may go on after a stop was asked for. */
-const DRAIN_MS = 10_000
 
 /** Starts all parts. When one fails, those that run already are stopped again. */
 export const startServer = async (
@@ -342,37 +337,6 @@ const whyNoDatabase = async (db: Pool): Promise<string | undefined> => {
   } catch {
     return 'the database cannot be reached'
   }
-}
-
-const listen = async (app: FastifyInstance, { host, port }: Config): Promise<string> => {
-  await app.listen({ host, port, listenTextResolver: (address) => `listening at ${address}` })
-  const { family, address, port: taken } = app.server.address() as AddressInfo
-  const isAny = address === '0.0.0.0' || address === '::'
-  const name = isAny ? '127.0.0.1' : family === 'IPv6' ? `[${address}]` : address
-  return `http://${name}:${taken}`
-}
-
-/** A worker that listens everywhere is found by the name of its machine. */
-const reachedFromOutside = (url: string, { host }: Config): string => {
-  if (host !== '0.0.0.0' && host !== '::') return url
-  const outside = new URL(url)
-  outside.hostname = hostname()
-  return outside.origin
-}
-
-/** Takes no new connection, gives running requests their time, then ends what is left. */
-const drain = async (app: FastifyInstance, log: Logger): Promise<void> => {
-  const limit = new AbortController()
-  const late = sleep(DRAIN_MS, undefined, { signal: limit.signal }).then(
-    () => {
-      log.warn('requests were cut off: they took longer than a shutdown waits')
-      app.server.closeAllConnections()
-    },
-    () => {},
-  )
-  await app.close()
-  limit.abort()
-  await late
 }
 
 /** `npm start`: the server alone, until a signal ends it. */
