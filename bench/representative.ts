@@ -1,6 +1,7 @@
 // tsx bench/representative.ts ENCODER CSV [SEEDS]: training rows against reference rows of banking77, told apart by an
 // encoder's vectors. Regions (whole intents) of 10, 30 and 60 % of the reference that training lacks, and splits that
-// lack nothing. Ends with 1 where a bound is missed.
+// lack nothing. The bound of an area is one of its mean over the seeds: of one draw the area varies by 0.006, so that at
+// 10 % a classifier that knows everything would be below it once in a hundred. Ends with 1 where a bound is missed.
 
 import { readFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -66,7 +67,7 @@ const seconds: number[] = []
 for (const share of [0.1, 0.3, 0.6]) {
   const bound = 0.5 + 0.35 * share
   const found: number[] = []
-  let [without, listed, right] = [0, 0, 0]
+  let [without, listed, right, below] = [0, 0, 0, 0]
   for (let seed = 0; seed < Number(seeds); seed++) {
     const rows = shuffled(intents, 200 + seed)
     const reference = rows.slice(0, 3000)
@@ -89,10 +90,12 @@ for (const share of [0.1, 0.3, 0.6]) {
     listed += unlike.length
     right += own
     hold(own >= 0.8 * unlike.length, `${share}: ${own} of ${unlike.length} listed rows`)
-    hold(auc! >= bound, `${share}, seed ${seed}: AUC ${auc} < ${bound}`)
+    if (auc! < bound) below++
   }
+  const mean = found.reduce((sum, auc) => sum + auc, 0) / found.length
+  hold(mean >= bound, `${share}: mean AUC ${mean.toFixed(4)} < ${bound}`)
   console.log(
-    `${share * 100} %: AUC ${Math.min(...found)} to ${Math.max(...found)} (asked ${bound.toFixed(3)}); intervals without 0.5: ${without} of ${seeds}; listed rows from the region: ${right} of ${listed}`,
+    `${share * 100} %: AUC ${mean.toFixed(4)}, ${Math.min(...found)} to ${Math.max(...found)} (asked ${bound.toFixed(3)}; ${below} of ${seeds} below); intervals without 0.5: ${without} of ${seeds}; listed rows from the region: ${right} of ${listed}`,
   )
 }
 let honest = 0

@@ -81,9 +81,11 @@ describe('a server with two devices of one thread', () => {
     const plan = await planOf(together.id)
     // Each device holds a micro-batch of its own.
     const single = await planOf(alone.id)
-    const { memory_bytes = 0 } = plan
+    const { memory_bytes = 0, reasons } = plan
     expect(memory_bytes).toBeGreaterThan(single.memory_bytes!)
-    expect(plan).toEqual({ ...single, devices: 2, memory_bytes })
+    // What the second may be told besides is the speed that was known by then.
+    expect(single.reasons).toEqual(expect.arrayContaining(reasons))
+    expect(plan).toEqual({ ...single, devices: 2, memory_bytes, reasons })
     // Two rows of two examples each: a batch of eight is two micro-batches, one for each device.
     expect(plan).toMatchObject({ device: 'cpu', threads: 1, rows: 2, row_length: 192 })
   })
