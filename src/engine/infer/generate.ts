@@ -38,8 +38,8 @@ import { newGuessing, Speculation } from './speculation.ts'
 export interface GeneratorOptions extends ResidentsOptions {
   /** What beginnings of prompts may take; absent: a sixteenth of the machine. */
   readonly prefixBytes?: number
-  /** Whether tokens are guessed by what came before, where that is faster; absent: yes. */
-  readonly speculate?: boolean | undefined
+  /** Whether tokens are guessed by what came before: never, where that is faster (absent), or wherever there is a guess. */
+  readonly speculate?: boolean | 'always' | undefined
 }
 
 /** The inference thread's life: `handle` answers requests, as many at once as come. */
@@ -57,7 +57,7 @@ export class Generator {
   readonly #speculation: Speculation | undefined
 
   constructor({ prefixBytes = totalmem() / 16, speculate = true, ...options }: GeneratorOptions) {
-    this.#speculation = speculate ? new Speculation() : undefined
+    this.#speculation = speculate ? new Speculation({ always: speculate === 'always' }) : undefined
     this.#residents = new Residents(options)
     this.#prefixes = new PrefixCache(prefixBytes)
     this.#reader = new Reader(this.#prefixes)

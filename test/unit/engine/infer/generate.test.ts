@@ -88,6 +88,52 @@ test('short prompts that come at once are read together, and what is cached of t
   expect(turns).toBe(9)
 })
 
+test('tokens that were guessed and drawn are those that would have been drawn one by one', async () => {
+  const long = {
+    model: await writeTinyModel(join(folder, 'guessed'), {
+      config: { max_position_embeddings: 1024 },
+    }),
+    cache: join(folder, 'cache'),
+  }
+  const plain = new Generator({ threads: 1, speculate: false })
+  const guessing = new Generator({ threads: 1, speculate: 'always' })
+  // Of four tokens there is soon one that has stood there before.
+  const logit_bias = { 97: 60, 98: 60, 99: 60, 100: 60 }
+  for (const sampling of [
+    { temperature: 0, top_p: 1, seed: 1 },
+    { temperature: 0.4, top_p: 1, seed: 2 },
+  ]) {
+    const told = async (by: Generator) => {
+      const events: InferEvent[] = []
+      const request: GenerateRequest = {
+        type: 'generate',
+        target: long,
+        prompt: { text: 'one two one two one two ' },
+        max_tokens: 200,
+        stop: [],
+        n: 1,
+        logprobs: 0,
+        sampling: { ...sampling, logit_bias },
+      }
+      const context = { signal: new AbortController().signal, turn }
+      for await (const event of by.handle(request, context)) events.push(event)
+      return listed(events)
+    }
+    const before = guessing.inside
+    const guessed = await told(guessing)
+    expect(guessed).toHaveLength(200)
+    const drawn = await told(plain)
+    expect(guessed.map(({ token }) => token)).toEqual(drawn.map(({ token }) => token))
+    for (const [i, { logprob }] of guessed.entries())
+      expect(logprob).toBeCloseTo(drawn[i]!.logprob, 3)
+    const after = guessing.inside
+    const accepted = after.guesses.accepted - before.guesses.accepted
+    expect(accepted).toBeGreaterThan(5)
+    expect(after.decode.steps - before.decode.steps).toBe(199 - accepted)
+  }
+  expect(plain.inside.guesses).toEqual({ drafted: 0, accepted: 0 })
+})
+
 test('a batch-invariant answer is the same to the last bit, whoever else is answered and whatever is cached', async () => {
   const long = {
     model: await writeTinyModel(join(folder, 'long'), {
