@@ -8,24 +8,18 @@
 // reading the weights once a token takes: their bytes over the bandwidth that both cores together read with.
 
 import { type ChildProcess, spawn as spawnProcess } from 'node:child_process'
-import { existsSync, statSync } from 'node:fs'
-import { mkdir, readdir, writeFile } from 'node:fs/promises'
+import { statSync } from 'node:fs'
+import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import type { InferEvent, InferThreadRequest } from '../../src/engine/infer/request.ts'
-import {
-  adapterFromFlat,
-  initialAdapter,
-  loraLayout,
-  partsOf,
-} from '../../src/engine/models/adapters.ts'
 import { spawn } from '../../src/engine/runtime/thread.ts'
-import { writeAdapter, writeAdapterConfig } from '../../src/engine/weights/adapter.ts'
 import { openCheckpoint } from '../../src/engine/weights/checkpoint.ts'
 import { mapWeights } from '../../src/engine/weights/mapped.ts'
+import { randomAdapter } from '../serving/random-adapter.ts'
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -163,27 +157,17 @@ for (const { name, what, tuned } of CASES) {
 }
 for (const { llama } of llamas) llama.end()
 
-/** Adapters whose A and B are random and small, so that answers stay answers. */
 async function randomAdapters(count: number): Promise<string[]> {
   const weights = await mapWeights(await openCheckpoint(model!), cache!)
-  const names = ['q', 'k', 'v', 'o', 'gate', 'up', 'down'].map((name) => `${name}_proj`)
-  const layout = loraLayout(weights, { rank: 8, alpha: 16, target_modules: names })
+  const target_modules = ['q', 'k', 'v', 'o', 'gate', 'up', 'down'].map((name) => `${name}_proj`)
   return Promise.all(
-    Array.from({ length: count }, async (_, i) => {
-      const folder = join(cache!, 'peer-adapters', String(i))
-      const file = join(folder, 'adapter_model.safetensors')
-      if (existsSync(file)) return file
-      await mkdir(folder, { recursive: true })
-      const flat = initialAdapter(layout, i)
-      for (const { kind, from, dims } of partsOf(layout))
-        if (kind === 'lora_B')
-          for (let at = from; at < from + dims[0] * dims[1]; at++)
-            flat[at] = 0.002 * Math.sin(at * (i + 1))
-      const adapter = adapterFromFlat(layout, flat, 'base')
-      await writeFile(join(folder, 'adapter_config.json'), writeAdapterConfig(adapter.config))
-      await writeFile(file, writeAdapter(adapter))
-      return file
-    }),
+    Array.from({ length: count }, (_, seed) =>
+      randomAdapter(weights, join(cache!, 'peer-adapters', String(seed)), {
+        seed,
+        rank: 8,
+        target_modules,
+      }),
+    ),
   )
 }
 

@@ -1,21 +1,13 @@
 // tsx bench/serving/adapters.ts MODEL CACHE [--rounds 5] [--requests 100]: 100 adapters of mixed rank and targets, 16 requests
 // in flight, each on an adapter of its own; tokens/s beside the same load on the base alone, in turns.
 
-import { existsSync } from 'node:fs'
-import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { InferEvent, InferThreadRequest } from '../../src/engine/infer/request.ts'
-import {
-  adapterFromFlat,
-  initialAdapter,
-  loraLayout,
-  partsOf,
-} from '../../src/engine/models/adapters.ts'
 import { spawn } from '../../src/engine/runtime/thread.ts'
-import { writeAdapter, writeAdapterConfig } from '../../src/engine/weights/adapter.ts'
 import { openCheckpoint } from '../../src/engine/weights/checkpoint.ts'
 import { mapWeights } from '../../src/engine/weights/mapped.ts'
+import { randomAdapter } from './random-adapter.ts'
 import { quantile } from './server.ts'
 
 const { values, positionals } = parseArgs({
@@ -38,7 +30,14 @@ const TARGETS = [ALL, ['q_proj', 'v_proj'], ['q_proj', 'k_proj', 'v_proj', 'o_pr
 
 const weights = await mapWeights(await openCheckpoint(model), cache)
 const adapters: string[] = []
-for (let i = 0; i < ADAPTERS; i++) adapters.push(await adapterOf(i))
+for (let i = 0; i < ADAPTERS; i++)
+  adapters.push(
+    await randomAdapter(weights, join(cache, 'bench-adapters', String(i)), {
+      seed: i,
+      rank: RANKS[i % RANKS.length]!,
+      target_modules: TARGETS[i % TARGETS.length]!,
+    }),
+  )
 await using thread = spawn<InferThreadRequest, InferEvent>(
   new URL('../../src/engine/infer/worker.ts', import.meta.url),
 )
@@ -87,26 +86,3 @@ const [low, middle, high] = [0.25, 0.5, 0.75].map((q) => quantile(ratios, q).toF
 console.log(
   `${ADAPTERS} adapters, ${IN_FLIGHT} in flight: base ${quantile(base, 0.5).toFixed(0)} tokens/s, adapters ${quantile(tuned, 0.5).toFixed(0)}, ${middle} × (${low} … ${high})`,
 )
-
-/** Random and small, so that answers stay answers. */
-async function adapterOf(i: number): Promise<string> {
-  const folder = join(cache!, 'bench-adapters', String(i))
-  const file = join(folder, 'adapter_model.safetensors')
-  if (existsSync(file)) return file
-  const rank = RANKS[i % RANKS.length]!
-  const layout = loraLayout(weights, {
-    rank,
-    alpha: 2 * rank,
-    target_modules: TARGETS[i % TARGETS.length]!,
-  })
-  const flat = initialAdapter(layout, i)
-  for (const { kind, from, dims } of partsOf(layout))
-    if (kind === 'lora_B')
-      for (let at = from; at < from + dims[0] * dims[1]; at++)
-        flat[at] = 0.002 * Math.sin(at * (i + 1))
-  const adapter = adapterFromFlat(layout, flat, 'base')
-  await mkdir(folder, { recursive: true })
-  await writeFile(join(folder, 'adapter_config.json'), writeAdapterConfig(adapter.config))
-  await writeFile(file, writeAdapter(adapter))
-  return file
-}
