@@ -5,14 +5,13 @@ import { existsSync } from 'node:fs'
 import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { invalidRequest } from '../../errors.ts'
-import { elements } from '../tensor.ts'
 import { isFloatDtype } from '../weights/dequantise.ts'
 import { FOLDER_TEXTS } from '../weights/folder-files.ts'
-import { layoutSafetensors } from '../weights/safetensors.ts'
 import type { StoredTensor } from '../weights/stored-tensor.ts'
 import { keyOf, type MergeConfig, type MergeDtype, type Slice } from './config.ts'
 import { asReference, bareName, type OpenModel } from './models.ts'
 import { type ParameterValue, resolve } from './settings.ts'
+import { layOut, type Place, type Shard } from './shards.ts'
 import {
   isTokenTable,
   type MergedTokens,
@@ -29,7 +28,7 @@ export interface PlannedInput {
   readonly lora?: { readonly file: string; readonly module: string; readonly turned: boolean }
 }
 
-export interface PlannedTensor {
+export interface PlannedTensor extends Place {
   readonly name: string
   readonly dims: readonly number[]
   readonly dtype: StoredTensor['dtype']
@@ -41,16 +40,6 @@ export interface PlannedTensor {
   readonly copied: boolean
   /** Of a table whose rows are put in another order, or added to. */
   readonly table?: TableRows
-  readonly shard: number
-  /** In the shard's file. */
-  readonly offset: number
-  readonly bytes: number
-}
-
-export interface Shard {
-  readonly name: string
-  readonly header: Uint8Array
-  readonly bytes: number
 }
 
 export interface MergePlan {
@@ -76,7 +65,7 @@ export const LAYER = /^(.*\b(?:layers|layer|h)\.)(\d+)(\..+)$/
 const LAYERS = ['num_hidden_layers', 'n_layer', 'n_layers']
 const HEAD = /^(classifier|score|pre_classifier)\./
 
-type Draft = Omit<PlannedTensor, 'shard' | 'offset' | 'bytes'>
+type Draft = Omit<PlannedTensor, keyof Place>
 
 /** Settles a merge. Throws an ApiError that names the first tensor that does not fit, and both shapes. */
 export async function planMerge(
@@ -332,8 +321,6 @@ export function loraOf(model: OpenModel, name: string, { dims }: StoredTensor) {
 export const isTurned = ({ format, config }: OpenModel['checkpoint']) =>
   format === 'huggingface' && config.model_type === 'gpt2'
 
-const WIDTH: Readonly<Record<string, number>> = { F32: 4, BF16: 2, F16: 2 }
-
 /** `out_dtype`, else `dtype`, else what holds the inputs of all models. */
 function outDtype(merge: MergeConfig, found: readonly { tensor: StoredTensor }[]) {
   const told = merge.out_dtype ?? merge.dtype
@@ -347,46 +334,6 @@ function dtypeName(tensors: readonly PlannedTensor[]): MergeDtype {
   const widest = tensors.filter(({ copied }) => !copied).map(({ dtype }) => dtype)
   if (widest.includes('F32') || new Set(widest).size > 1) return 'float32'
   return widest[0] === 'BF16' ? 'bfloat16' : widest[0] === 'F16' ? 'float16' : 'float32'
-}
-
-function layOut(drafts: readonly Draft[], limit: number) {
-  const sorted = [...drafts].sort((a, b) => (a.name < b.name ? -1 : 1))
-  const sizes = sorted.map(({ dims, dtype, inputs }) =>
-    WIDTH[dtype] ? WIDTH[dtype] * elements(dims) : inputs[0]!.tensor.bytes,
-  )
-  const groups: number[][] = [[]]
-  let filled = 0
-  for (const [i, size] of sizes.entries()) {
-    if (filled > 0 && filled + size > limit) {
-      groups.push([])
-      filled = 0
-    }
-    groups.at(-1)!.push(i)
-    filled += size
-  }
-  const number = (i: number) => String(i).padStart(5, '0')
-  const shards: Shard[] = []
-  const tensors: PlannedTensor[] = []
-  for (const [s, group] of groups.entries()) {
-    const { header, offsets, size } = layoutSafetensors(
-      group.map((i) => sorted[i]!),
-      { format: 'pt' },
-      1,
-    )
-    const name =
-      groups.length === 1
-        ? 'model.safetensors'
-        : `model-${number(s + 1)}-of-${number(groups.length)}.safetensors`
-    shards.push({ name, header, bytes: header.length + size })
-    for (const [k, i] of group.entries())
-      tensors.push({
-        ...sorted[i]!,
-        shard: s,
-        offset: header.length + offsets[k]!,
-        bytes: sizes[i]!,
-      })
-  }
-  return { tensors, shards }
 }
 
 async function fingerprint(plan: object, merge: MergeConfig): Promise<string> {
