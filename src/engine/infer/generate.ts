@@ -16,7 +16,7 @@ import {
   remove,
   type Step,
 } from './batcher.ts'
-import { describeToken, echoOf } from './describe.ts'
+import { describeToken } from './describe.ts'
 import type { KvCache } from './kv-cache.ts'
 import { certify } from './parity.ts'
 import { PrefixCache } from './prefix-cache.ts'
@@ -30,10 +30,10 @@ import type {
   Inside,
 } from './request.ts'
 import { Residents, type ResidentsOptions, type ResidentTarget } from './residents.ts'
-import { finishOf, isScored, type Running, type SharedPrompt, tellEcho } from './running.ts'
+import { choicesOf, finishOf, isScored, type Running, tellEcho } from './running.ts'
 import { only, penalise, sample } from './sampler.ts'
-import { accept, createSequence, nextOffset, position, takeListed } from './sequence.ts'
-import { newGuessing, Speculation } from './speculation.ts'
+import { accept, nextOffset, position, takeListed } from './sequence.ts'
+import { Speculation } from './speculation.ts'
 
 export interface GeneratorOptions extends ResidentsOptions {
   /** What beginnings of prompts may take; absent: a sixteenth of the machine. */
@@ -130,40 +130,14 @@ export class Generator {
     const onAbort = () => wake()
     signal.addEventListener('abort', onAbort)
 
-    const { logprobs: top, echo, batch_invariant: invariant = false } = request
-    const shared: SharedPrompt = {
-      choices: [],
-      logits: undefined,
-      top,
-      cached: 0,
-      queued: performance.now(),
-      begun: undefined,
-      echo: echo ? echoOf(request.prompt, prompt, target.tokenizer) : undefined,
-    }
-    const scored = shared.echo !== undefined && top !== undefined
-    const running: Running[] = Array.from({ length: request.n }, (_, index) => ({
-      sequence: createSequence({
-        index,
-        prompt,
-        sampling: request.sampling,
-        max_tokens,
-        stop: request.stop,
-        eos_token_ids: target.tokenizer.eos_token_ids,
-      }),
-      target: invariant ? apart(target) : target,
-      invariant,
-      slot: undefined,
-      reading: undefined,
-      shared,
-      constraint: held?.constraints[index],
-      bare: prompt.every((id) => target.tokenizer.isSpecial(id)),
-      guessing: newGuessing(),
-      logprob: 0,
-      end_token: undefined,
-      gone: false,
-      emit,
-    }))
-    shared.choices.push(...running)
+    const { constraints } = held ?? {}
+    const shared = choicesOf(
+      request,
+      { prompt, max_tokens, target, constraints, emit },
+      (target) => (request.batch_invariant ? apart(target) : target),
+    )
+    const running = [...shared.choices]
+    const scored = isScored(shared)
     const enqueue = (r: Running) =>
       add(this.#batcher, r.target.batch.key, r, {
         owner: shared,

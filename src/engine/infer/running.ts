@@ -1,12 +1,12 @@
 // A choice that is being answered, from its prompt to its last event. Knows no session.
 
 import type { Constraint } from '../grammar/constraints.ts'
-import type { EchoedPrompt } from './describe.ts'
+import { type EchoedPrompt, echoOf } from './describe.ts'
 import type { KvCache } from './kv-cache.ts'
-import type { InferEvent, ListedToken } from './request.ts'
+import type { GenerateRequest, InferEvent, ListedToken } from './request.ts'
 import type { ResidentTarget } from './residents.ts'
-import type { Sequence } from './sequence.ts'
-import type { Guessing } from './speculation.ts'
+import { createSequence, type Sequence } from './sequence.ts'
+import { type Guessing, newGuessing } from './speculation.ts'
 
 /** A sequence under way: where it lies in its target's cache, and who waits for its text. */
 export interface Running {
@@ -47,6 +47,52 @@ export interface SharedPrompt {
   begun: number | undefined
   /** Told before the first token; its log-probabilities come with the first choice's prefill. */
   echo: EchoedPrompt | undefined
+}
+
+export interface Answering {
+  readonly prompt: readonly number[]
+  readonly max_tokens: number
+  readonly target: ResidentTarget
+  /** One a choice, or none. */
+  readonly constraints: readonly Constraint[] | undefined
+  readonly emit: Running['emit']
+}
+
+/** The choices of a request before their prompt is read, and what they share. `place` is where each is decoded. */
+export function choicesOf(
+  request: GenerateRequest,
+  { prompt, max_tokens, target, constraints, emit }: Answering,
+  place: (target: ResidentTarget) => ResidentTarget,
+): SharedPrompt {
+  const { echo, logprobs, batch_invariant = false, n, sampling, stop } = request
+  const { tokenizer } = target
+  const shared: SharedPrompt = {
+    choices: [],
+    logits: undefined,
+    top: logprobs,
+    cached: 0,
+    queued: performance.now(),
+    begun: undefined,
+    echo: echo ? echoOf(request.prompt, prompt, tokenizer) : undefined,
+  }
+  const { eos_token_ids } = tokenizer
+  for (let index = 0; index < n; index++)
+    shared.choices.push({
+      sequence: createSequence({ index, prompt, sampling, max_tokens, stop, eos_token_ids }),
+      target: place(target),
+      invariant: batch_invariant,
+      slot: undefined,
+      reading: undefined,
+      shared,
+      constraint: constraints?.[index],
+      bare: prompt.every((id) => tokenizer.isSpecial(id)),
+      guessing: newGuessing(),
+      logprob: 0,
+      end_token: undefined,
+      gone: false,
+      emit,
+    })
+  return shared
 }
 
 /** The prompt's own log-probabilities are wanted. */
