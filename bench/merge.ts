@@ -9,7 +9,7 @@
 // memory does not. Both are sums over a side's processes, sampled every 20 ms. Of rounds the medians are printed.
 
 import { spawn } from 'node:child_process'
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { createReadStream, existsSync, readdirSync, readFileSync } from 'node:fs'
 import { mkdir, open, rm, writeFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -160,6 +160,13 @@ function statusOf(pid: string): string {
   }
 }
 
+/** Brings a model into the page cache, so that no side finds more of it there than the other. */
+async function readThrough(place: string) {
+  for await (const _ of createReadStream(join(place, 'model.safetensors'), {
+    highWaterMark: 2 ** 22,
+  }));
+}
+
 const configOf = (method: string, names: readonly string[]) =>
   JSON.stringify({
     merge_method: method,
@@ -204,6 +211,7 @@ try {
         const runs: Record<string, Run[]> = {}
         for (let round = 0; round < Number(values.rounds); round++)
           for (const [side, command] of sides) {
+            for (const name of names.slice(0, count)) await readThrough(name)
             const run = await measure(command)
             runs[side] = [...(runs[side] ?? []), run]
             await rm(out, { recursive: true, force: true })

@@ -46,6 +46,8 @@ export interface MergeMethod {
   /** How many models, the base counted only where it is an input as any other. */
   readonly others: { readonly min: number; readonly max?: number }
   readonly parameters: Readonly<Record<string, ParameterSpec>>
+  /** What is NaN or infinite in an input is so in the result, whatever the parameters: the inputs need no look. */
+  readonly carriesNoNumbers?: true
   /** Looks through the tensors as often as it must before their pieces can be merged. */
   begin(group: MergeGroup): MergePiece
 }

@@ -16,6 +16,7 @@ const linear: MergeMethod = {
     weight: { type: 'number', of: 'input' },
     normalize: { type: 'boolean', of: 'merge', default: true },
   },
+  carriesNoNumbers: true,
   begin({ inputs, parameters }) {
     const weights = inputs.map((input) => f(numberOf(input.parameters, 'weight')))
     const total = weights.reduce((sum, w) => f(sum + w), 0)
@@ -23,8 +24,10 @@ const linear: MergeMethod = {
     return ({ data }) => {
       const out = data[0]!
       weigh(out, weights[0]!)
-      for (let i = 1; i < data.length; i++) addWeighted(out, data[i]!, weights[i]!)
-      for (let k = 0; k < out.length; k++) out[k] = out[k]! / divisor
+      for (let i = 1; i + 1 < data.length; i += 2)
+        addTwoWeighted(out, [data[i]!, data[i + 1]!], [weights[i]!, weights[i + 1]!])
+      if (data.length % 2 === 0) addWeighted(out, data.at(-1)!, weights.at(-1)!)
+      if (divisor !== 1) for (let k = 0; k < out.length; k++) out[k] = out[k]! / divisor
       return out
     }
   },
@@ -36,6 +39,15 @@ function weigh(x: Float32Array, weight: number): void {
 
 function addWeighted(sum: Float32Array, x: Float32Array, weight: number): void {
   for (let k = 0; k < sum.length; k++) sum[k] = f(sum[k]! + f(x[k]! * weight))
+}
+
+/** One after the other, in one pass. */
+function addTwoWeighted(
+  sum: Float32Array,
+  [x, y]: readonly [Float32Array, Float32Array],
+  [a, b]: readonly [number, number],
+): void {
+  for (let k = 0; k < sum.length; k++) sum[k] = f(f(sum[k]! + f(x[k]! * a)) + f(y[k]! * b))
 }
 
 const passthrough: MergeMethod = {

@@ -20,8 +20,8 @@ export interface MergeTensorRequest {
   file: string
 }
 
-/** Elements of an input that are merged at once, unless a row has more. */
-const PIECE = 2 ** 16
+/** Elements of an input that are merged at once, unless a row has more: a few inputs stay in a core's cache. */
+const PIECE = 2 ** 14
 
 /** Merges one tensor and writes it. Throws what is wrong with it by its name. */
 export async function mergeTensor({
@@ -76,12 +76,17 @@ function mergeInto(
           for (const piece of pieces()) visit(piece)
         },
       })
+  const look = ({ data }: Piece) => {
+    for (const [i, values] of data.entries()) refuseNoNumbers(tensor.inputs[i]!.tensor, values)
+  }
   const encoder = encoderOf(dtype as 'F32' | 'F16' | 'BF16')
   for (const piece of pieces()) {
-    for (const [i, data] of piece.data.entries()) refuseNoNumbers(tensor.inputs[i]!.tensor, data)
+    if (!merging.carriesNoNumbers) look(piece)
     const merged = mergePiece(piece)
-    if (!areNumbers(merged))
+    if (!areNumbers(merged)) {
+      for (const again of pieces()) look(again)
       throw new Error(`tensor ${name}: the merge gives a number that is not finite`)
+    }
     writeFully(fd, encoder(merged), tensor.offset + piece.at * (tensor.bytes / total))
   }
 }
