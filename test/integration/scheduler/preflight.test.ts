@@ -140,7 +140,7 @@ test('bad rows, a reference of another format and rows without a group are error
   expect(await service.get('/v1/models')).toMatchObject({ status: 200 })
 })
 
-test('strict stops a job with leaked rows; without it the job trains, and keeps the report', async () => {
+test('strict stops a job with leaked rows; where it names others the job trains, and keeps the report', async () => {
   const list = rows(24)
   const files = { training_file: await upload(list), validation_file: await upload([list[2]!]) }
   const strict = await ended({ ...files, luthier: { data: { strict: ['leakage'] } } })
@@ -148,7 +148,7 @@ test('strict stops a job with leaked rows; without it the job trains, and keeps 
     status: 'failed',
     error: { code: 'preflight_leakage', param: 'validation_file' },
   })
-  const loose = await ended(files)
+  const loose = await ended({ ...files, luthier: { data: { strict: ['contradictions'] } } })
   expect(loose.job.status).toBe('succeeded')
   const { body: report } = await service.get(`${loose.path}/preflight`)
   expect(report).toMatchObject({ object: 'fine_tuning.preflight', leakage: { exact: { rows: 1 } } })
@@ -161,9 +161,10 @@ test('strict stops a job with leaked rows; without it the job trains, and keeps 
 })
 
 test('a split of the training file validates on rows that are not learned', async () => {
-  const training_file = await upload(rows(40))
+  const list = rows(40)
   const { job, path } = await ended({
-    training_file,
+    training_file: await upload(list),
+    seed: 1,
     luthier: { data: { validation_split: 0.25 } },
   })
   expect(job.status).toBe('succeeded')
@@ -176,6 +177,17 @@ test('a split of the training file validates on rows that are not learned', asyn
   })
   const { body: checkpoints } = await service.get(`${path}/checkpoints`)
   expect(checkpoints.data[0].metrics.full_valid_loss).toBeGreaterThan(0)
+
+  // To the last digit what comes of the same rows as two files.
+  const { lines } = report.held_back
+  const files = [false, true].map((held) =>
+    upload(list.filter((_, i) => lines.includes(i + 1) === held)),
+  )
+  const [training_file, validation_file] = await Promise.all(files)
+  const apart = await ended({ training_file, validation_file, seed: 1 })
+  expect(apart.job.trained_tokens).toBe(job.trained_tokens)
+  const { body: others } = await service.get(`${apart.path}/checkpoints`)
+  expect(others.data[0].metrics).toEqual(checkpoints.data[0].metrics)
 })
 
 test('tokens are counted, three rows are shown token by token, and of one that is too long what is cut', async () => {
@@ -319,18 +331,26 @@ test('what training lacks of the reference is found by words, and by an encoder 
     { purpose: 'user_data' },
   )
   const asked = { training_file, luthier: { data: { reference_file } } }
+  const expectMeasured = ({ auc, interval }: { auc: number; interval: [number, number] }) => {
+    expect(auc).toBeGreaterThan(0.6)
+    expect(interval[0]).toBeLessThan(auc)
+    expect(interval[1]).toBeGreaterThan(auc)
+    expect(interval[1] - interval[0]).toBeLessThan(0.4)
+  }
   const { body: words } = await preflight(asked)
   expect(words.representativeness.features).toMatch(/^words and pairs of words/)
+  expectMeasured(words.representativeness)
 
   await writeTinyEncoder(join(models, 'reader'), { head: false })
   // A scan of the folder holds for two seconds.
   await sleep(2100)
   const { body: vectors } = await preflight(asked)
-  const { features, auc, interval, unlike } = vectors.representativeness
+  const { features, interval, unlike } = vectors.representativeness
   expect(features).toBe('vectors of reader, kernel density and groups')
   // Its weights are random: a trained one's figures are in docs/curation.md.
-  expect(auc).toBeGreaterThan(0.6)
+  expectMeasured(vectors.representativeness)
   expect(interval[0]).toBeGreaterThan(0.5)
+  expect(interval[1]).toBeLessThan(1)
   const missing = unlike.filter(({ line }: { line: number }) => line > 40)
   expect(missing.length / unlike.length).toBeGreaterThanOrEqual(0.8)
   for (const { nearest } of unlike) expect(nearest.line).toBeLessThanOrEqual(80)
