@@ -47,7 +47,8 @@ test('graders of every kind that asks no model are run', async () => {
   const script = {
     type: 'javascript',
     name: 'length',
-    source: 'function grade(sample, item) { return sample.output_text.length / 10 }',
+    source:
+      'function grade(sample, item) { return (sample.output_text.length + item.label.length) / 18 }',
   }
   const multi = {
     type: 'multi',
@@ -60,6 +61,18 @@ test('graders of every kind that asks no model are run', async () => {
     metadata: { name: 'exact', type: 'string_check', token_usage: null, sampled_model_name: null },
     sub_rewards: {},
   })
+  for (const [operation, label, reward] of [
+    ['eq', 'Card', 0],
+    ['ne', 'Card', 1],
+    ['ne', 'a card', 0],
+    ['like', 'card', 1],
+    ['like', 'Card', 0],
+    ['ilike', 'Card', 1],
+    ['ilike', 'cord', 0],
+  ] as const) {
+    const { body } = await run(check({ operation }), { label }, 'a card')
+    expect(body.reward, `${operation} ${label}`).toBe(reward)
+  }
   expect((await run(alike, { label: 'card' }, 'cards')).body.reward).toBeCloseTo(8 / 9, 12)
   const { body } = await run(multi, { label: 'card' }, 'cards')
   expect(body.reward).toBeCloseTo((0.3 * 8) / 9 + 0.2, 12)
@@ -72,17 +85,39 @@ test('a model of this server is asked, and what it used is told', async () => {
     name: 'judge',
     model: 'tiny',
     input: [{ role: 'user', content: 'Rate: {{sample.output_text}}' }],
-    sampling_params: { temperature: 0, max_completions_tokens: 4 },
+    sampling_params: { temperature: 0, max_completions_tokens: 24 },
     range: [-1e300, 1e300],
   }
-  const { status, body } = await run(judge, {}, 'a card')
-  expect(status).toBe(200)
+  // The weights are random: other things are rated until what it says holds a number, and one does not.
+  const answers = new Map<boolean, { rated: string; said: string }>()
+  for (const rated of 'BSACDEFGHIJKLMNOPQRTUVWXYZabcdefghijklmnopqrstuvwxyz') {
+    const { body } = await api.post('/v1/chat/completions', {
+      model: 'tiny',
+      messages: [{ role: 'user', content: `Rate: ${rated}` }],
+      temperature: 0,
+      max_tokens: 24,
+    })
+    const said: string = body.choices[0].message.content
+    answers.set(/\d/.test(said), { rated, said })
+    if (answers.size === 2) break
+  }
+  const { rated, said } = answers.get(true)!
+  const score = Number(/[-+]?(\d+(\.\d+)?|\.\d+)/.exec(said)![0])
+  const { status, body } = await run(judge, {}, rated)
+  expect([status, body.reward]).toEqual([200, score])
   const { metadata, model_grader_token_usage_per_model } = body
-  // The weights are random: either there is a number in what it says, or the flag says that there is none.
-  expect(metadata.errors.model_grader_parse_error).toBe(metadata.errors.details !== undefined)
+  expect(metadata.errors.model_grader_parse_error).toBe(false)
+  for (const [range, text] of [
+    [[score + 1, score + 2], rated],
+    [judge.range, answers.get(false)!.rated],
+  ]) {
+    const { body } = await run({ ...judge, range }, {}, text as string)
+    expect([body.reward, body.metadata.errors.model_grader_parse_error]).toEqual([0, true])
+  }
   expect(metadata.sampled_model_name).toBe('tiny')
   expect(metadata.token_usage).toBe(model_grader_token_usage_per_model.tiny.total_tokens)
   expect(model_grader_token_usage_per_model.tiny.completion_tokens).toBeGreaterThan(0)
+  expect(model_grader_token_usage_per_model.tiny.completion_tokens).toBeLessThanOrEqual(24)
 
   const missing = await run({ ...judge, model: 'gpt-none' }, {}, 'a card')
   expect(missing.body.metadata.errors).toMatchObject({
@@ -112,20 +147,27 @@ test('cosine compares the vectors of the installed encoder, as /embeddings gives
   expect(body.metadata.sampled_model_name).toBe('encoder')
 })
 
+/** Of nine words against ten: seven are shared, six of them as one run, and the seventh stands before it, not behind. */
+const SHARED = { bleu: (7 / 9) * (5 / 8) * (4 / 7) * (3 / 6), precision: 7 / 9, recall: 7 / 10 }
 test.each([
-  'fuzzy_match',
-  'bleu',
-  'gleu',
-  'meteor',
-  'rouge_1',
-  'rouge_2',
-  'rouge_3',
-  'rouge_4',
-  'rouge_5',
-  'rouge_l',
+  // 26 characters of 40 and of 51 are one run.
+  ['fuzzy_match', (2 * 26) / (40 + 51)],
+  ['bleu', Math.exp(1 - 10 / 9) * SHARED.bleu ** (1 / 4)],
+  ['gleu', (7 + 5 + 4 + 3) / (10 + 9 + 8 + 7)],
+  [
+    'meteor',
+    ((1 - 0.5 * (2 / 7) ** 3) * SHARED.precision * SHARED.recall) /
+      (0.9 * SHARED.precision + 0.1 * SHARED.recall),
+  ],
+  ['rouge_1', (2 * 7) / (9 + 10)],
+  ['rouge_2', (2 * 5) / (8 + 9)],
+  ['rouge_3', (2 * 4) / (7 + 8)],
+  ['rouge_4', (2 * 3) / (6 + 7)],
+  ['rouge_5', (2 * 2) / (5 + 6)],
+  ['rouge_l', (2 * 6) / (9 + 10)],
 ])(
-  '%s: the same text is alike, a cut one less so, another one hardly',
-  async (evaluation_metric) => {
+  '%s: the same text is alike, another order less so, another text hardly',
+  async (evaluation_metric, expected) => {
     const alike = {
       type: 'text_similarity',
       name: 'alike',
@@ -135,15 +177,14 @@ test.each([
     }
     const label = 'the new card comes by post within five working days'
     const reward = async (text: string) => (await run(alike, { label }, text)).body.reward
-    const [same, cut, other] = [
+    const [same, turned, other] = [
       await reward(label),
-      await reward('the new card comes by post within a week'),
+      await reward('within a week the new card comes by post'),
       await reward('QQQ ZZZ'),
     ]
     // METEOR takes a little off for each stretch of words, be it one.
     expect(same).toBeGreaterThan(0.999)
-    expect(cut).toBeGreaterThan(0.2)
-    expect(cut).toBeLessThan(0.95)
+    expect(turned).toBeCloseTo(expected, 10)
     expect(other).toBeLessThan(0.2)
   },
 )
