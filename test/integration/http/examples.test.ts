@@ -111,6 +111,18 @@ describe.skipIf(stories.missing || banking.missing)('the ledger', () => {
       expect(row).toEqual(JSON.parse(lines[line - 1]!))
       expect(losses).toHaveLength(4)
     }
+    // Its score is the share of rows that did better, a mean over the epochs but the first by their losses.
+    const later = [1, 2, 3].map((epoch) => rows.map(({ losses }) => losses[epoch]!))
+    const sum = (xs: number[]) => xs.reduce((a, b) => a + b)
+    const weights = later.map(sum)
+    for (const [at, { score }] of rows.entries()) {
+      const better = later.map((losses) => losses.filter((loss) => loss < losses[at]!).length)
+      const share = sum(better.map((count, i) => (weights[i]! * count) / rows.length))
+      expect(score).toBeCloseTo(share / sum(weights), 3)
+    }
+    expect(rows.map(({ score }) => score)).toEqual(
+      rows.map(({ score }) => score).toSorted((a, b) => b - a),
+    )
   })
 
   test.each(['never_learned', 'forgotten', 'loss'])('orders by %s', async (order) => {
@@ -130,9 +142,12 @@ describe.skipIf(stories.missing || banking.missing)('the ledger', () => {
   })
 
   test('gives a file without the chosen rows, which names its parent', async () => {
-    const top = (await all()).slice(0, 3).map(({ line }) => line)
+    const topBy = async (order: string) => (await all(order)).slice(0, 3).map(({ line }) => line)
+    const top = await topBy('forgotten')
+    for (const order of ['likely_wrong_label', 'never_learned', 'loss'])
+      expect((await topBy(order)).toSorted()).not.toEqual(top.toSorted())
     const made = await service.post(`${url}/derive`, {
-      top: { order: 'likely_wrong_label', count: 3 },
+      top: { order: 'forgotten', count: 3 },
       filename: 'cleaner.jsonl',
     })
     const job_id = url.split('/').at(-2)
