@@ -127,6 +127,15 @@ test('runs that there are: rates, tests on the same rows, groups, and the same f
   expect(test_.passes.only_second).toBe(18)
   expect(test_.passes.p_value).toBeCloseTo(2 / 2 ** 18, 10)
   expect(test_.criteria[0].score.p_value).toBeLessThan(0.001)
+  for (const { value, low, high } of [
+    one.report.results[0].pass_rate,
+    one.report.results[0].criteria[0].score,
+    test_.passes.difference,
+    test_.criteria[0].score.difference,
+  ]) {
+    expect(low).toBeLessThan(value - 0.1)
+    expect(high).toBeGreaterThan(value + 0.1)
+  }
   expect(one.report.groups[0].groups.map((g: { value: string | null }) => g.value)).toEqual([
     'a',
     'b',

@@ -161,21 +161,24 @@ test('a classifier answers with its label', async () => {
 })
 
 test('examples are chosen so that they fit, and stand before each prompt', async () => {
+  // Of four labels one has nearly all rows.
   const rows = Array.from({ length: 40 }, (_, i) =>
-    JSON.stringify({ text: `text ${i}`, label: `label${i % 4}` }),
+    JSON.stringify({ text: `t${i}`, label: `l${Math.max(0, i - 36)}` }),
   )
   const file_id = await api.upload(rows.join('\n'))
   const eval_id = await create()
-  const few_shot = { file_id, examples: 'auto', max_prompt_tokens: 60 }
+  const few_shot = { file_id, examples: 'auto', max_prompt_tokens: 90 }
   const id = await start(eval_id, asked([{ label: 'a' }, { label: 'bc' }]), {
     luthier: { few_shot },
   })
   const run = await ended(eval_id, id)
   expect(run.status, JSON.stringify(run.error)).toBe('completed')
   const { examples, prompt_tokens } = run.luthier.few_shot.chosen
-  expect(examples).toBeGreaterThan(0)
+  expect(examples).toBeGreaterThan(1)
   expect(examples).toBeLessThan(40)
-  expect(prompt_tokens).toBeLessThanOrEqual(60)
+  expect(prompt_tokens).toBeLessThanOrEqual(90)
+  // One more would not have fitted.
+  expect(prompt_tokens + prompt_tokens / examples).toBeGreaterThan(90)
   const { data } = (await api.get(`/v1/evals/${eval_id}/runs/${id}/output_items`)).body
   const { input, usage } = data[1].sample
   expect(input).toHaveLength(2 * examples + 1)
