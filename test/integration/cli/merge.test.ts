@@ -121,7 +121,7 @@ max_shard_size: 40K
   expect([...tokenizer.encode('a<tool>')]).toContain(258)
 })
 
-test("encoders are merged, and a classifier's head is kept as told", async () => {
+test("encoders are merged with their heads, and a classifier's head is kept as told", async () => {
   const home = temporaryFolder()
   const models = join(home, 'models')
   const [one, two] = ['one', 'two'].map((name) => join(models, name)) as [string, string]
@@ -145,7 +145,7 @@ test("encoders are merged, and a classifier's head is kept as told", async () =>
   const settings = { LUTHIER_HOME: home, LUTHIER_MODELS: models }
   const out = join(models, 'merged')
   expect(await luthier(settings, 'merge', config, out)).toMatchObject({ code: 0 })
-  const factor = async (wanted: RegExp) => {
+  const factor = async (wanted: RegExp, out: string) => {
     const merged = (await readSafetensorsHeader(join(out, 'model.safetensors'))).tensors
     const own = (await readSafetensorsHeader(join(one, 'model.safetensors'))).tensors
     const name = [...merged.keys()].find((key) => wanted.test(key))!
@@ -153,8 +153,12 @@ test("encoders are merged, and a classifier's head is kept as told", async () =>
     return x[3]! / y[3]!
   }
   expect(tensors.size).toBeGreaterThan(10)
-  expect(await factor(/layer\.1\.intermediate\.dense\.weight/)).toBeCloseTo(2, 5)
-  expect(await factor(/^classifier\.weight/)).toBeCloseTo(3, 5)
+  expect(await factor(/layer\.1\.intermediate\.dense\.weight/, out)).toBeCloseTo(2, 5)
+  expect(await factor(/^classifier\.weight/, out)).toBeCloseTo(3, 5)
+  await writeFile(config, (await readFile(config, 'utf8')).replace(/classification_head.*/, ''))
+  const whole = join(models, 'whole')
+  expect(await luthier(settings, 'merge', config, whole)).toMatchObject({ code: 0 })
+  expect(await factor(/^classifier\.weight/, whole)).toBeCloseTo(2, 5)
 
   await writeTinyModel(join(models, 'decoder'))
   await writeFile(

@@ -73,13 +73,17 @@ describe.each([
       expect(scores[label]).toBe(Math.max(...probs))
     }
     // What was trained whole is in the export, and the export says so.
-    const format = 'lora' in hyperparameters ? 'peft' : 'hf'
-    const files = await server.weights(model, format)
-    const config = JSON.parse(files.get(format === 'peft' ? 'adapter_config.json' : 'config.json')!)
-    if (format === 'peft') expect(config.modules_to_save).toEqual(['classifier'])
-    else expect(Object.values(config.id2label)).toContain('kind-3')
-    const header = files.get(format === 'peft' ? 'adapter_model.safetensors' : 'model.safetensors')!
-    expect(header).toMatch(/classifier\.weight":\{"dtype":"F32","shape":\[4,/)
+    for (const format of 'lora' in hyperparameters ? ['peft', 'hf'] : ['hf']) {
+      const files = await server.weights(model, format)
+      const [words, weights] =
+        format === 'peft'
+          ? ['adapter_config.json', 'adapter_model.safetensors']
+          : ['config.json', 'model.safetensors']
+      const config = JSON.parse(files.get(words)!)
+      if (format === 'peft') expect(config.modules_to_save).toEqual(['classifier'])
+      else expect(Object.values(config.id2label)).toContain('kind-3')
+      expect(files.get(weights)).toMatch(/classifier\.weight":\{"dtype":"F32","shape":\[4,/)
+    }
 
     // What lies beside a text in one run changes nothing.
     const alone = await server.post('/classifications', { model, input: 'gx g' })
