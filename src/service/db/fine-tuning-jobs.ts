@@ -2,7 +2,8 @@
 
 import type { PreflightReport } from '../../engine/train/preflight-report.ts'
 import type { LoraOptions, Plan } from '../../engine/train/request.ts'
-import type { CheckpointEval, EvalScore } from '../jobs/checkpoint-evals.ts'
+import type { PinnedEval } from '../evals/pinned.ts'
+import type { EvalScore } from '../jobs/checkpoint-evals.ts'
 import type { JobExtension } from '../jobs/extension.ts'
 import type { JobError } from '../jobs/file-errors.ts'
 import type { JobMethod } from '../jobs/hyperparameters.ts'
@@ -51,7 +52,7 @@ export interface FineTuningJob {
   /** Bytes of `luthier.data.reference_file`. */
   reference_sha256: string | null
   /** What `luthier.publish.eval` names: how its checkpoints are asked, and over which rows. */
-  eval: CheckpointEval | null
+  eval: PinnedEval | null
   eval_items_sha256: string | null
   /** What each epoch's end came to, in order. */
   eval_scores: EvalScore[]

@@ -8,11 +8,12 @@ import { invalidRequest } from '../../errors.ts'
 import { type FileRecord, findFile } from '../db/files.ts'
 import { findJob, type InitialAdapter } from '../db/fine-tuning-jobs.ts'
 import type { Db } from '../db/pool.ts'
+import type { PinnedEval } from '../evals/pinned.ts'
 import type { Purpose } from '../files/files.ts'
 import type { ModelRegistry } from '../models/registry.ts'
 import { objectKey } from '../storage/object-store.ts'
 import type { Stores } from '../storage/objects.ts'
-import { type CheckpointEval, resolveCheckpointEval } from './checkpoint-evals.ts'
+import { resolveCheckpointEval } from './checkpoint-evals.ts'
 import type { JobExtension } from './extension.ts'
 import type { FileParam } from './file-errors.ts'
 import {
@@ -47,7 +48,7 @@ export interface Requested {
   reference: FileRecord | undefined
   luthier: JobExtension | null
   /** Null: none is run at its checkpoints. */
-  eval: (CheckpointEval & { items_sha256: string }) | null
+  eval: (PinnedEval & { items_sha256: string }) | null
 }
 
 export interface RequestedDeps {

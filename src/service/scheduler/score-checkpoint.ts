@@ -1,26 +1,15 @@
 // The eval of one checkpoint: a run of its own, which another worker does; the job waits for it.
 
-import { setTimeout as sleep } from 'node:timers/promises'
 import { invalidRequest } from '../../errors.ts'
-import {
-  type EvalRun,
-  endEvalRun,
-  findEvalRun,
-  findRunOfStep,
-  sumsOfRuns,
-} from '../db/eval-runs.ts'
-import { findEval } from '../db/evals.ts'
+import { type EvalRun, endEvalRun, findRunOfStep } from '../db/eval-runs.ts'
 import { findCheckpointAt } from '../db/fine-tuning-checkpoints.ts'
 import type { FineTuningJob } from '../db/fine-tuning-jobs.ts'
 import { type Pool, transaction } from '../db/pool.ts'
 import { cancelWork, type Lease } from '../db/work.ts'
-import type { DataSource } from '../evals/data.ts'
-import { CHECKPOINT_EVAL_RUN, newRun, writeRun } from '../evals/runs.ts'
-import { type EvalScore, scoreOf } from '../jobs/checkpoint-evals.ts'
+import type { EvalScore } from '../jobs/checkpoint-evals.ts'
 import { whileHeld } from '../work/held.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
-
-const POLL_MS = 250
+import { awaitScore, startPinnedRun } from './await-score.ts'
 
 /** The step of the epoch's end that the job's state is at and that has no score yet. */
 export function unscoredStep(job: FineTuningJob): number | undefined {
@@ -45,43 +34,28 @@ export async function scoreCheckpoint(
 ): Promise<EvalScore | undefined> {
   const checkpoint = await patiently(() => findCheckpointAt(db, job.id, step))
   if (!checkpoint) return undefined
-  const { id } = await startRun(db, {
-    job,
-    step,
-    lease,
-    model: checkpoint.fine_tuned_model_checkpoint,
-  })
-  for (;;) {
-    signal.throwIfAborted()
-    const run = await patiently(() => findEvalRun(db, job.project_id, id))
-    if (!run) throw evalFailed(job, step, 'its run was deleted')
-    if (run.status === 'completed') {
-      const sums = (await patiently(() => sumsOfRuns(db, [id]))).get(id)
-      return { step, run_id: id, ...scoreOf(run, sums?.criteria ?? []) }
-    }
-    if (run.status === 'failed' || run.status === 'canceled')
-      throw evalFailed(job, step, run.error?.message ?? `its run ${id} was canceled`)
-    await sleep(POLL_MS, undefined, { signal })
-  }
+  const failed = (why: string) => evalFailed(job, step, why)
+  const model = checkpoint.fine_tuned_model_checkpoint
+  const { id } = await startRun(db, { job, step, lease, model }, failed)
+  const { project_id } = job
+  return { step, ...(await awaitScore(db, { project_id, id, signal }, failed)) }
 }
 
 async function startRun(
   db: Pool,
   { job, step, lease, model }: { job: FineTuningJob; step: number; lease: Lease; model: string },
+  failed: (why: string) => Error,
 ): Promise<Pick<EvalRun, 'id'>> {
-  const { eval: wanted, eval_items_sha256: items_sha256 } = job
+  const { id: job_id, project_id, eval: wanted, eval_items_sha256: items_sha256 } = job
   if (!wanted || items_sha256 === null)
-    throw new Hopeless(`The job ${job.id} has an eval to run but no rows for it.`)
-  return whileHeld(db, lease, async (tx) => {
-    const known = await findRunOfStep(tx, job.id, step)
-    if (known) return known
-    const one = await findEval(tx, job.project_id, wanted.eval_id)
-    if (!one) throw evalFailed(job, step, `the eval ${wanted.eval_id} was deleted`)
-    const data_source = { ...wanted.data_source, model } as unknown as DataSource
-    const run = newRun(one, { name: `${job.id}, step ${step}`, data_source })
-    const pinned = { items_sha256, few_shot_sha256: null, job_id: job.id, step }
-    return writeRun(tx, { ...run, ...pinned }, CHECKPOINT_EVAL_RUN)
-  })
+    throw new Hopeless(`The job ${job_id} has an eval to run but no rows for it.`)
+  const pinned = { ...wanted, items_sha256 }
+  const run = { project_id, pinned, model, name: `${job_id}, step ${step}`, of: { job_id, step } }
+  return whileHeld(
+    db,
+    lease,
+    async (tx) => (await findRunOfStep(tx, job_id, step)) ?? startPinnedRun(tx, run, failed),
+  )
 }
 
 /** Ends the run of a job that has been cancelled. */
