@@ -20,9 +20,15 @@ export interface AdapterFilesOptions {
 /** Gives the path of a tuned model's `adapter_model.safetensors`, `adapter_config.json` beside it. */
 export type AdapterFile = (model: ResolvedModel) => Promise<string>
 
+export interface AdapterFiles extends AdapterFile {
+  /** Nobody will ask for it soon; who has it open keeps it. */
+  forget(adapter: StoredAdapter): Promise<void>
+}
+
 /** Several requests for one adapter make it once; several processes may share the folder. */
-export function adapterFiles({ folder, read }: AdapterFilesOptions): AdapterFile {
+export function adapterFiles({ folder, read }: AdapterFilesOptions): AdapterFiles {
   const making = new Map<string, Promise<void>>()
+  const nameOf = ({ sha256, config_sha256 }: StoredAdapter) => `${sha256}-${config_sha256}`
 
   async function make(place: string, project_id: string, adapter: StoredAdapter) {
     await mkdir(folder, { recursive: true })
@@ -46,9 +52,9 @@ export function adapterFiles({ folder, read }: AdapterFilesOptions): AdapterFile
     }
   }
 
-  return async ({ id, adapter, project_id }) => {
+  const file: AdapterFile = async ({ id, adapter, project_id }) => {
     if (!adapter) throw new Error(`${id} has no adapter.`)
-    const name = `${adapter.sha256}-${adapter.config_sha256}`
+    const name = nameOf(adapter)
     const place = join(folder, name)
     if (!(await exists(place))) {
       const made =
@@ -58,6 +64,10 @@ export function adapterFiles({ folder, read }: AdapterFilesOptions): AdapterFile
     }
     return join(place, 'adapter_model.safetensors')
   }
+  return Object.assign(file, {
+    forget: (adapter: StoredAdapter) =>
+      rm(join(folder, nameOf(adapter)), { recursive: true, force: true }),
+  })
 }
 
 const exists = (path: string) =>

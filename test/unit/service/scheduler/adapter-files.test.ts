@@ -50,6 +50,15 @@ test('one that cannot be read leaves nothing behind and is tried again', async (
   expect(await readFile(await file(model), 'utf8')).toBe('tensors!')
 })
 
+test('one that is forgotten is gone from this machine, and made again when it is asked for', async () => {
+  const { reads, file } = store({ aaaa: 'tensors!', bbbb: '{"r":8}!' })
+  await file(model)
+  await file.forget(model.adapter!)
+  expect(await readdir(join(folder, 'cache'))).toEqual([])
+  expect(await readFile(await file(model), 'utf8')).toBe('tensors!')
+  expect(reads).toHaveLength(4)
+})
+
 test('two processes that make the same adapter at once both get it', async () => {
   const objects = { aaaa: 'tensors!', bbbb: '{"r":8}!' }
   const [a, b] = await Promise.all([store(objects).file(model), store(objects).file(model)])
