@@ -179,7 +179,14 @@ export const startServer = async (
       })
       shutdown.add('stop listening', async () => void training.stop())
       shutdown.add('checkpoint running work', () => training.stop())
-      const evaluating = startEvaluating({ stores, models, serving: local, log, device })
+      const evaluating = startEvaluating({
+        stores,
+        models,
+        adapterFile,
+        serving: local,
+        log,
+        device,
+      })
       shutdown.add('stop listening', async () => void evaluating.stop())
       shutdown.add('checkpoint running work', () => evaluating.stop())
       const merging = startMerging({

@@ -40,8 +40,11 @@ export const mergeCommand = () =>
       const said = searchIn(requested)
       if (said && requested.kind === 'adapters' && !requested.base_model)
         throw new Error('A search needs base_model: the model that the adapters are of.')
-      const search = said && {
-        rows: resolve(dirname(file), said.validation_file),
+      const searched = said?.validation_file
+      if (said && searched === undefined)
+        throw new Error('An eval needs a server: search by a validation_file here.')
+      const search = searched !== undefined && {
+        rows: resolve(dirname(file), searched),
         cache: join(home, 'cache', 'weights'),
       }
       const request = { models, out: resolve(out), threads, ...(search && { search }) }

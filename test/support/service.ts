@@ -217,6 +217,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
       startEvaluating({
         stores,
         models,
+        adapterFile,
         serving,
         log: testLog,
         device: 'cpu',

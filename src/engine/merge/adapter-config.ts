@@ -80,6 +80,7 @@ export function parseAdapterMerge(root: Json): AdapterMergeConfig {
       search: readSearch(root.search, {
         name: combination.name,
         hasDensity: combination.pruning !== 'none',
+        takesEval: true,
       }),
     }),
   }

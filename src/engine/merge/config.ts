@@ -112,7 +112,8 @@ export function parseMergeConfig(value: unknown): MergeConfig {
 }
 
 function searchOf(root: Json, { name, parameters }: MergeMethod): SearchSettings {
-  const search = readSearch(root.search, { name, hasDensity: 'density' in parameters })
+  const said = { name, hasDensity: 'density' in parameters, takesEval: false }
+  const search = readSearch(root.search, said)
   if (search.weights && !('weight' in parameters))
     throw bad('search.weights', `The method '${name}' has no weights`)
   if (root.models == null) throw bad('search', 'Expected models, not layers of models')

@@ -29,7 +29,7 @@ export async function* evolve(
     budget,
     seed,
   }: { box: Box; start: readonly number[]; budget: number; seed: number },
-  lossOf: (point: readonly number[]) => Promise<number>,
+  lossOf: (point: readonly number[], candidate: number) => Promise<number>,
 ): AsyncGenerator<Tried, void, undefined> {
   const side = (i: number) => box.high[i]! - box.low[i]!
   let parent: { point: readonly number[]; loss: number } | undefined
@@ -40,7 +40,7 @@ export async function* evolve(
           reflect(x + step * side(i) * normal(seed, candidate, i), box.low[i]!, box.high[i]!),
         )
       : start
-    const found = await lossOf(point)
+    const found = await lossOf(point, candidate)
     const loss = Number.isFinite(found) ? found : Number.POSITIVE_INFINITY
     const best = !parent || loss < parent.loss
     // In balance where one child of five is better.

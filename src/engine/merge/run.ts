@@ -6,7 +6,7 @@ import { makeAdapter, planAdapter } from './adapters.ts'
 import { keyOf, type MergeConfig, withChosen } from './config.ts'
 import { type MergeEvent, type MergeRequest, merge, prepareMerge } from './merge.ts'
 import type { Requested } from './requested.ts'
-import type { Candidate } from './search.ts'
+import type { Candidate } from './search-points.ts'
 
 interface Rest extends Omit<MergeRequest, 'config'> {
   /** For a search: its rows, and a folder for converted weights. */
@@ -102,8 +102,9 @@ async function* best(
 
 /** A candidate as a line of text. */
 export function candidateText(event: Extract<RunEvent, { type: 'candidate' }>): string {
-  const { candidate, budget, weights, density, loss, best } = event
+  const { candidate, budget, weights, density, loss, score, best } = event
   const point = `weights ${weights.map((w) => w.toFixed(3)).join(', ')}`
   const share = density === undefined ? '' : `, density ${density.toFixed(3)}`
-  return `Candidate ${candidate}/${budget}: ${point}${share}, loss ${loss.toFixed(4)}${best ? ', the best' : ''}`
+  const measure = score === undefined ? `loss ${loss?.toFixed(4)}` : `score ${score.toFixed(4)}`
+  return `Candidate ${candidate}/${budget}: ${point}${share}, ${measure}${best ? ', the best' : ''}`
 }

@@ -1,10 +1,12 @@
-// What is said of a search: weights or a density that a loss chooses instead of the text.
+// What is said of a search: weights or a density that a loss, or an eval, chooses instead of the text.
 
-import { bad, list, number, only, record, text, whole } from './fields.ts'
+import { bad, type Json, list, number, only, record, text, whole } from './fields.ts'
 
 export interface SearchSettings {
-  /** Rows that none of the inputs has learned: a path, or over the API a file's id. */
-  readonly validation_file: string
+  /** Rows that none of the inputs has learned: a path, or over the API a file's id. The lowest loss is chosen. */
+  readonly validation_file?: string
+  /** Instead of them, over the API: the eval whose highest score is chosen. */
+  readonly eval?: string
   /** Candidates that are tried, the given weights among them. */
   readonly budget: number
   /** The least and the most; absent: it stays as given. */
@@ -17,10 +19,10 @@ const MOST_CANDIDATES = 1000
 /** Reads `search` of a merge's text; `method` is what it is of. */
 export function readSearch(
   value: unknown,
-  method: { readonly name: string; readonly hasDensity: boolean },
+  method: { readonly name: string; readonly hasDensity: boolean; readonly takesEval: boolean },
 ): SearchSettings {
   const sent = record(value, 'search')
-  only(sent, ['validation_file', 'budget', 'weights', 'density'], 'search.')
+  only(sent, ['validation_file', 'eval', 'budget', 'weights', 'density'], 'search.')
   const budget = whole(sent.budget ?? 30, 'search.budget')
   if (budget < 1 || budget > MOST_CANDIDATES)
     throw bad('search.budget', `Expected 1 to ${MOST_CANDIDATES} candidates, found ${budget}`)
@@ -31,11 +33,35 @@ export function readSearch(
     throw bad('search.density', 'Expected two numbers above 0 and at most 1')
   const weights = rangeOf(sent.weights, 'search.weights') ?? (density ? undefined : [0, 1.5])
   return {
-    validation_file: text(sent.validation_file, 'search.validation_file'),
+    ...measureOf(sent, method.takesEval),
     budget,
     ...(weights && { weights }),
     ...(density && { density }),
   }
+}
+
+/** What candidates are compared by: exactly one of the two. */
+function measureOf(
+  sent: Json,
+  takesEval: boolean,
+): Pick<SearchSettings, 'validation_file' | 'eval'> {
+  if (sent.eval == null && sent.validation_file == null)
+    throw bad(
+      'search.validation_file',
+      "Expected it or 'search.eval', which candidates are compared by",
+      'missing_required_parameter',
+    )
+  if (sent.eval == null)
+    return { validation_file: text(sent.validation_file, 'search.validation_file') }
+  if (!takesEval)
+    throw bad(
+      'search.eval',
+      "An eval chooses the weights of adapters. Whole models are searched by 'search.validation_file'",
+      'unsupported_value',
+    )
+  if (sent.validation_file != null)
+    throw bad('search.eval', "Expected it or 'search.validation_file', not both")
+  return { eval: text(sent.eval, 'search.eval') }
 }
 
 function rangeOf(value: unknown, param: string): readonly [number, number] | undefined {

@@ -11,19 +11,12 @@ import type { AdapterMergeConfig } from './adapter-config.ts'
 import { makePair } from './adapter-pair.ts'
 import { planCombination, weighted } from './adapter-plan.ts'
 import { isWeighted, type MergeConfig, withChosen } from './config.ts'
-import { type Box, evolve } from './evolution.ts'
+import { evolve } from './evolution.ts'
 import { merge } from './merge.ts'
 import type { ModelFiles } from './models.ts'
 import { openLosses, type SearchPlace } from './search-losses.ts'
+import { type Candidate, pointsOf } from './search-points.ts'
 import type { SearchSettings } from './search-settings.ts'
-
-export interface Candidate {
-  readonly candidate: number
-  readonly weights: readonly number[]
-  readonly density?: number
-  readonly loss: number
-  readonly best: boolean
-}
 
 /** Tries candidates until the budget is used; the best of them is what the merge is made with. */
 export async function* searchAdapters(
@@ -97,30 +90,5 @@ export async function* searchModels(
       yield { ...tried, ...read(point) }
   } finally {
     await rm(scratch, { recursive: true, force: true })
-  }
-}
-
-/** The numbers that are searched, as a point: all weights, or the density, or both. */
-function pointsOf(
-  { weights: given, density }: { weights: readonly number[]; density?: number },
-  search: SearchSettings,
-) {
-  const count = search.weights ? given.length : 0
-  const side = (at: 0 | 1) => [
-    ...Array.from({ length: count }, () => search.weights![at]),
-    ...(search.density ? [search.density[at]] : []),
-  ]
-  const box: Box = { low: side(0), high: side(1) }
-  const sent = [...(search.weights ? given : []), ...(search.density ? [density ?? 1] : [])]
-  return {
-    box,
-    start: sent.map((x, i) => Math.min(box.high[i]!, Math.max(box.low[i]!, x))),
-    read: (point: readonly number[]) => {
-      const found = search.density ? point.at(-1) : density
-      return {
-        weights: search.weights ? point.slice(0, count) : given,
-        ...(found !== undefined && { density: found }),
-      }
-    },
   }
 }

@@ -47,6 +47,14 @@ export interface EvalRun {
   error: { code: string; message: string } | null
   job_id: string | null
   step: number | null
+  /** The search whose candidate is asked; its weights are named here, for they are no model's. */
+  merge_id: string | null
+  candidate: number | null
+  /** The base model that the adapter fits. */
+  root: string | null
+  /** Null once the candidate has its score. */
+  adapter_sha256: string | null
+  adapter_config_sha256: string | null
   created_at: Date
   finished_at: Date | null
 }
@@ -75,13 +83,19 @@ export type NewEvalRun = Pick<
   | 'few_shot_sha256'
   | 'job_id'
   | 'step'
+  | 'merge_id'
+  | 'candidate'
+  | 'root'
+  | 'adapter_sha256'
+  | 'adapter_config_sha256'
 >
 
 export async function insertEvalRun(tx: Db, run: NewEvalRun): Promise<EvalRun> {
   const { rows } = await tx.query<EvalRun>(
     `insert into eval_runs (id, project_id, eval_id, name, model, data_source, luthier, metadata,
-                            items_sha256, few_shot_sha256, job_id, step)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                            items_sha256, few_shot_sha256, job_id, step, merge_id, candidate, root,
+                            adapter_sha256, adapter_config_sha256)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
      returning *`,
     [
       run.id,
@@ -96,6 +110,11 @@ export async function insertEvalRun(tx: Db, run: NewEvalRun): Promise<EvalRun> {
       run.few_shot_sha256,
       run.job_id,
       run.step,
+      run.merge_id,
+      run.candidate,
+      run.root,
+      run.adapter_sha256,
+      run.adapter_config_sha256,
     ],
   )
   return rows[0]!
@@ -126,10 +145,49 @@ export async function findRunOfStep(
   return rows[0]
 }
 
+/** The run that was made for a candidate of a search. */
+export async function findRunOfCandidate(
+  db: Db,
+  merge_id: string,
+  candidate: number,
+): Promise<EvalRun | undefined> {
+  const { rows } = await db.query<EvalRun>(
+    'select * from eval_runs where merge_id = $1 and candidate = $2',
+    [merge_id, candidate],
+  )
+  return rows[0]
+}
+
+/** The weights of a candidate are not needed any more: its score stays. */
+export async function letGoOfWeights(db: Db, id: string): Promise<void> {
+  await db.query(
+    'update eval_runs set adapter_sha256 = null, adapter_config_sha256 = null where id = $1',
+    [id],
+  )
+}
+
+/** Ids of the runs of a search that are there. */
+export async function runsOfMerge(db: Db, merge_id: string): Promise<string[]> {
+  const { rows } = await db.query<{ id: string }>('select id from eval_runs where merge_id = $1', [
+    merge_id,
+  ])
+  return rows.map(({ id }) => id)
+}
+
+/** With all that they found; returns the adapters that some still had. */
+export async function deleteRunsOfMerge(tx: Db, merge_id: string): Promise<string[]> {
+  const { rows } = await tx.query<Pick<EvalRun, 'adapter_sha256' | 'adapter_config_sha256'>>(
+    `delete from eval_runs where merge_id = $1 returning adapter_sha256, adapter_config_sha256`,
+    [merge_id],
+  )
+  const hashes = rows.flatMap((run) => [run.adapter_sha256, run.adapter_config_sha256])
+  return hashes.filter((sha256) => sha256 !== null)
+}
+
 /** The newest run of the eval that samples a model: what it ran over can be run over again. */
 export async function findNewestSampling(db: Db, eval_id: string): Promise<EvalRun | undefined> {
   const { rows } = await db.query<EvalRun>(
-    `select * from eval_runs where eval_id = $1 and model is not null and job_id is null
+    `select * from eval_runs where eval_id = $1 and model is not null and job_id is null and merge_id is null
       order by seq desc limit 1`,
     [eval_id],
   )

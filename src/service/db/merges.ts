@@ -1,5 +1,6 @@
 // The table `merges`. Transitions are guarded in the statement, writes of a worker by its lease.
 
+import type { PinnedEval } from '../evals/pinned.ts'
 import type { JobError } from '../jobs/file-errors.ts'
 import type { Db } from './pool.ts'
 
@@ -10,8 +11,10 @@ export interface ChosenOfSearch {
   budget: number
   weights: number[]
   density?: number
-  /** Mean loss a token on the validation file. */
-  loss: number
+  /** Mean loss a token on the validation file, where that is what it goes by. */
+  loss?: number
+  /** The score of the eval, where it goes by one. */
+  score?: number
 }
 
 export interface Merge {
@@ -34,6 +37,10 @@ export interface Merge {
   merged_model: string | null
   /** What its search has found best so far; null where nothing is searched. */
   chosen: ChosenOfSearch | null
+  /** How its candidates are asked, where its search goes by an eval. */
+  eval: PinnedEval | null
+  /** Over these rows; null once the merge has ended. */
+  eval_items_sha256: string | null
   error: JobError | null
   created_at: Date
   finished_at: Date | null
@@ -49,8 +56,8 @@ export async function insertMerge(tx: Db, merge: NewMerge): Promise<Merge> {
   const { rows } = await tx.query<Merge>(
     `insert into merges
        (id, project_id, organization_id, status, config, parents, user_provided_suffix, metadata,
-        tensors, bytes, model_name)
-     values ($1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10)
+        tensors, bytes, model_name, eval, eval_items_sha256)
+     values ($1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, $11, $12)
      returning *`,
     [
       merge.id,
@@ -63,6 +70,8 @@ export async function insertMerge(tx: Db, merge: NewMerge): Promise<Merge> {
       merge.tensors,
       merge.bytes,
       merge.model_name,
+      merge.eval && JSON.stringify(merge.eval),
+      merge.eval_items_sha256,
     ],
   )
   return rows[0]!
@@ -112,6 +121,18 @@ export async function setChosen(tx: Db, id: string, chosen: ChosenOfSearch): Pro
     id,
     JSON.stringify(chosen),
   ])
+}
+
+/** Lets go of the rows of its eval; undefined where it has none. */
+export async function unpinEvalRows(tx: Db, id: string): Promise<string | undefined> {
+  const { rows } = await tx.query<{ sha256: string }>(
+    `update merges m set eval_items_sha256 = null
+       from (select id, eval_items_sha256 as sha256 from merges where id = $1 for update) before
+      where m.id = before.id and before.sha256 is not null
+      returning before.sha256`,
+    [id],
+  )
+  return rows[0]?.sha256
 }
 
 /** Ends it; undefined where it has ended before. */

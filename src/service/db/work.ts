@@ -219,6 +219,11 @@ export async function cancelWork(tx: Db, id: string): Promise<boolean> {
   return rowCount === 1
 }
 
+/** Forgets work that is ended, with all that referred to it gone before. */
+export async function deleteWork(tx: Db, ids: readonly string[]): Promise<void> {
+  await tx.query('delete from work where id = any ($1)', [ids])
+}
+
 /** Live leases whose owner's name begins so. */
 export async function leasesOf(
   db: Db,

@@ -182,6 +182,11 @@ export const newRun = (one: Eval, { name, metadata, data_source, luthier }: Crea
   metadata: metadata ?? null,
   job_id: null,
   step: null,
+  merge_id: null,
+  candidate: null,
+  root: null,
+  adapter_sha256: null,
+  adapter_config_sha256: null,
 })
 
 /** Puts the run and its work in line. */

@@ -6,6 +6,7 @@ import { type Requested, searchIn } from '../../engine/merge/requested.ts'
 import { ApiError, invalidRequest } from '../../errors.ts'
 import { type FileRecord, findFile } from '../db/files.ts'
 import type { Db } from '../db/pool.ts'
+import { pinEval } from '../evals/pinned.ts'
 import type { ResolvedModel } from '../models/model.ts'
 import type { ModelRegistry } from '../models/registry.ts'
 
@@ -50,15 +51,14 @@ export async function inputFiles(
   return found
 }
 
-/** The rows that a search compares its candidates on; undefined where nothing is searched. */
+/** The rows that a search compares its candidates on; undefined where nothing is searched, or by an eval. */
 export async function rowsOfSearch(
   db: Db,
   project_id: string,
   requested: Requested,
 ): Promise<FileRecord | undefined> {
-  const search = searchIn(requested)
-  if (!search) return undefined
-  const id = search.validation_file
+  const id = searchIn(requested)?.validation_file
+  if (id === undefined) return undefined
   const file = await findFile(db, project_id, id)
   const where = { param: 'search.validation_file', code: 'invalid_validation_file' }
   if (!file) throw invalidRequest(`The validation file \`${id}\` does not exist.`, where)
@@ -67,6 +67,12 @@ export async function rowsOfSearch(
     `The validation file \`${id}\` has the purpose '${file.purpose}', expected 'fine-tune'.`,
     where,
   )
+}
+
+/** The eval that a search goes by, with rows to run it on; undefined where it goes by none. */
+export async function evalOfSearch(db: Db, project_id: string, requested: Requested) {
+  const id = searchIn(requested)?.eval
+  return id === undefined ? undefined : pinEval(db, { project_id, id, param: 'search.eval' })
 }
 
 /** The model that an adapter which is to be made will fit; undefined where a model with all of its weights is made. */

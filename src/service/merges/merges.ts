@@ -17,7 +17,15 @@ import { baseOfTunedName, tunedModelName } from '../models/names.ts'
 import type { DiskQuota } from '../storage/disk-quota.ts'
 import type { Stores } from '../storage/objects.ts'
 import { eventsOf, tell } from '../work/events.ts'
-import { type InputDeps, inputFiles, parentsOf, rootOfResult, rowsOfSearch } from './inputs.ts'
+import {
+  evalOfSearch,
+  type InputDeps,
+  inputFiles,
+  parentsOf,
+  rootOfResult,
+  rowsOfSearch,
+} from './inputs.ts'
+import { endSearch, releaseAll } from './searched.ts'
 
 export const MERGE = 'merge'
 
@@ -71,6 +79,7 @@ export function createMerges({ stores, quota, told, log, ...inputs }: MergesDeps
       const models = await inputFiles(inputs, project_id, names)
       await rootOfResult(inputs, project_id, requested)
       await rowsOfSearch(db, project_id, requested)
+      const searched = await evalOfSearch(db, project_id, requested)
       const { tensors, bytes } = await check({ config, models }, told)
       await quota.admit(project_id, bytes)
       const suffix = request.suffix ?? name?.slice(0, 64) ?? null
@@ -88,6 +97,8 @@ export function createMerges({ stores, quota, told, log, ...inputs }: MergesDeps
           metadata: request.metadata ?? null,
           tensors,
           bytes,
+          eval: searched ? { eval_id: searched.eval_id, data_source: searched.data_source } : null,
+          eval_items_sha256: searched?.items_sha256 ?? null,
           model_name: tunedModelName(
             baseOfTunedName(names[0]!.model),
             organization_slug,
@@ -107,16 +118,18 @@ export function createMerges({ stores, quota, told, log, ...inputs }: MergesDeps
 
     async cancel(project_id, id) {
       await retrieve(project_id, id)
-      const cancelled = await transaction(db, async (tx) => {
+      const { cancelled, free } = await transaction(db, async (tx) => {
         await cancelWork(tx, id)
         const ended = await endMerge(tx, id, { status: 'cancelled' })
         if (!ended)
           throw invalidRequest(`Merge has already completed: ${id}`, {
             code: 'invalid_merge_state',
           })
+        const free = await endSearch(tx, id)
         await tell(tx, id, 'cancelled', 'Merge cancelled')
-        return ended
+        return { cancelled: ended, free }
       })
+      await releaseAll(stores, project_id, free)
       log.info({ merge: id }, 'merge cancelled')
       return cancelled
     },

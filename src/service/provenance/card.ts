@@ -48,7 +48,7 @@ export function modelCard({
       `- Merge ${merge.merge}`,
       ...(merge.chosen
         ? [
-            `- Chosen by a search, candidate ${merge.chosen.candidate} of ${merge.chosen.budget}: weights ${merge.chosen.weights.join(', ')}${merge.chosen.density === undefined ? '' : `, density ${merge.chosen.density}`}, loss ${merge.chosen.loss}`,
+            `- Chosen by a search, candidate ${merge.chosen.candidate} of ${merge.chosen.budget}: weights ${merge.chosen.weights.join(', ')}${merge.chosen.density === undefined ? '' : `, density ${merge.chosen.density}`}, ${merge.chosen.score === undefined ? `loss ${merge.chosen.loss}` : `score ${merge.chosen.score}`}`,
           ]
         : []),
       '',

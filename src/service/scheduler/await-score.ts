@@ -21,7 +21,9 @@ export interface PinnedRun {
   model: string
   name: string
   /** What it is made for. */
-  of: Partial<Pick<EvalRun, 'job_id' | 'step'>>
+  of:
+    | Pick<EvalRun, 'job_id' | 'step'>
+    | Pick<EvalRun, 'merge_id' | 'candidate' | 'root' | 'adapter_sha256' | 'adapter_config_sha256'>
 }
 
 /** Puts a run over the pinned rows in line. */

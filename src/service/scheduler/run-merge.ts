@@ -1,10 +1,11 @@
 // Merges as a kind of work: in a thread of their own and on no device, into a folder that the next run goes on from.
 
 import { rm } from 'node:fs/promises'
-import { namesIn, parseRequested } from '../../engine/merge/requested.ts'
+import { join } from 'node:path'
+import { namesIn, parseRequested, type Requested } from '../../engine/merge/requested.ts'
 import { candidateText } from '../../engine/merge/run.ts'
 import type { MergeThreadEvent, MergeThreadRequest } from '../../engine/merge/thread.ts'
-import { spawn, type TakeTurn } from '../../engine/runtime/thread.ts'
+import { spawn, type TakeTurn, type Thread } from '../../engine/runtime/thread.ts'
 import { ApiError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import {
@@ -21,6 +22,7 @@ import { insertParents } from '../db/provenance.ts'
 import { endWork, holdLease, type Lease, LeaseLost, noteProgress } from '../db/work.ts'
 import { type InputDeps, inputFiles, rootOfResult, rowsOfSearch } from '../merges/inputs.ts'
 import { MERGE, MERGE_THREAD } from '../merges/merges.ts'
+import { endSearch, releaseAll } from '../merges/searched.ts'
 import type { ResolvedModel } from '../models/model.ts'
 import { localFile } from '../storage/local-file.ts'
 import { objectKey, type Staged } from '../storage/object-store.ts'
@@ -32,6 +34,7 @@ import type { Outcome, WorkKind } from '../work/kind.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
 import { startWorker, type Worker, type WorkerOptions } from '../work/worker.ts'
 import type { ModelFolders } from './model-folders.ts'
+import { searchByEval } from './search-by-eval.ts'
 import { type StagedFile, stageFiles } from './stage-files.ts'
 
 export interface RunMergeDeps extends InputDeps {
@@ -63,6 +66,15 @@ interface Made {
   merge: Merge
   out: string
   files: readonly string[]
+}
+
+interface ToSettle {
+  requested: Requested
+  /** What an adapter is made for. */
+  root: string | undefined
+  /** Where the merge works. */
+  out: string
+  merging: (config: unknown, out: string) => AsyncIterable<MergeThreadEvent>
 }
 
 /** How often progress is written. */
@@ -123,10 +135,14 @@ class Run {
     const file = await patiently(() => rowsOfSearch(stores.db, project_id, requested))
     await using rows = file && (await localFile(stores.store, objectKey(project_id, file.sha256)))
     const search = rows && { search: { rows: rows.path, cache } }
-    const request = { only_check: false, config: merge.config, models, out, threads, ...search }
+    await using thread = spawn<MergeThreadRequest, MergeThreadEvent>(MERGE_THREAD, takeTurn)
+    const context = { thread, signal: this.#signal, told }
+    const merging = (config: unknown, out: string) =>
+      ask({ only_check: false, config, models, out, threads, ...search }, context)
+    const config = await this.#settled(merge, { requested, root, out, merging })
     let merged: Extract<MergeThreadEvent, { type: 'merged' }> | undefined
     let last = 0
-    for await (const event of ask(request, { signal: this.#signal, told, takeTurn }))
+    for await (const event of merging(config, out))
       if (event.type === 'planned') {
         await this.#write(async (tx) => {
           await setMerged(tx, id, event.done)
@@ -142,13 +158,8 @@ class Run {
           await setMerged(tx, id, event.done)
           await noteProgress(tx, this.#lease)
         })
-      } else if (event.type === 'candidate') {
-        await this.#write(async (tx) => {
-          await setMerged(tx, id, 0)
-          if (event.best) await setChosen(tx, id, chosenOf(event))
-          await tell(tx, id, `candidate-${event.candidate}`, candidateText(event))
-        })
-      } else if (event.type === 'merged') merged = event
+      } else if (event.type === 'candidate') await this.#tried(id, event)
+      else if (event.type === 'merged') merged = event
     if (!merged) throw new Error('The merge ended without a result.')
     if (merged.note !== undefined)
       await this.#write((tx) => tell(tx, id, 'note', `${merged.note}.`))
@@ -157,6 +168,39 @@ class Run {
     else await this.#publishAdapter(made, root)
     log.info({ merge: id, model: merge.model_name }, 'merge succeeded')
     return { type: 'ended' }
+  }
+
+  /** What is to be merged: as it was sent, or with what an eval has chosen. */
+  async #settled(merge: Merge, { requested, root, out, merging }: ToSettle): Promise<unknown> {
+    if (requested.kind !== 'adapters' || requested.search?.eval === undefined) return merge.config
+    if (root === undefined) throw new Hopeless('Adapters are of a base model.')
+    await this.#write((tx) => setMerged(tx, merge.id, 0))
+    const folder = join(out, '.candidate')
+    const make = async (config: unknown) => {
+      await rm(folder, { recursive: true, force: true })
+      let files: readonly string[] = []
+      for await (const event of merging(config, folder))
+        if (event.type === 'merged') files = event.files
+      return { folder, files }
+    }
+    const held = { lease: this.#lease, signal: this.#signal }
+    const asked = { merge, config: requested, root, make, ...held }
+    const search = searchByEval(this.#deps.stores, asked)
+    for (;;) {
+      const next = await search.next()
+      if (next.done) return next.value
+      await this.#tried(merge.id, { type: 'candidate', ...next.value })
+    }
+  }
+
+  #tried(id: string, event: Extract<MergeThreadEvent, { type: 'candidate' }>): Promise<void> {
+    return this.#write(async (tx) => {
+      await setMerged(tx, id, 0)
+      if (event.best) await setChosen(tx, id, chosenOf(event))
+      await tell(tx, id, `candidate-${event.candidate}`, candidateText(event))
+      // An eval's score is not asked for again.
+      if (event.score !== undefined) await noteProgress(tx, this.#lease)
+    })
   }
 
   /** Stores the files, and makes them a model: all of it, or nothing. */
@@ -226,19 +270,22 @@ class Run {
   }
 
   /** In one transaction: the objects, the model's rows, and the end of the merge. */
-  #keep(
+  async #keep(
     { id, project_id, model_name, parents }: Merge,
     staged: readonly Staged[],
     insert: (tx: PoolClient) => Promise<void>,
   ): Promise<void> {
-    return keepObjects(this.#deps.stores, project_id, staged, async (tx) => {
+    const { stores } = this.#deps
+    const free = await keepObjects(stores, project_id, staged, async (tx) => {
       await holdLease(tx, this.#lease)
       await insert(tx)
       await insertParents(tx, { project_id, model: model_name, parents })
       await endMerge(tx, id, { status: 'succeeded' })
       await tell(tx, id, 'succeeded', `The merge has completed: its model is ${model_name}`)
       await endWork(tx, this.#lease)
+      return endSearch(tx, id)
     })
+    await releaseAll(stores, project_id, free)
   }
 
   #write<T>(body: (tx: PoolClient) => Promise<T>): Promise<T> {
@@ -252,20 +299,26 @@ const chosenOf = ({
   weights,
   density,
   loss,
+  score,
 }: Extract<MergeThreadEvent, { type: 'candidate' }>): ChosenOfSearch => ({
   candidate,
   budget,
   weights: [...weights],
   ...(density !== undefined && { density }),
-  loss,
+  ...(loss !== undefined && { loss }),
+  ...(score !== undefined && { score }),
 })
+
+interface AskContext extends Pick<RunMergeDeps, 'told'> {
+  thread: Thread<MergeThreadRequest, MergeThreadEvent>
+  signal: AbortSignal
+}
 
 /** What the thread yields; what it throws is told apart from our own errors. */
 async function* ask(
   request: MergeThreadRequest,
-  { signal, told, takeTurn }: Pick<RunMergeDeps, 'told' | 'takeTurn'> & { signal: AbortSignal },
+  { thread, signal, told }: AskContext,
 ): AsyncGenerator<MergeThreadEvent, void, undefined> {
-  await using thread = spawn<MergeThreadRequest, MergeThreadEvent>(MERGE_THREAD, takeTurn)
   const events = thread.run(request, signal)
   try {
     while (true) {
@@ -291,15 +344,18 @@ async function forget({ stores, folders }: RunMergeDeps, { id, project_id }: Lea
 }
 
 async function failed(deps: RunMergeDeps, lease: Lease, cause: unknown): Promise<void> {
-  const { id } = lease
+  const { id, project_id } = lease
+  const { stores } = deps
   const error =
     cause instanceof MergeFault
       ? { code: 'merge_failed', message: `The merge failed. ${cause.message}`, param: null }
       : failureOf(cause, 'merge')
-  await whileHeld(deps.stores.db, lease, async (tx) => {
+  const free = await whileHeld(stores.db, lease, async (tx) => {
     await tellFailure(tx, id, error)
     await endMerge(tx, id, { status: 'failed', error })
     await endWork(tx, lease)
+    return endSearch(tx, id)
   })
+  await releaseAll(stores, project_id, free)
   await rm(deps.folders.aside(id), { recursive: true, force: true })
 }

@@ -251,6 +251,8 @@ beforeAll(async () => {
     tensors: 1,
     bytes: 1,
     model_name: 'ft:tiny:luthier:merged:AAAAAAAA',
+    eval: null,
+    eval_items_sha256: null,
   })
   owned.batch_input = await service.upload('{}', { purpose: 'batch' })
   owned.batch = (await service.post('/v1/batches', aBatch())).body.id

@@ -125,6 +125,12 @@ test.each([
   ['a search without rows', { search: {} }, "'search.validation_file'"],
   ['a search without end', { search: { validation_file: 'x', budget: 1e9 } }, "'search.budget'"],
   [
+    'a search by two measures',
+    { search: { validation_file: 'x', eval: 'eval_1' } },
+    "'search.eval'",
+  ],
+  ['a search by an eval without a name', { search: { eval: 7 } }, "'search.eval'"],
+  [
     'a density where nothing is pruned',
     { search: { validation_file: 'x', density: [0.1, 1] } },
     "'search.density'",
