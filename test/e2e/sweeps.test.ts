@@ -71,6 +71,17 @@ describe.skipIf(stories.missing || banking.missing)('a sweep', () => {
     }
     throw new Error(`It did not come to that: ${JSON.stringify(await ask(path))}`)
   }
+  /** Whether each job of a sweep is asked for with what its trial is said to have. */
+  async function expectAsked(trials: Reply[]): Promise<void> {
+    for (const { job_id, hyperparameters } of trials) {
+      const { rank, ...point } = hyperparameters
+      const { method } = await ask(`/fine_tuning/jobs/${job_id}`)
+      expect(method.supervised.hyperparameters).toMatchObject({
+        ...point,
+        ...(rank !== undefined && { lora: { rank } }),
+      })
+    }
+  }
   const lowest = async (job: string): Promise<number> => {
     const { data } = await ask(`/fine_tuning/jobs/${job}/events?limit=1000`)
     return Math.min(...data.flatMap((e: Reply) => e.data.full_valid_loss ?? []))
@@ -105,6 +116,9 @@ describe.skipIf(stories.missing || banking.missing)('a sweep', () => {
     expect(sweep.trials.map((t: Reply) => t.rungs.length).sort()).toEqual([1, 1, 1, 2, 2, 3, 3])
     expect(sweep.steps).toBeLessThanOrEqual(4 * cost)
     expect(sweep.trials[0].hyperparameters).toEqual({})
+    for (const { hyperparameters } of sweep.trials.slice(1))
+      expect(Object.keys(hyperparameters).toSorted()).toEqual(['learning_rate', 'rank'])
+    await expectAsked(sweep.trials)
     // Half of them go on, and half again; two run to their end.
     const won = sweep.trials.filter((t: Reply) => t.status === 'won')
     expect(won.map((t: Reply) => t.job_id)).toEqual([sweep.winner])
@@ -153,6 +167,7 @@ describe.skipIf(stories.missing || banking.missing)('a sweep', () => {
       expect([1, 2]).toContain(hyperparameters.n_epochs)
       expect([4, 8]).toContain(hyperparameters.batch_size)
     }
+    await expectAsked(sweep.trials)
   })
 
   test('that is cancelled ends its jobs too', async () => {
