@@ -296,6 +296,7 @@ models:
     })
     expect(found.chosen.candidate).toBeGreaterThan(1)
     expect(found.chosen.loss).toBeLessThan(losses[0])
+    expect(await answer(found.merged_model)).not.toBe(await answer(base))
     expect(workFolders()).toEqual([])
   })
 
