@@ -333,6 +333,17 @@ describe.skipIf(stories.missing)('imports', () => {
       header.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148)
       return header
     }
+    /** One tensor of one number more. */
+    const withTensor = (bytes: Uint8Array, name: string) => {
+      const file = Buffer.from(bytes)
+      const length = Number(file.readBigUInt64LE(0))
+      const [header, data] = [file.toString('utf8', 8, 8 + length), file.subarray(8 + length)]
+      const tensor = { dtype: 'F32', shape: [1], data_offsets: [data.length, data.length + 4] }
+      const text = Buffer.from(JSON.stringify({ ...JSON.parse(header), [name]: tensor }))
+      const size = Buffer.alloc(8)
+      size.writeBigUInt64LE(BigInt(text.length))
+      return Buffer.concat([size, text, data, Buffer.alloc(4)])
+    }
     const lying = () => Buffer.concat([tarHeader('config.json', 5_000_000), Buffer.alloc(512)])
     const adapter = () => filesOf(fixturePath('adapters.rslora'))
     const tar = (bytes: Uint8Array): Named[] => [['m.tar', bytes]]
@@ -372,6 +383,21 @@ describe.skipIf(stories.missing)('imports', () => {
         /model.safetensors: tensor .* its data ends at byte/,
       ],
       ['a wrong shape', () => config({ intermediate_size: 170 }), /has shape \[.*\], expected \[/],
+      [
+        'a tensor that the family has not',
+        () => changed('model.safetensors', (b) => withTensor(b, 'model.layers.0.mlp.up_proj.bias')),
+        /up_proj.bias is not one that llama has/,
+      ],
+      [
+        'more tokens than rows',
+        () =>
+          changed('tokenizer.json', (b) => {
+            const words = JSON.parse(b.toString())
+            words.added_tokens.push({ ...words.added_tokens[0], id: 512, content: '<more>' })
+            return Buffer.from(JSON.stringify(words))
+          }),
+        /the tokenizer has 513 tokens, the weights only 512/,
+      ],
       ['another family', () => config({ model_type: 'mamba' }), /"mamba" is not supported/],
       ['no config', () => good().filter(([n]) => n !== 'config.json'), /neither/],
       ['no tokenizer', () => good().filter(([n]) => n !== 'tokenizer.json'), /tokenizer.json is/],
@@ -402,6 +428,18 @@ describe.skipIf(stories.missing)('imports', () => {
             return [n, bytes]
           }),
         /holds Infinity/,
+      ],
+      [
+        'an adapter with a module that was trained whole',
+        () =>
+          adapter().map(([n, b]): Named => {
+            if (n.endsWith('.safetensors'))
+              return [n, withTensor(b, 'base_model.model.model.norm.weight')]
+            if (n !== 'adapter_config.json') return [n, b]
+            const words = { ...JSON.parse(Buffer.from(b).toString()), modules_to_save: ['norm'] }
+            return [n, Buffer.from(JSON.stringify(words))]
+          }),
+        /model.norm.weight was trained whole \(modules_to_save\)/,
       ],
       [
         'an adapter of another kind',
