@@ -30,7 +30,7 @@ for (const ids of lists) {
           id,
           {
             generateNext: {
-              logits: { filter: { tokens: [ids[i + 1]], includeMax: true } },
+              logits: { filter: { tokens: [ids[i + 1]], includeTop: 1 } },
               totalLogitWeight: true,
               options: all,
             },
