@@ -39,6 +39,20 @@ dtype: bfloat16
     stdout: expect.stringContaining('The model is in'),
   })
   expect(JSON.parse(await readFile(join(out, 'config.json'), 'utf8')).dtype).toBe('bfloat16')
+
+  // What is read is rounded to `dtype`, whatever is written.
+  const rounded = join(models, 'rounded')
+  await writeFile(
+    config,
+    'models: [{ model: one }]\nmerge_method: linear\nparameters: { weight: 1 }\ndtype: bfloat16\nout_dtype: float32\n',
+  )
+  expect(await luthier(settings, 'merge', config, rounded)).toMatchObject({ code: 0 })
+  const lowBits = async (folder: string) => {
+    const tensor = (await openCheckpoint(folder)).tensors.get('model.layers.0.mlp.up_proj.weight')!
+    return new Int32Array((await readTensor(tensor)).buffer).some((bits) => bits & 0xffff)
+  }
+  expect([await lowBits(join(models, 'one')), await lowBits(rounded)]).toEqual([true, false])
+
   const listed = await luthier(settings, 'models')
   expect(listed.stdout).toContain('merged')
 
@@ -170,7 +184,7 @@ test("encoders are merged with their heads, and a classifier's head is kept as t
   expect(refused.stderr).toMatch(/do not fit together: the tensor \S+ /)
 })
 
-/** An adapter of q_proj in the first of two layers, by one column and one row. */
+/** An adapter of q_proj in two layers, by one column; those of columns 3 and 5 are orthogonal. */
 async function writeOne(folder: string, column: number) {
   const config = {
     r: 1,
@@ -183,7 +197,7 @@ async function writeOne(folder: string, column: number) {
   }
   const pair = (by: number) => ({
     a: Float32Array.from({ length: 32 }, (_, i) => (i === column ? by : 0)),
-    b: new Float32Array(32).fill(0.25),
+    b: Float32Array.from({ length: 32 }, (_, o) => (column === 5 && o % 2 === 1 ? -0.25 : 0.25)),
     in_features: 32,
     out_features: 32,
   })
@@ -238,6 +252,10 @@ test('adapters are combined, folded into their base, and extracted from it again
     return sum
   }
   expect(element(7, 3)).toBeCloseTo(1, 5)
-  expect(element(7, 5)).toBeCloseTo(-0.5, 5)
+  expect(element(7, 5)).toBeCloseTo(0.5, 5)
   expect(element(7, 6)).toBeCloseTo(0, 5)
+  // Singular values √32 · (1, ½) in one layer and half of them in the other.
+  const extraction = 'extract_adapter: folded\nbase_model: one\nmax_rank: 4\n'
+  expect(await merged(`${extraction}rank_pattern: { q_proj: 1 }\n`, 'narrow')).toContain(' 80.00 %')
+  expect(await merged(`${extraction}sv_epsilon: 2\n`, 'cut')).toContain(' 96.00 %')
 })
