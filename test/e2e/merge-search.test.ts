@@ -215,14 +215,36 @@ describe.skipIf(stories.missing)('a merge whose weights an eval chooses', () => 
 
   test('cancelled in the middle, it leaves nothing', async () => {
     const before = await left()
-    const { id } = await ask(MERGES, { config: { ...config, search: { eval: eval_id } } })
+    const pruned = { ...config, combination_type: 'ties_svd', density: 0.5 }
+    const search = { eval: eval_id, density: [0.2, 1] }
+    const { id } = await ask(MERGES, { config: { ...pruned, search } })
     const runs = `/evals/${eval_id}/runs?limit=100`
     const during = await until(runs, ({ data }) => data.length > before.runs.length + 1)
     const { name, model } = during.data.at(-1)
     expect(name).toMatch(new RegExp(`^${id}, candidate \\d$`))
     // What it asks is nobody else's to name.
     expect((await send(`/models/${encodeURIComponent(model)}`)).status).toBe(404)
+    // The first candidate is what was sent.
+    expect((await told(id))[0]).toMatch(/weights 0\.000, 1\.000, density 0\.500, score/)
     expect((await ask(`${MERGES}/${id}/cancel`, {})).status).toBe('cancelled')
+    await expect.poll(left, { timeout: 10_000 }).toEqual(before)
+  })
+
+  test('an eval that cannot be run to its end fails the merge, which leaves nothing', async () => {
+    const before = await left()
+    const { id } = await ask(MERGES, { config })
+    for (let canceled = false; !canceled; await sleep(50)) {
+      const { data } = await ask(`/evals/${eval_id}/runs?limit=100`)
+      const run = data.at(-1)
+      canceled = run.name.startsWith(id) && (await send(`/evals/${eval_id}/runs/${run.id}`, {})).ok
+    }
+    const { error } = await until(`${MERGES}/${id}`, ({ status }) => status === 'failed')
+    expect(error).toMatchObject({
+      code: 'eval_failed',
+      message: expect.stringMatching(
+        /^Candidate \d of the search could not be evaluated: .*canceled/,
+      ),
+    })
     await expect.poll(left, { timeout: 10_000 }).toEqual(before)
   })
 })
