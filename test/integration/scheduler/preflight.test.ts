@@ -117,7 +117,12 @@ test('a preflight tells what is wrong with the files and leaves nothing behind',
 
 test('bad rows, a reference of another format and rows without a group are errors that say where', async () => {
   const list = rows(20)
-  const training_file = await upload([...list, { prompt: 'x' }, { prompt: 'x', completion: 'y' }])
+  const training_file = await upload([
+    ...list,
+    { prompt: 'x' },
+    { prompt: 'x', completion: 'y' },
+    { prompt: 'x', completion: 5 },
+  ])
   const reference_file = await service.upload('{"text":"fine"}\n{"colour":"red"}\n', {
     purpose: 'user_data',
   })
@@ -137,6 +142,9 @@ test('bad rows, a reference of another format and rows without a group are error
     check: 'missing_completion',
     message: "is missing the key 'completion'",
   })
+  const where = { param: 'training_file', line: 23, pointer: '/completion' }
+  expect(body.errors).toContainEqual(expect.objectContaining({ ...where, check: 'data_type' }))
+  expect(body.text).toContain('training_file, line 23 (/completion): ')
   expect(await service.get('/v1/models')).toMatchObject({ status: 200 })
 })
 
