@@ -86,6 +86,11 @@ describe.skipIf(stories.missing || banking.missing)('a sweep', () => {
     const { data } = await ask(`/fine_tuning/jobs/${job}/events?limit=1000`)
     return Math.min(...data.flatMap((e: Reply) => e.data.full_valid_loss ?? []))
   }
+  /** Steps that were trained since the server's last start. */
+  async function trainedSteps(): Promise<number> {
+    const page = await (await fetch(new URL('/metrics', server.baseURL))).text()
+    return Number(/^luthier_training_steps_total (\d+)$/m.exec(page)![1])
+  }
 
   test('finds at least what auto gives at four times its cost, though it is killed in the middle', async () => {
     const job = {
@@ -116,13 +121,36 @@ describe.skipIf(stories.missing || banking.missing)('a sweep', () => {
     expect(sweep.trials.map((t: Reply) => t.rungs.length).sort()).toEqual([1, 1, 1, 2, 2, 3, 3])
     expect(sweep.steps).toBeLessThanOrEqual(4 * cost)
     expect(sweep.trials[0].hyperparameters).toEqual({})
-    for (const { hyperparameters } of sweep.trials.slice(1))
-      expect(Object.keys(hyperparameters).toSorted()).toEqual(['learning_rate', 'rank'])
+    const points = sweep.trials.slice(1).map((t: Reply) => t.hyperparameters)
+    for (const { learning_rate, rank, ...others } of points) {
+      expect(others).toEqual({})
+      expect(learning_rate).toBeGreaterThanOrEqual(search.learning_rate.min)
+      expect(learning_rate).toBeLessThanOrEqual(search.learning_rate.max)
+      expect(search.rank.values).toContain(rank)
+    }
+    expect(new Set(points.map((p: Reply) => p.learning_rate)).size).toBe(6)
     await expectAsked(sweep.trials)
-    // Half of them go on, and half again; two run to their end.
+    // Half of them go on, and half again; two run to their end: each time those of the lowest loss.
+    const ends = [cost / 4, cost / 2, cost].map(Math.ceil)
+    for (const { rungs } of sweep.trials)
+      expect(rungs.map(({ step }: Reply) => step)).toEqual(ends.slice(0, rungs.length))
+    for (const rung of [0, 1]) {
+      const losses = (more: boolean): number[] =>
+        sweep.trials
+          .filter(({ rungs }: Reply) =>
+            more ? rungs.length > rung + 1 : rungs.length === rung + 1,
+          )
+          .map(({ rungs }: Reply) => rungs[rung].valid_loss)
+      expect(Math.max(...losses(true))).toBeLessThanOrEqual(Math.min(...losses(false)))
+    }
     const won = sweep.trials.filter((t: Reply) => t.status === 'won')
     expect(won.map((t: Reply) => t.job_id)).toEqual([sweep.winner])
-    expect(await lowest(sweep.winner)).toBeLessThanOrEqual(await lowest(auto.id))
+    const finals = sweep.trials.flatMap(({ rungs }: Reply) => rungs[2]?.valid_loss ?? [])
+    expect(await lowest(sweep.winner)).toBe(Math.min(...finals))
+    expect(Math.min(...finals)).toBeLessThanOrEqual(await lowest(auto.id))
+    // The jobs that went on after the last kill did so from their first comparison, not from nothing.
+    const rest = sweep.trials.map(({ rungs }: Reply) => rungs.at(-1).step - rungs[0].step)
+    expect(await trainedSteps()).toBeLessThanOrEqual(rest.reduce((a: number, b: number) => a + b))
 
     const jobs = await Promise.all(
       sweep.trials.map((t: Reply) => ask(`/fine_tuning/jobs/${t.job_id}`)),
