@@ -1,10 +1,12 @@
-// Sums vitest's JSON reports by lane and prints the closing line; the exit code is CI's verdict.
+// Sums vitest's JSON reports by lane, names the files that took longest, and prints the closing line; the exit code is
+// CI's verdict.
 
 import { existsSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 
 const [folder, failedSteps] = process.argv.slice(2)
 const total = { passed: 0, failed: 0, skipped: 0 }
+const SLOWEST = 10
 
 for (const run of ['npm-test', 'embedded-s3', 'debian-folder', 'debian-s3']) {
   const file = join(folder, `${run}.json`)
@@ -14,8 +16,8 @@ for (const run of ['npm-test', 'embedded-s3', 'debian-folder', 'debian-s3']) {
     continue
   }
   const lanes = new Map()
-  for (const { name, status, assertionResults } of JSON.parse(readFileSync(file, 'utf8'))
-    .testResults) {
+  const { testResults } = JSON.parse(readFileSync(file, 'utf8'))
+  for (const { name, status, assertionResults } of testResults) {
     const lane = /\/test\/([^/]+)\//.exec(name)?.[1] ?? 'other'
     const sum = lanes.get(lane) ?? { passed: 0, failed: 0, skipped: 0 }
     lanes.set(lane, sum)
@@ -31,6 +33,10 @@ for (const run of ['npm-test', 'embedded-s3', 'debian-folder', 'debian-s3']) {
     )
     for (const key of Object.keys(total)) total[key] += sum[key]
   }
+  const seconds = ({ startTime, endTime }) => (endTime - startTime) / 1000
+  const slowest = testResults.toSorted((a, b) => seconds(b) - seconds(a)).slice(0, SLOWEST)
+  const told = slowest.map((each) => `${basename(each.name)} ${seconds(each).toFixed(0)} s`)
+  console.log(`${run}, the slowest files: ${told.join(', ')}`)
 }
 
 const steps = Number(failedSteps)
