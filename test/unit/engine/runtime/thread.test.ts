@@ -28,20 +28,7 @@ test.each([1, 2])(
     })
     const started: boolean[] = []
     // From before its modules are loaded until it trains, at any moment.
-    for (const wait of [
-      0,
-      100,
-      200,
-      300,
-      400,
-      500,
-      600,
-      700,
-      800,
-      1000,
-      1200,
-      Number.POSITIVE_INFINITY,
-    ]) {
+    for (const wait of [0, 150, 300, 450, 600, 800, 1000, Number.POSITIVE_INFINITY]) {
       const thread = spawn<TrainThreadRequest, TrainEvent>(entry)
       let seen = false
       const running = (async () => {
