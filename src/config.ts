@@ -63,6 +63,8 @@ export interface Config {
   readonly requestSeconds: number
   /** Of frozen weights; `int4` is for serving alone. */
   readonly precision: Precision
+  /** Bytes that loaded adapters may take; undefined: a sixteenth of the machine's memory. */
+  readonly adapterMemory: number | undefined
   readonly devices: Devices
   /** Of a device's time, 0 … 1, what training gets while answers want all of it. */
   readonly trainingShare: number
@@ -104,6 +106,7 @@ export const readConfig = (env: Environment): Config => {
     }),
     requestSeconds: readCount('LUTHIER_REQUEST_TIMEOUT', 600, read, mistakes),
     precision: oneOf('LUTHIER_PRECISION', precisions, 'auto'),
+    adapterMemory: readBytes('LUTHIER_ADAPTER_MEMORY', read, mistakes),
     devices: Object.freeze(readDevices(read, mistakes)),
     trainingShare: readShare(read('LUTHIER_TRAINING_SHARE'), mistakes),
     role: oneOf('LUTHIER_ROLE', roles, 'all'),

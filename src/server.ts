@@ -148,6 +148,7 @@ export const startServer = async (
             takeTurn: pool.serving.turns('serving'),
             threads,
             precision: config.precision,
+            ...(config.adapterMemory !== undefined && { adapterBytes: config.adapterMemory }),
             timed: (what, seconds) => metrics.timed(what, seconds),
             cache: join(cache, 'weights'),
             adapterFile,

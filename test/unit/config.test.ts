@@ -32,6 +32,7 @@ test('every setting is read, and none can be changed afterwards', () => {
     LUTHIER_API_KEY: 'sk-0123456789abcdef',
     LUTHIER_MODEL_ALIASES: 'gpt-4o-mini=SmolLM2-135M-Instruct, gpt-4o = other',
     LUTHIER_PRECISION: 'fp32',
+    LUTHIER_ADAPTER_MEMORY: '1.5GB',
     LUTHIER_DEVICE: 'cpu, cpu',
     LUTHIER_THREADS: '3',
     LUTHIER_ROLE: 'all',
@@ -44,6 +45,7 @@ test('every setting is read, and none can be changed afterwards', () => {
     models: '/srv/luthier/models',
     modelAliases: { 'gpt-4o-mini': 'SmolLM2-135M-Instruct', 'gpt-4o': 'other' },
     precision: 'fp32',
+    adapterMemory: 1.5 * 1024 ** 3,
     devices: { device: 'cpu', count: 2, threads: 3 },
     role: 'all',
   })

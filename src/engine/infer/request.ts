@@ -115,6 +115,8 @@ export interface InferThreadData {
   threads?: number | undefined
   /** Of the frozen base models; absent: auto. */
   precision?: ServedPrecision | undefined
+  /** What adapters may take together; absent: a sixteenth of the machine. */
+  adapterBytes?: number | undefined
   /** Whether tokens are guessed where that is faster; absent: yes. */
   speculate?: boolean | undefined
 }

@@ -62,7 +62,7 @@ export interface ResidentsOptions {
   readonly threads: number
   readonly precision?: ServedPrecision | undefined
   /** What adapters may take together; idle ones beyond it are forgotten, the longest unused first. */
-  readonly adapterBytes?: number
+  readonly adapterBytes?: number | undefined
 }
 
 /** A sixteenth of the machine. */
@@ -70,7 +70,7 @@ const ADAPTER_BYTES = totalmem() / 16
 
 /** The inference thread's memory. */
 export class Residents {
-  readonly #options: Required<ResidentsOptions> & { precision: ServedPrecision }
+  readonly #options: { threads: number; precision: ServedPrecision; adapterBytes: number }
   readonly #models = new Map<string, Promise<ResidentModel>>()
   /** In the order of use, the longest unused first. */
   readonly #targets = new Map<string, Entry>()

@@ -10,9 +10,10 @@ import { isEncoder } from './resident-encoder.ts'
 const {
   threads = availableParallelism(),
   precision,
+  adapterBytes,
   speculate,
 } = (threadData() ?? {}) as InferThreadData
-const generator = new Generator({ threads, precision, speculate })
+const generator = new Generator({ threads, precision, adapterBytes, speculate })
 const encoders = new Encoders(threads)
 
 // Far ahead: a client that reads slowly must not hold up the others of its batch.

@@ -29,6 +29,8 @@ export interface ServingOptions {
   threads?: number
   /** Of the frozen base models; absent: auto. */
   precision?: ServedPrecision
+  /** What loaded adapters may take; absent: a sixteenth of the machine. */
+  adapterBytes?: number
   /** Folder for converted weights, shared by all threads and processes. */
   cache: string
   /** Path of the `adapter_model.safetensors` of a tuned model on this machine, its config beside it. */
@@ -227,6 +229,7 @@ export class Serving implements Answering, AsyncDisposable {
       this.#thread = spawn(this.#options.entry ?? WORKER, this.#options.takeTurn, {
         threads: this.#options.threads,
         precision: this.#options.precision,
+        adapterBytes: this.#options.adapterBytes,
       } satisfies InferThreadData)
     return this.#thread
   }
