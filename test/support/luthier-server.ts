@@ -20,6 +20,8 @@ export interface LuthierServer extends AsyncDisposable {
   readonly settings: Readonly<Record<string, string>>
   /** The names of all objects, half received ones too. */
   stored(): Promise<string[]>
+  /** Flips the last byte of the one object that has this SHA-256; twice is as before. */
+  corrupt(sha256: string): Promise<void>
   /** Of the process that runs now. */
   readonly pid: number | undefined
   /** kill -9; the home stays as it is. */
@@ -32,8 +34,8 @@ export interface LuthierServer extends AsyncDisposable {
   exited(): Promise<number | null>
   /** The lines of the log since the last start, the newest 20,000 characters of them. */
   log(): Record<string, unknown>[]
-  /** Starts again on the same home and port, and waits until it is ready. */
-  start(): Promise<void>
+  /** Starts again on the same home and port, with these settings besides, and waits until it is ready. */
+  start(besides?: Record<string, string>): Promise<void>
 }
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
@@ -87,10 +89,11 @@ export async function startLuthier(
     home,
     settings: places,
     stored: objects.stored,
+    corrupt: objects.corrupt,
     get pid() {
       return child?.pid
     },
-    async start() {
+    async start(besides = {}) {
       output = ''
       const started = spawn(process.execPath, ['--import', 'tsx', 'src/server.ts'], {
         cwd: ROOT,
@@ -101,6 +104,7 @@ export async function startLuthier(
           LUTHIER_API_KEY: apiKey,
           LUTHIER_PRECISION: 'fp32',
           ...places,
+          ...besides,
         },
         stdio: ['ignore', 'pipe', 'pipe'],
       })

@@ -1,6 +1,6 @@
 // Where a test's objects lie: a folder of its own, or with TEST_OBJECTS=s3 a bucket of its own.
 
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { openFolderStore } from '../../src/service/storage/folder.ts'
@@ -52,12 +52,13 @@ export const openObjects = async (): Promise<TestObjects> => {
   }
 }
 
-/** The settings of a server in a process of its own, the names of all that it stored, and what removes its bucket. */
+/** The settings of a server in a process of its own, the names of all that it stored, what damages one, and what removes its bucket. */
 export const objectSettings = async (
   home: string,
 ): Promise<{
   env: Record<string, string>
   stored: () => Promise<string[]>
+  corrupt: (sha256: string) => Promise<void>
   remove: () => Promise<void>
 }> => {
   if (!onS3) {
@@ -65,7 +66,15 @@ export const objectSettings = async (
       const found = await readdir(join(home, 'objects'), { recursive: true, withFileTypes: true })
       return found.filter((entry) => entry.isFile()).map((entry) => entry.name)
     }
-    return { env: {}, stored, remove: async () => {} }
+    const corrupt = async (sha256: string) => {
+      const root = join(home, 'objects')
+      const names = await readdir(root, { recursive: true })
+      const path = join(root, onlyOne(names, sha256))
+      const bytes = await readFile(path)
+      bytes[bytes.length - 1]! ^= 0xff
+      await writeFile(path, bytes)
+    }
+    return { env: {}, stored, corrupt, remove: async () => {} }
   }
   const { endpoint, region, credentials } = s3Server()!
   const bucket = await makeBucket()
@@ -79,6 +88,14 @@ export const objectSettings = async (
       AWS_SECRET_ACCESS_KEY: credentials.secretAccessKey,
     },
     stored: async () => [...(await bucket.names()), ...(await bucket.unfinished())],
+    corrupt: async (sha256) => bucket.corrupt(onlyOne(await bucket.names(), sha256)),
     remove: async () => bucket[Symbol.asyncDispose](),
   }
+}
+
+function onlyOne(names: readonly string[], sha256: string): string {
+  const [name, ...others] = names.filter((name) => name.endsWith(sha256))
+  if (name === undefined || others.length > 0)
+    throw new Error(`${others.length + Number(name !== undefined)} objects are named ${sha256}.`)
+  return name
 }

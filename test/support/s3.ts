@@ -51,7 +51,7 @@ export interface TestBucket extends AsyncDisposable {
   /** The names of all that lies in it, and of uploads that are not complete. */
   names(prefix?: string): Promise<string[]>
   unfinished(): Promise<string[]>
-  /** Flips the first byte of what bears this name. */
+  /** Flips the last byte of what bears this name. */
   corrupt(name: string): Promise<void>
 }
 
@@ -103,7 +103,7 @@ export const makeBucket = async (): Promise<TestBucket> => {
     corrupt: async (name) => {
       const { Body } = await client.send(new GetObjectCommand({ ...at, Key: name }))
       const bytes = await Body!.transformToByteArray()
-      bytes[0]! ^= 0xff
+      bytes[bytes.length - 1]! ^= 0xff
       await client.send(new PutObjectCommand({ ...at, Key: name, Body: bytes }))
     },
     [Symbol.asyncDispose]: async () => {

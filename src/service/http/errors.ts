@@ -4,7 +4,7 @@ import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from
 import { Type } from 'typebox'
 import { ApiError, invalidRequest, unavailable } from '../../errors.ts'
 import { isDatabaseAway, isUnstorableText } from '../db/pool.ts'
-import { StoreUnavailable } from '../storage/object-store.ts'
+import { ObjectCorrupt, ObjectMissing, StoreUnavailable } from '../storage/object-store.ts'
 
 /** What every failed request is answered with. */
 export const ErrorBody = Type.Object(
@@ -26,6 +26,12 @@ const INTERNAL = new ApiError(
   'The server had an error while processing your request. The log has the details under the request id.',
 )
 
+const DAMAGED = new ApiError(
+  500,
+  'What the server has stored of this is damaged or gone: it has to come back from a backup. The log names it under the request id.',
+  { code: 'stored_object_damaged', headers: { 'x-should-retry': 'false' } },
+)
+
 /** The body of the reply for an error that was already read by `toApiError`. */
 export const errorBody = ({ message, type, param, code }: ApiError): ErrorBody => ({
   error: { message, type, param, code },
@@ -36,6 +42,7 @@ export const toApiError = (error: unknown): ApiError => {
   if (error instanceof ApiError) return error
   if (error instanceof StoreUnavailable)
     return unavailable('The object store cannot be reached. Please retry shortly.', 5)
+  if (error instanceof ObjectCorrupt || error instanceof ObjectMissing) return DAMAGED
   if (isDatabaseAway(error))
     return unavailable('The database cannot be reached. Please retry shortly.', 5)
   // All text of a request that reaches the database is the client's own.
