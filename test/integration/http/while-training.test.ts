@@ -1,5 +1,7 @@
 // One device, two uses: answers come while a job trains, the job is none the worse for it, and a cancel ends it within a step.
 
+import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type OpenAI from 'openai'
 import { toFile } from 'openai'
@@ -20,20 +22,24 @@ describe.skipIf(stories.missing)('while a job trains', () => {
   })
   afterAll(() => server?.[Symbol.asyncDispose]())
 
-  async function startJob() {
+  async function upload(): Promise<string> {
     const rows = Array.from({ length: 40 }, (_, i) =>
       JSON.stringify({
         prompt: `Once upon a time ${i}`,
         completion: ' Tom had a red car. '.repeat(5),
       }),
     )
-    const file = await client.files.create({
+    const { id } = await client.files.create({
       file: await toFile(Buffer.from(rows.join('\n')), 'rows.jsonl'),
       purpose: 'fine-tune',
     })
+    return id
+  }
+
+  async function startJob() {
     const { id } = await client.fineTuning.jobs.create({
       model: 'stories260k',
-      training_file: file.id,
+      training_file: await upload(),
       seed: 3,
       method: {
         type: 'supervised',
@@ -90,5 +96,43 @@ describe.skipIf(stories.missing)('while a job trains', () => {
     await sleep(1500)
     expect((await count()) - told).toBeLessThanOrEqual(1)
     await expect(client.fineTuning.jobs.cancel(id)).rejects.toMatchObject({ status: 400 })
+  })
+
+  test('micro-batches are as large as others can wait for by forecast, and the plan tells it', async () => {
+    const training_file = await upload()
+    const hyperparameters = { n_epochs: 1, batch_size: 40 }
+    const method = { type: 'supervised', supervised: { hyperparameters } } as const
+    const body = { model: 'stories260k', training_file, method }
+
+    /** What the plan of a job says of its micro-batches. */
+    async function microBatches() {
+      const { id } = await client.fineTuning.jobs.create(body)
+      while ((await client.fineTuning.jobs.retrieve(id)).finished_at === null) await sleep(100)
+      const { data } = await client.fineTuning.jobs.listEvents(id, { limit: 100 })
+      const plan = data.map((e) => e.data as { kind?: string; reasons?: string[] } | undefined)
+      const reasons = plan.find((data) => data?.kind === 'plan')?.reasons?.join('\n')
+      const told = /^micro-batches of (\d+) tokens: about (\d+) ms each/m.exec(reasons ?? '')
+      return { tokens: Number(told?.[1]), ms: Number(told?.[2]) }
+    }
+
+    // How fast the base is here is measured.
+    await client.post('/fine_tuning/alpha/preflight', { body })
+    const quick = await microBatches()
+    expect(quick.tokens).toBeGreaterThan(0)
+    expect(quick.ms).toBeLessThanOrEqual(300)
+
+    // The same on a machine that is known to be so much slower that half as many tokens are too many.
+    const slower = 2 * (300 / Math.max(quick.ms, 1))
+    const weights = join(folder, 'cache', 'weights')
+    const files = (await readdir(weights)).filter((name) => name.endsWith('.throughput.json'))
+    expect(files).not.toEqual([])
+    for (const name of files) {
+      const known = JSON.parse(await readFile(join(weights, name), 'utf8'))
+      const kept = { seconds: known.seconds * slower, paced: known.paced * slower }
+      await writeFile(join(weights, name), JSON.stringify(kept))
+    }
+    const slow = await microBatches()
+    expect(slow.tokens).toBeLessThan(quick.tokens)
+    expect(slow.ms).toBeLessThanOrEqual(300)
   })
 })
