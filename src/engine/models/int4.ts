@@ -34,25 +34,18 @@ function groupsOf(weights: MappedWeights): Int4Group[] {
 }
 
 /** Products through the 4-bit copy; a projection that it does not have stays in float32. */
-export function int4Products({ blocks }: MappedInt4): Products {
+export function int4Products(blocks: MappedInt4): Products {
   const matrix = (tensor: MappedTensor, dtype: 'uint8' | 'float32') =>
     external(tensor.name, { dtype, dims: tensor.dims }, tensor)
   return (x, ws) => {
     const block = blocks.get(blockKey(ws.map(({ path }) => path)))
     if (!block) return plainProducts(x, ws)
-    const y =
-      block.bits === 4
-        ? op.int4Linear(x, {
-            quants: matrix(block.quants, 'uint8'),
-            scale: matrix(block.scale, 'float32'),
-            offset: matrix(block.offset, 'float32'),
-          })
-        : op.halvesLinear(x, {
-            high: matrix(block.high, 'uint8'),
-            low: matrix(block.low, 'uint8'),
-            high_scale: matrix(block.high_scale, 'float32'),
-            low_scale: matrix(block.low_scale, 'float32'),
-          })
+    const product = block.bits === 4 ? op.int4Linear : op.halvesLinear
+    const y = product(x, {
+      quants: matrix(block.quants, 'uint8'),
+      scale: matrix(block.scale, 'float32'),
+      zeros: matrix(block.zeros, 'uint8'),
+    })
     return [{ y, members: ws }]
   }
 }

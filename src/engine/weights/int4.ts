@@ -1,8 +1,9 @@
 // The 4-bit copy of a model's frozen projections: made once per base model, mapped by every session.
-// A file that has such blocks already (Q4_0, Q4_1, Q4_K, Q8_0 of the head) comes out exactly as it is.
+// A file that has such blocks already (Q4_0, Q4_1, Q4_K, Q8_0 of the head) keeps its levels and scales exactly; of an
+// offset only what is left beside a whole zero point is rounded, to four bits.
 
 import { existsSync } from 'node:fs'
-import { mkdir, rename } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import type { MappedTensor, MappedWeights } from './checkpoint.ts'
 import { toMapped } from './mapped.ts'
@@ -11,39 +12,28 @@ import { readTensor } from './stored-tensor.ts'
 import { type TensorSource, writeTensorFile } from './tensor-file.ts'
 
 // Counts up whenever the bytes would come out otherwise.
-const FORMAT_VERSION = 1
+const FORMAT_VERSION = 2
 
 /** Values of one row that share a scale. */
 export const BLOCK = 32
 
 /**
- * W [out, in] = scale · (quants − 8) + offset, with one scale and one offset for each block of a row; of eight bits
- * W = 16 · scale · (high − 8) + scale · low, two such matrices over the same scales and no offset.
+ * A matrix [out, n·32] = scale · (quants − zeros), with one scale and one zero point for each block of a row. Of four bits it
+ * is W [out, in] and behind it what is left of each block's offset [out, in/32], which meets the block's sum of x; of
+ * eight bits it is 16 · d · (high − 8) and d · low side by side, which both meet x.
  */
-export type MappedInt4Block =
-  | {
-      readonly bits: 4
-      /** [out, in/32, 16] uint8, the low half of each byte first. */
-      readonly quants: MappedTensor
-      /** [out, in/32] */
-      readonly scale: MappedTensor
-      /** [in/32, out] */
-      readonly offset: MappedTensor
-    }
-  | {
-      readonly bits: 8
-      readonly high: MappedTensor
-      readonly low: MappedTensor
-      readonly high_scale: MappedTensor
-      readonly low_scale: MappedTensor
-    }
-
-export interface MappedInt4 {
-  /** By `blockKey`. */
-  readonly blocks: ReadonlyMap<string, MappedInt4Block>
-  /** Every 4-bit block is the file's own: nothing was rounded. */
-  readonly exact: boolean
+export interface MappedInt4Block {
+  readonly bits: 4 | 8
+  /** [out, n, 16] uint8, the low half of each byte first. */
+  readonly quants: MappedTensor
+  /** [out, n] */
+  readonly scale: MappedTensor
+  /** [out, ⌈n/2⌉] uint8, packed like the quants. */
+  readonly zeros: MappedTensor
 }
+
+/** By `blockKey`. */
+export type MappedInt4 = ReadonlyMap<string, MappedInt4Block>
 
 /** Projections that read the same input, and in how many bits they are kept. */
 export interface Int4Group {
@@ -59,61 +49,30 @@ export async function mapInt4(
   groups: readonly Int4Group[],
 ): Promise<MappedInt4> {
   const folder = resolve(cacheDir)
-  const path = (kind: string) =>
-    join(folder, `${weights.id}.int4-${FORMAT_VERSION}${kind}.safetensors`)
-  const known = ['-exact', ''].map(path).find((file) => existsSync(file))
-  const file = known ?? (await convert(weights, folder, groups, path))
+  const file = join(folder, `${weights.id}.int4-${FORMAT_VERSION}.safetensors`)
+  if (!existsSync(file)) {
+    await mkdir(folder, { recursive: true })
+    await writeTensorFile(
+      file,
+      groups.flatMap((group) => sourcesOf(group, weights)),
+    )
+  }
   const tensors = await toMapped([...(await readSafetensorsHeader(file)).tensors.values()])
   const part = (key: string, name: string) => {
     const tensor = tensors.get(`${key}.${name}`)
     if (!tensor) throw new Error(`${basename(file)}: ${key}.${name} is missing; delete the file`)
     return tensor
   }
-  const blocks = new Map<string, MappedInt4Block>()
-  for (const { key, bits } of groups)
-    blocks.set(
+  return new Map(
+    groups.map(({ key, bits }) => [
       key,
-      bits === 4
-        ? {
-            bits,
-            quants: part(key, 'quants'),
-            scale: part(key, 'scale'),
-            offset: part(key, 'offset'),
-          }
-        : {
-            bits,
-            high: part(key, 'high'),
-            low: part(key, 'low'),
-            high_scale: part(key, 'high_scale'),
-            low_scale: part(key, 'low_scale'),
-          },
-    )
-  return { blocks, exact: file === path('-exact') }
-}
-
-async function convert(
-  weights: MappedWeights,
-  folder: string,
-  groups: readonly Int4Group[],
-  path: (kind: string) => string,
-): Promise<string> {
-  await mkdir(folder, { recursive: true })
-  const exactness = { exact: true }
-  const sources = groups.flatMap((group) => sourcesOf(group, weights, exactness))
-  // Whether nothing was rounded is known at the end, so the name is chosen then.
-  const file = path('')
-  await writeTensorFile(file, sources)
-  if (!exactness.exact) return file
-  await rename(file, path('-exact'))
-  return path('-exact')
+      { bits, quants: part(key, 'quants'), scale: part(key, 'scale'), zeros: part(key, 'zeros') },
+    ]),
+  )
 }
 
 /** The group's tensors for the file; its matrix is read and quantised when the first of them is written. */
-function sourcesOf(
-  { key, members, bits }: Int4Group,
-  weights: MappedWeights,
-  exactness: { exact: boolean },
-): TensorSource[] {
+function sourcesOf({ key, members, bits }: Int4Group, weights: MappedWeights): TensorSource[] {
   const tensors = members.map((path) => {
     const tensor = weights.tensors.get(`${path}.weight`)
     if (!tensor) throw new Error(`${weights.id}: ${path}.weight is missing`)
@@ -121,8 +80,8 @@ function sourcesOf(
   })
   const inner = tensors[0]!.dims[1]!
   const out = tensors.reduce((sum, { dims }) => sum + dims[0]!, 0)
-  const count = inner / BLOCK
-  let made: Readonly<Record<string, ArrayBufferView>> | undefined
+  const count = blocksIn(inner, bits)
+  let made: Int4Matrix | undefined
   const make = async () => {
     const matrix = new Float32Array(out * inner)
     let at = 0
@@ -130,22 +89,17 @@ function sourcesOf(
       matrix.set(await readTensor({ ...tensor, dtype: 'F32' }), at)
       at += tensor.dims[0]! * inner
     }
-    if (bits === 8) return { ...quantise8(matrix, out, inner) }
-    const { exact, ...parts } = quantise4(matrix, out, inner)
-    if (!exact) exactness.exact = false
-    return parts
+    return bits === 8 ? quantise8(matrix, out, inner) : quantise4(matrix, out, inner)
   }
-  const nibbles = { dims: [out, count, BLOCK / 2], dtype: 'U8' as const }
-  const scales = { dims: [out, count], dtype: 'F32' as const }
-  const parts =
-    bits === 4
-      ? { quants: nibbles, scale: scales, offset: { dims: [count, out], dtype: 'F32' as const } }
-      : { high: nibbles, low: nibbles, high_scale: scales, low_scale: scales }
-  const names = Object.keys(parts)
-  return Object.entries(parts).map(([name, { dims, dtype }], i) => ({
+  const parts = {
+    quants: { dims: [out, count, BLOCK / 2], dtype: 'U8' as const },
+    scale: { dims: [out, count], dtype: 'F32' as const },
+    zeros: { dims: [out, Math.ceil(count / 2)], dtype: 'U8' as const },
+  }
+  const names = ['quants', 'scale', 'zeros'] as const
+  return names.map((name, i) => ({
     name: `${key}.${name}`,
-    dims,
-    dtype,
+    ...parts[name],
     async *chunks() {
       made ??= await make()
       yield made[name]!
@@ -154,66 +108,92 @@ function sourcesOf(
   }))
 }
 
-/** W [out, in] as 4-bit blocks; `exact` where every value comes back as it was. */
-export function quantise4(matrix: Float32Array, out: number, inner: number) {
-  const count = inner / BLOCK
-  const quants = new Uint8Array((out * inner) / 2)
+interface Int4Matrix {
+  readonly quants: Uint8Array
+  readonly scale: Float32Array
+  readonly zeros: Uint8Array
+}
+
+/** Blocks of a row: those of W and of what is left of their offsets, or those of both halves. */
+const blocksIn = (inner: number, bits: 4 | 8): number =>
+  bits === 8 ? (2 * inner) / BLOCK : inner / BLOCK + Math.ceil(inner / BLOCK / BLOCK)
+
+/** An empty matrix of so many blocks a row, and what puts levels 0 … 15, scale and zero point of one into it. */
+function blocked(out: number, count: number) {
+  const bytes = Math.ceil(count / 2)
+  const quants = new Uint8Array(out * count * (BLOCK / 2))
   const scale = new Float32Array(out * count)
-  const offset = new Float32Array(count * out)
+  const zeros = new Uint8Array(out * bytes)
+  const put = (o: number, b: number, levels: Uint8Array, d: number, zero: number): void => {
+    const block = o * count + b
+    for (let i = 0; i < BLOCK; i += 2)
+      quants[(block * BLOCK + i) / 2] = levels[i]! | (levels[i + 1]! << 4)
+    scale[block] = d
+    zeros[o * bytes + (b >> 1)]! |= zero << (4 * (b & 1))
+  }
+  return { quants, scale, zeros, put }
+}
+
+/** W [out, in] in blocks of four bits: a block's w = d · level + m is d · (level − zero) and a rest, the same for all of it. */
+export function quantise4(matrix: Float32Array, out: number, inner: number): Int4Matrix {
+  const count = inner / BLOCK
+  const { put, ...made } = blocked(out, blocksIn(inner, 4))
   const levels = new Uint8Array(BLOCK)
-  let exact = true
+  const rests = new Float32Array(Math.ceil(count / BLOCK) * BLOCK)
+  for (let o = 0; o < out; o++) {
+    for (let b = 0; b < count; b++) {
+      const from = (o * count + b) * BLOCK
+      const { d, m } = fitted(matrix.subarray(from, from + BLOCK), levels)
+      const zero = zeroOf(d, m)
+      rests[b] = m + zero * d
+      put(o, b, levels, d, zero)
+    }
+    for (let at = 0; at < count; at += BLOCK) {
+      const rest = rests.subarray(at, at + BLOCK)
+      const step = rest.reduce((most, r) => Math.max(most, Math.abs(r)), 0) / 7.5 || 1
+      for (let i = 0; i < BLOCK; i++) levels[i] = Math.min(15, Math.round(rest[i]! / step + 8))
+      put(o, count + at / BLOCK, levels, step, 8)
+    }
+  }
+  return made
+}
+
+/** W [out, in] in blocks of eight bits, as two matrices of four: W = d · (16 · (high − 8) + low). */
+export function quantise8(matrix: Float32Array, out: number, inner: number): Int4Matrix {
+  const count = inner / BLOCK
+  const { put, ...made } = blocked(out, blocksIn(inner, 8))
+  const high = new Uint8Array(BLOCK)
+  const low = new Uint8Array(BLOCK)
   for (let o = 0; o < out; o++)
     for (let b = 0; b < count; b++) {
-      const block = o * count + b
-      const values = matrix.subarray(block * BLOCK, (block + 1) * BLOCK)
-      const { d, m, kept } = fitted(values, levels)
-      exact &&= kept
-      scale[block] = d
-      offset[b * out + o] = m + 8 * d
-      pack(levels, quants, block * (BLOCK / 2))
+      const from = (o * count + b) * BLOCK
+      const values = matrix.subarray(from, from + BLOCK)
+      let most = 0
+      for (const w of values) most = Math.max(most, Math.abs(w))
+      const d = Math.fround(most / 127) || 1
+      for (let i = 0; i < BLOCK; i++) {
+        const q = Math.round(values[i]! / d) + 128
+        high[i] = q >> 4
+        low[i] = q & 15
+      }
+      put(o, b, high, 16 * d, 8)
+      put(o, count + b, low, d, 0)
     }
-  return { quants, scale, offset, exact }
+  return made
 }
 
-/** W [out, in] as 8-bit blocks in two halves of four bits each: W = d · (16 · (high − 8) + low). */
-export function quantise8(matrix: Float32Array, out: number, inner: number) {
-  const blocks = (out * inner) / BLOCK
-  const high = new Uint8Array((out * inner) / 2)
-  const low = new Uint8Array((out * inner) / 2)
-  const high_scale = new Float32Array(blocks)
-  const low_scale = new Float32Array(blocks)
-  const highs = new Uint8Array(BLOCK)
-  const lows = new Uint8Array(BLOCK)
-  for (let block = 0; block < blocks; block++) {
-    const values = matrix.subarray(block * BLOCK, (block + 1) * BLOCK)
-    let most = 0
-    for (const w of values) most = Math.max(most, Math.abs(w))
-    const d = Math.fround(most / 127) || 1
-    low_scale[block] = d
-    high_scale[block] = 16 * d
-    for (let i = 0; i < BLOCK; i++) {
-      const q = Math.round(values[i]! / d) + 128
-      highs[i] = q >> 4
-      lows[i] = q & 15
-    }
-    pack(highs, high, block * (BLOCK / 2))
-    pack(lows, low, block * (BLOCK / 2))
-  }
-  return { high, low, high_scale, low_scale }
-}
+/** The level that is nearest to zero where w = d · level + m. */
+const zeroOf = (d: number, m: number): number => Math.min(15, Math.max(0, Math.round(-m / d)))
 
-function pack(levels: Uint8Array, into: Uint8Array, at: number): void {
-  for (let i = 0; i < BLOCK; i += 2) into[at + i / 2] = levels[i]! | (levels[i + 1]! << 4)
-}
-
-/** A value counts as kept if it is off by less than this share of a step: sums in float32 round. */
-const KEPT = 1e-3
+/** A value counts as one of a grid if it is off by less than this share of a step: sums in float32 round. */
+const NEAR = 1e-3
 
 /**
- * Finds w ≈ d · level + m with levels 0 … 15 for one block: those that it was made of, where it was, else the grid
- * from its least to its largest value, moved to where the squares are least.
+ * Finds w ≈ d · level + m with levels 0 … 15 for one block, and zero near one of them: those that it was made of, where it
+ * was, else the grid from its least to its largest value, moved to where the squares are least. A block that lies apart
+ * from zero gets a grid that reaches to it.
  */
-function fitted(values: Float32Array, levels: Uint8Array): { d: number; m: number; kept: boolean } {
+function fitted(values: Float32Array, levels: Uint8Array): { d: number; m: number } {
   let least = Number.POSITIVE_INFINITY
   let most = Number.NEGATIVE_INFINITY
   for (const w of values) {
@@ -221,8 +201,8 @@ function fitted(values: Float32Array, levels: Uint8Array): { d: number; m: numbe
     if (w > most) most = w
   }
   if (!(most > least)) {
-    levels.fill(0)
-    return { d: 0, m: least, kept: true }
+    levels.fill(least > 0 ? 1 : 0) // one step from the zero point
+    return { d: Math.abs(least) || 1, m: Math.min(0, least) }
   }
   let gap = Number.POSITIVE_INFINITY
   for (const w of values) if (w > least && w - least < gap) gap = w - least
@@ -231,15 +211,20 @@ function fitted(values: Float32Array, levels: Uint8Array): { d: number; m: numbe
     const steps = Math.round(((most - least) / gap) * k)
     if (steps > 15) break
     const d = Math.fround((most - least) / steps)
-    if (onGrid(values, levels, least, d)) return { d, m: least, kept: true }
+    if (zeroOf(d, least) === Math.round(-least / d) && onGrid(values, levels, least, d))
+      return { d, m: least }
   }
-  return { ...leastSquares(values, levels, least, most), kept: false }
+  if (least <= 0 && most >= 0) return leastSquares(values, levels, least, most)
+  const d = Math.fround(Math.max(most, -least) / 15)
+  const m = least > 0 ? 0 : -15 * d
+  for (let i = 0; i < BLOCK; i++) levels[i] = Math.round((values[i]! - m) / d)
+  return { d, m }
 }
 
 function onGrid(values: Float32Array, levels: Uint8Array, m: number, d: number): boolean {
   for (let i = 0; i < BLOCK; i++) {
     const level = Math.round((values[i]! - m) / d)
-    if (Math.abs(values[i]! - m - level * d) > KEPT * d) return false
+    if (Math.abs(values[i]! - m - level * d) > NEAR * d) return false
     levels[i] = level
   }
   return true

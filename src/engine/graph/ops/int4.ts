@@ -1,66 +1,45 @@
 // Products with frozen weights in blocks of four bits, by com.microsoft.MatMulNBits: no gradient, for serving alone.
 
-import { constant, emitOne, staticDims, type Value } from '../graph.ts'
-import { add } from './elementwise.ts'
-import { gemm, matmul } from './products.ts'
+import { emitOne, ints, staticDims, type Value } from '../graph.ts'
+import { reshape } from './shape.ts'
 
 const BLOCK = 32
 
-/** W [out, in] = scale · (quants − zero) + offset; zero is 8 unless `zero` [out, …] holds others, packed alike. */
+/** A matrix [out, n·32] = scale · (quants − zeros). */
 export interface Int4Weight {
-  /** [out, in/32, 16] uint8 */
+  /** [out, n, 16] uint8 */
   readonly quants: Value
-  /** [out, in/32] */
+  /** [out, n] */
   readonly scale: Value
-  /** [in/32, out] */
-  readonly offset: Value
+  /** [out, ⌈n/2⌉] uint8, packed like the quants. */
+  readonly zeros: Value
 }
 
-/** x [N, in] · Wᵀ → [N, out]. An offset is the same for a whole block, so it meets the block's sum of x alone. */
+/**
+ * x [N, in] · Wᵀ → [N, out]. Behind W the matrix has what is left of the blocks' offsets: it is the same for a whole block,
+ * so it meets the block's sum of x alone.
+ */
 export function int4Linear(x: Value, w: Int4Weight): Value {
-  return gemm(blockSums(x), w.offset, { c: nibbles(x, w.quants, w.scale) })
+  const count = Number(x.dims[1]) / BLOCK
+  const apart = reshape(x, ['N', count, BLOCK])
+  const type = { dtype: 'float32' as const, dims: ['N', count] }
+  const sums = emitOne('ReduceSum', [apart, ints(2)], type, { attributes: { keepdims: 0 } })
+  return nibbles(beside(x, sums), w)
 }
 
-/** Eight bits as two matrices of four: W = 16 · scale · (high − 8) + scale · low. */
-export interface Int8Halves {
-  readonly high: Value
-  readonly low: Value
-  readonly high_scale: Value
-  readonly low_scale: Value
-}
+/** x [N, in] · Wᵀ → [N, out] for W of eight bits as two matrices of four side by side. */
+export const halvesLinear = (x: Value, w: Int4Weight): Value => nibbles(beside(x, x), w)
 
-/** x [N, in] · Wᵀ → [N, out]. */
-export const halvesLinear = (x: Value, w: Int8Halves): Value =>
-  add(nibbles(x, w.high, w.high_scale), nibbles(x, w.low, w.low_scale, 0))
+function beside(a: Value, b: Value): Value {
+  const dims = [a.dims[0]!, Number(a.dims[1]) + Number(b.dims[1])]
+  return emitOne('Concat', [a, b], { dtype: 'float32', dims }, { attributes: { axis: 1 } })
+}
 
 /** Activations are rounded to int8 by blocks of 32 (accuracy level 4). */
-function nibbles(x: Value, quants: Value, scale: Value, zero = 8): Value {
-  const [out, count] = staticDims(quants.dims)
-  const attributes = { K: count! * BLOCK, N: out!, bits: 4, block_size: BLOCK, accuracy_level: 4 }
-  const zeros = new Uint8Array(out! * Math.ceil(count! / 2)).fill(zero | (zero << 4))
-  const inputs =
-    zero === 8
-      ? [x, quants, scale]
-      : [x, quants, scale, constant({ dtype: 'uint8', dims: [zeros.length], data: zeros })]
-  const type = { dtype: 'float32' as const, dims: [x.dims[0]!, out!] }
+function nibbles(x: Value, { quants, scale, zeros }: Int4Weight): Value {
+  const [N, K] = [staticDims(quants.dims)[0]!, Number(x.dims[1])]
+  const attributes = { K, N, bits: 4, block_size: BLOCK, accuracy_level: 4 }
+  const type = { dtype: 'float32' as const, dims: [x.dims[0]!, N] }
+  const inputs = [x, quants, scale, zeros]
   return emitOne('MatMulNBits', inputs, type, { domain: 'com.microsoft', attributes })
-}
-
-const sums = new WeakMap<Value, Value>()
-const indicators = new Map<number, Value>()
-
-/** [N, in] → [N, in/32]: a product with ones, which is one operator where a sum over a new axis is two. */
-function blockSums(x: Value): Value {
-  const known = sums.get(x)
-  if (known) return known
-  const inner = Number(x.dims[1])
-  const count = inner / BLOCK
-  const ones = new Float32Array(inner * count)
-  for (let i = 0; i < inner; i++) ones[i * count + Math.floor(i / BLOCK)] = 1
-  const indicator =
-    indicators.get(inner) ?? constant({ dtype: 'float32', dims: [inner, count], data: ones })
-  indicators.set(inner, indicator)
-  const y = matmul(x, indicator)
-  sums.set(x, y)
-  return y
 }
