@@ -29,12 +29,12 @@ export type Source =
 /** Integers and strings as they are; a float says so, for ONNX tells 1 from 1.0. */
 export type Attribute = number | string | readonly number[] | { readonly float: number }
 
-/** One ONNX operator. `inputs` may have holes: optional inputs left out. */
+/** One ONNX operator. `inputs` and `outputs` may have holes: optional ones left out. */
 export interface Node {
   readonly op: string
   readonly domain: '' | 'com.microsoft'
   readonly inputs: readonly (Value | undefined)[]
-  readonly outputs: readonly Value[]
+  readonly outputs: readonly (Value | undefined)[]
   readonly attributes: Readonly<Record<string, Attribute>>
 }
 

@@ -28,10 +28,15 @@ const DATA_TYPE: Record<Dtype, number> = {
 /**
  * Encodes the graph that computes `outputs`, each under its given name. Inputs keep their own names; weights
  * become external data, by their file's path below `EXTERNAL_ROOT`. Throws where two inputs share a name. Operators of
- * `without` are written in others.
+ * `without` are written in others; `rewrite` may put fewer nodes in the place of some that compute the same.
  */
-export function encodeOnnx(outputs: Graph, without: readonly Lowered[] = []): Uint8Array {
-  const { nodes, leaves, instead } = lower(Object.values(outputs), without)
+export function encodeOnnx(
+  outputs: Graph,
+  without: readonly Lowered[] = [],
+  rewrite: (nodes: readonly Node[]) => readonly Node[] = (nodes) => nodes,
+): Uint8Array {
+  const { nodes: plain, leaves, instead } = lower(Object.values(outputs), without)
+  const nodes = rewrite(plain)
   const names = new Map<Value, string>()
   const graph = new Message()
 

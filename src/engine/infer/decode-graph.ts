@@ -3,6 +3,7 @@
 import { input, type Value } from '../graph/graph.ts'
 import { encodeOnnx } from '../graph/onnx.ts'
 import * as op from '../graph/ops/ops.ts'
+import { skipNorms } from '../graph/skip-norms.ts'
 import { type CachedRows, cachedAttention } from '../models/cached-attention.ts'
 import { architectureOf } from '../models/index.ts'
 import { productsIn, type ServedWeights } from '../models/serving.ts'
@@ -58,7 +59,7 @@ export function buildDecode(served: ServedWeights, adapting: Adapting): DecodeGr
     outputs[`fresh.${i}.key`] = key
     outputs[`fresh.${i}.value`] = value
   }
-  return { onnx: encodeOnnx(outputs), blocks: stack?.blocks ?? [] }
+  return { onnx: encodeOnnx(outputs, [], skipNorms), blocks: stack?.blocks ?? [] }
 }
 
 function lorasOf(adapting: Adapting) {
