@@ -7,12 +7,19 @@ import { skipNorms } from '../graph/skip-norms.ts'
 import { type CachedRows, cachedAttention } from '../models/cached-attention.ts'
 import { architectureOf } from '../models/index.ts'
 import { productsIn, type ServedWeights } from '../models/serving.ts'
+import { stepAttention } from '../models/step-attention.ts'
 import { weightsOf } from '../models/weights.ts'
 import { chunkedLoras } from './lora-chunks.ts'
-import { type StackedBlock, stackedLoras } from './lora-stack.ts'
+import { type StackedBlock, singleLora, stackedLoras } from './lora-stack.ts'
 
-/** What a session adds to the base: nothing, adapters, adapters of which some are DoRA's, or many to a token each. */
-export type Adapting = 'none' | 'lora' | 'dora' | 'many'
+/**
+ * What a session adds to the base: nothing; adapters, of which some may be DoRA's; or in a step, where each row is one token
+ * of a sequence of its own, one adapter for all rows, or one or none for each.
+ */
+export type Adapting = 'none' | 'lora' | 'dora' | 'step' | 'step-one' | 'step-many'
+
+/** Whether each sequence has one new token in a run, and no more. */
+export const isStep = (adapting: Adapting): boolean => adapting.startsWith('step')
 
 export interface DecodeGraph {
   readonly onnx: Uint8Array
@@ -24,6 +31,7 @@ export interface DecodeGraph {
  * Inputs: `tokens` and `positions` [B, S] int64; `index` [R] int64, places in 0 … B·S−1 whose logits are wanted;
  * `capacity` [1] int64, C; `mask` and `mask.<window>` [B, 1, 1, S, C + S]; `past.<i>.key` [B, G, 1, K, C] and
  * `.value` [B, G, 1, C, K]; what the adapters' stack feeds. Outputs: `logits` [R, V], `fresh.<i>.key` and `.value` [B, S, G·K].
+ * In a step S is 1, and past, masks, keys and values have the shapes of `stepAttention`.
  */
 export function buildDecode(served: ServedWeights, adapting: Adapting): DecodeGraph {
   const { config } = served.mapped
@@ -31,22 +39,24 @@ export function buildDecode(served: ServedWeights, adapting: Adapting): DecodeGr
   const architecture = architectureOf(config)
   const tokens = input('tokens', 'int64', ['B', 'S'])
   const index = input('index', 'int64', ['R'])
+  const step = isStep(adapting)
+  const rows = step ? ['B·G'] : ['B', G]
   const cached: CachedRows = {
     positions: input('positions', 'int64', ['B', 'S']),
     capacity: input('capacity', 'int64', [1]),
     past: (layer) => ({
-      key: input(`past.${layer}.key`, 'float32', ['B', G, 1, K, 'C']),
-      value: input(`past.${layer}.value`, 'float32', ['B', G, 1, 'C', K]),
+      key: input(`past.${layer}.key`, 'float32', [...rows, 1, K, 'C']),
+      value: input(`past.${layer}.value`, 'float32', [...rows, 1, 'C', K]),
     }),
     mask: once((window: number | undefined) =>
-      input(maskName(window), 'float32', ['B', 1, 1, 'S', 'C+S']),
+      input(maskName(window), 'float32', [...(step ? ['B·G', 1, 1] : ['B', 1, 1, 'S']), 'C+S']),
     ),
   }
   const stack = lorasOf(adapting)
   const products = productsIn(served)
   const adapt = stack?.adapt ?? ((_, { y }) => y)
   const model = weightsOf(served.mapped, { products, adapt })
-  const { attend, fresh } = cachedAttention(config, cached)
+  const { attend, fresh } = (step ? stepAttention : cachedAttention)(config, cached)
   const flat = {
     ids: op.reshape(tokens, ['N']),
     positions: op.reshape(cached.positions, ['N']),
@@ -65,8 +75,11 @@ export function buildDecode(served: ServedWeights, adapting: Adapting): DecodeGr
 function lorasOf(adapting: Adapting) {
   switch (adapting) {
     case 'none':
+    case 'step':
       return undefined
-    case 'many':
+    case 'step-one':
+      return singleLora()
+    case 'step-many':
       return chunkedLoras()
     case 'lora':
     case 'dora':

@@ -5,10 +5,10 @@ import { scaleOf } from '../models/adapters.ts'
 import type { ServedWeights } from '../models/serving.ts'
 import { createSession, type Session } from '../runtime/session.ts'
 import { float32, type HostTensor, int64 } from '../tensor.ts'
-import { type Adapting, buildDecode, maskName } from './decode-graph.ts'
+import { type Adapting, buildDecode, isStep, maskName } from './decode-graph.ts'
 import { KvCache } from './kv-cache.ts'
 import { LoraChunks } from './lora-chunks.ts'
-import { LoraStack, type ResidentAdapter, type StackedBlock } from './lora-stack.ts'
+import { LoraStack, matricesOf, type ResidentAdapter, type StackedBlock } from './lora-stack.ts'
 
 interface Opened {
   readonly session: Session
@@ -48,17 +48,19 @@ export class Decoder implements AsyncDisposable {
     })
   }
 
-  /** Opens what rows without an adapter need, or rows with one. */
-  async open(adapting: Adapting = 'none'): Promise<void> {
-    await this.#session(adapting)
+  /** Opens what rows without an adapter need. */
+  async open(): Promise<void> {
+    await this.#session('none')
+    await this.#session('step')
   }
 
   /** An adapter laid out for this model; `flat` is its vector with gains where DoRA has magnitudes. */
   async lay(layout: LoraLayout, flat: Float32Array): Promise<ResidentAdapter> {
     const { use_dora } = layout.config
     const { blocks } = await this.#session(use_dora ? 'dora' : 'lora')
+    if (!use_dora) await this.#session('step-one')
     // With a second one there may be batches of both.
-    if (!use_dora && this.#laid++ > 0) await this.#session('many')
+    if (!use_dora && this.#laid++ > 0) await this.#session('step-many')
     return layAdapter(blocks, layout, flat)
   }
 
@@ -119,7 +121,10 @@ export class Decoder implements AsyncDisposable {
     const [B, S] = [rows.length, rows[0]!.length]
     const past = rows.map((_, b) => cache.length(from + b))
     const C = cache.capacity
-    const { feeds: stacked, adapting, opened } = await this.#adapted(adapters, S)
+    const { feeds: stacked, adapting } = await this.#adapted(adapters, S)
+    const { session } = await this.#session(adapting)
+    const step = isStep(adapting)
+    const G = config.num_key_value_heads
     const feeds: Record<string, HostTensor> = {
       ...stacked,
       tokens: int64([B, S], rows.flat()),
@@ -131,13 +136,15 @@ export class Decoder implements AsyncDisposable {
       capacity: int64([1], [C]),
     }
     for (const window of new Set(config.sliding_windows ?? [null]))
-      feeds[maskName(window ?? undefined)] = maskOf(past, { S, C, window: window ?? undefined })
+      feeds[maskName(window ?? undefined)] = step
+        ? byHead(maskOf(past, { S, C, window: window ?? undefined }), G)
+        : maskOf(past, { S, C, window: window ?? undefined })
     for (let layer = 0; layer < config.num_hidden_layers; layer++) {
       const { key, value } = cache.view(layer, from, B)
-      feeds[`past.${layer}.key`] = key
-      feeds[`past.${layer}.value`] = value
+      feeds[`past.${layer}.key`] = step ? apart(key) : key
+      feeds[`past.${layer}.value`] = step ? apart(value) : value
     }
-    const results = await opened.session.run(feeds)
+    const results = await session.run(feeds)
     cache.append(
       from,
       [B, S],
@@ -148,7 +155,6 @@ export class Decoder implements AsyncDisposable {
     )
     const all = results.logits!.data as Float32Array
     const V = config.vocab_size
-    adapting satisfies Adapting
     return places.map((_, i) => all.subarray(i * V, (i + 1) * V))
   }
 
@@ -166,21 +172,26 @@ export class Decoder implements AsyncDisposable {
     this.#sessions.clear()
   }
 
-  /** The session for these adapters, and what it is fed of them, each row S times. */
-  async #adapted(adapters: readonly (ResidentAdapter | undefined)[], S: number) {
-    if (adapters.every((adapter) => !adapter))
-      return { feeds: {}, adapting: 'none' as const, opened: await this.#session('none') }
+  /** Which session these adapters take, and what it is fed of them, each row S times. */
+  async #adapted(
+    adapters: readonly (ResidentAdapter | undefined)[],
+    S: number,
+  ): Promise<{ feeds: Readonly<Record<string, HostTensor>>; adapting: Adapting }> {
+    const [first] = adapters
     const gained = adapters.some((adapter) => adapter?.gains)
-    if (S === 1 && !gained && new Set(adapters).size > 1) {
-      const opened = await this.#session('many')
-      this.#chunks ??= new LoraChunks(opened.blocks)
-      return { feeds: this.#chunks.feed(adapters), adapting: 'many' as const, opened }
+    const same = adapters.every((adapter) => adapter === first)
+    if (same && !first) return { feeds: {}, adapting: S === 1 ? 'step' : 'none' }
+    if (S === 1 && !gained) {
+      const adapting = same ? 'step-one' : 'step-many'
+      const { blocks } = await this.#session(adapting)
+      if (first && same) return { feeds: matricesOf(blocks, first), adapting }
+      this.#chunks ??= new LoraChunks(blocks)
+      return { feeds: this.#chunks.feed(adapters), adapting }
     }
-    const adapting: Adapting = gained ? 'dora' : 'lora'
-    const opened = await this.#session(adapting)
-    this.#stack ??= new LoraStack(opened.blocks)
+    const adapting = gained ? 'dora' : 'lora'
+    this.#stack ??= new LoraStack((await this.#session(adapting)).blocks)
     const each = adapters.flatMap((adapter) => new Array<typeof adapter>(S).fill(adapter))
-    return { feeds: this.#stack.feed(each).feeds, adapting, opened }
+    return { feeds: this.#stack.feed(each).feeds, adapting }
   }
 
   #session(adapting: Adapting): Promise<Opened> {
@@ -195,6 +206,21 @@ export class Decoder implements AsyncDisposable {
     opening.catch(() => this.#sessions.delete(adapting))
     return opening
   }
+}
+
+/** Each key head of each sequence as a row of its own. */
+const apart = ({ dims: [B, G, ...rest], ...tensor }: HostTensor): HostTensor =>
+  ({ ...tensor, dims: [B! * G!, ...rest] }) as HostTensor
+
+/** A mask [B, 1, 1, 1, W] → [B·heads, 1, 1, W], the same for all heads of a sequence. */
+function byHead({ dims, data }: HostTensor, heads: number): HostTensor {
+  const [B, W] = [dims[0]!, dims.at(-1)!]
+  const mask = new Float32Array(B * heads * W)
+  for (let row = 0; row < B * heads; row++) {
+    const b = Math.floor(row / heads)
+    mask.set((data as Float32Array).subarray(b * W, (b + 1) * W), row * W)
+  }
+  return float32([B * heads, 1, 1, W], mask)
 }
 
 /** 0 where a token may look, −∞ where not: its sequence's past, then itself and what came before it in this run. */
@@ -239,7 +265,9 @@ function layAdapter(
     for (const [i, name] of members.entries()) {
       const module = byName.get(name)
       if (module) {
-        a.set(flat.subarray(module.a, module.a + rank * inner), i * rank * inner)
+        for (let r = 0; r < rank; r++)
+          for (let j = 0; j < inner; j++)
+            a[(j * members.length + i) * rank + r] = flat[module.a + r * inner + j]!
         for (let r = 0; r < rank; r++)
           for (let o = 0; o < module.out; o++)
             b[(i * rank + r) * width + left + o] = scale * flat[module.b + o * rank + r]!

@@ -28,7 +28,7 @@ const gcd = (a: number, b: number): number => (b === 0 ? a : gcd(b, a % b))
 /**
  * The part of the graph that adds what the chunks add: records the blocks as it goes. By role: `lora.<role>.rows` [E, P], the
  * rows that each of E chunks is for, and `.sum` [N, E·P], which adds up what chunks make of a row. By block: `lora.<i>.a`
- * [E, m·c, in] and `.b` [E, units, c, width].
+ * [E, in, m·c] and `.b` [E, units, c, width].
  */
 export function chunkedLoras(): { adapt: Adapt; blocks: StackedBlock[] } {
   const blocks: StackedBlock[] = []
@@ -49,18 +49,13 @@ export function chunkedLoras(): { adapt: Adapt; blocks: StackedBlock[] } {
     const U = units.members.length
     const E = `E.${role}`
     const P = `P.${role}`
-    const a = input(`lora.${at}.a`, 'float32', [E, m * CHUNK, inner])
+    const a = input(`lora.${at}.a`, 'float32', [E, inner, m * CHUNK])
     const b = input(`lora.${at}.b`, 'float32', [E, U, CHUNK, units.width])
     const own = emitOne('Gather', [x, ofRole(`lora.${role}.rows`, 'int64', [E, P])], {
       dtype: 'float32',
       dims: [E, P, inner],
     })
-    const low = emitOne(
-      'FusedMatMul',
-      [own, a],
-      { dtype: 'float32', dims: [E, P, m * CHUNK] },
-      { domain: 'com.microsoft', attributes: { transB: 1 } },
-    )
+    const low = op.matmul(own, a)
     const apart = shaped(low, [0, 0, m, CHUNK], [E, P, m, CHUNK])
     const spread =
       U === m
@@ -150,7 +145,7 @@ export class LoraChunks {
         const units = unitsOf(widths)
         const a = pool.a[k]!.subarray(0, E * m * CHUNK * inner)
         const b = pool.b[k]!.subarray(0, E * CHUNK * width)
-        feeds[`lora.${i}.a`] = float32([E, m * CHUNK, inner], a)
+        feeds[`lora.${i}.a`] = float32([E, inner, m * CHUNK], a)
         feeds[`lora.${i}.b`] = float32([E, units.members.length, CHUNK, units.width], b)
       }
     }
@@ -218,12 +213,14 @@ function copyChunk(
   const { a, b } = adapter.blocks[block]!
   const width = sum(widths)
   const count = Math.min(CHUNK, rank - part * CHUNK)
-  for (const i of members.keys()) {
-    const from = (i * rank + part * CHUNK) * inner
-    const start = (to.at * members.length + i) * CHUNK * inner
-    to.a.set(a.subarray(from, from + count * inner), start)
-    to.a.fill(0, start + count * inner, start + CHUNK * inner)
-  }
+  const m = members.length
+  for (let j = 0; j < inner; j++)
+    for (const i of members.keys()) {
+      const from = (j * m + i) * rank + part * CHUNK
+      const start = ((to.at * inner + j) * m + i) * CHUNK
+      to.a.set(a.subarray(from, from + count), start)
+      to.a.fill(0, start + count, start + CHUNK)
+    }
   const units = unitsOf(widths)
   for (const [u, member] of units.members.entries())
     for (let r = 0; r < CHUNK; r++) {

@@ -19,7 +19,7 @@ export interface StackedBlock {
 /** One adapter, laid out for the blocks of its base. */
 export interface ResidentAdapter {
   readonly rank: number
-  /** Of each block with m members: A [m·rank, in], and B [m·rank, Σ out] with the scale in it, each member's rows its own. */
+  /** Of each block with m members: A [in, m·rank], which a single row meets where it lies, and B [m·rank, Σ out] with the scale in it, each member's rows its own. */
   readonly blocks: readonly {
     readonly a: Float32Array
     readonly b: Float32Array
@@ -33,21 +33,38 @@ export interface ResidentAdapter {
 
 const sum = (xs: readonly number[]): number => xs.reduce((a, b) => a + b, 0)
 
+/** The part of the graph that adds one adapter to every row: records the blocks as it goes. */
+export function singleLora(): { adapt: Adapt; blocks: StackedBlock[] } {
+  const blocks: StackedBlock[] = []
+  const adapt: Adapt = (x, { y, members }: Block) => {
+    const { a, b } = enter(blocks, x, members)
+    return op.gemm(op.gemm(x, a), b, { c: y })
+  }
+  return { adapt, blocks }
+}
+
+/** The next block, and its two matrices. */
+function enter(blocks: StackedBlock[], x: Value, members: Block['members']) {
+  const widths = members.map((w) => Number(w.get('weight').dims[0]))
+  const inner = Number(x.dims[1])
+  const at = blocks.push({ members: members.map(({ path }) => path), widths, inner }) - 1
+  const R = `R${members.length}`
+  const a = input(`lora.${at}.a`, 'float32', [inner, R])
+  const b = input(`lora.${at}.b`, 'float32', [R, sum(widths)])
+  return { at, widths, a, b }
+}
+
 /** The part of the graph that adds what the stack adds: records the blocks as it goes. */
 export function stackedLoras(gained: boolean): { adapt: Adapt; blocks: StackedBlock[] } {
   const blocks: StackedBlock[] = []
   const masks = new Map<number, Value>()
   const rows = gained ? input('lora.rows', 'int64', ['N']) : undefined
   const adapt: Adapt = (x, { y, members }: Block) => {
-    const widths = members.map((w) => Number(w.get('weight').dims[0]))
-    const inner = Number(x.dims[1])
-    const at = blocks.push({ members: members.map(({ path }) => path), widths, inner }) - 1
+    const { at, widths, a, b } = enter(blocks, x, members)
     const m = members.length
     const mask = masks.get(m) ?? input(`lora.mask.${m}`, 'float32', ['N', `R${m}`])
     masks.set(m, mask)
-    const a = input(`lora.${at}.a`, 'float32', [`R${m}`, inner])
-    const b = input(`lora.${at}.b`, 'float32', [`R${m}`, sum(widths)])
-    const own = op.mul(op.gemm(x, a, { transB: true }), mask)
+    const own = op.mul(op.gemm(x, a), mask)
     const adapted = op.gemm(own, b, { c: y })
     if (!rows) return adapted
     return op.mul(adapted, op.gather(input(`lora.${at}.gain`, 'float32', ['E', sum(widths)]), rows))
@@ -104,7 +121,7 @@ export class LoraStack {
       feeds[`lora.mask.${m}`] = float32([rows.length, m * R], mask)
     }
     for (const [i, { members, widths, inner }] of this.#blocks.entries()) {
-      feeds[`lora.${i}.a`] = float32([members.length * R, inner], this.#a[i]!)
+      feeds[`lora.${i}.a`] = float32([inner, members.length * R], this.#a[i]!)
       feeds[`lora.${i}.b`] = float32([members.length * R, sum(widths)], this.#b[i]!)
     }
     const gained = [...used].some(({ gains }) => gains)
@@ -170,27 +187,38 @@ export class LoraStack {
   #copy({ adapter, from }: Entry): void {
     for (const [i, { members, widths, inner }] of this.#blocks.entries()) {
       const start = members.length * from
-      this.#a[i]!.set(adapter.blocks[i]!.a, start * inner)
+      const [own, all] = [members.length * adapter.rank, members.length * this.#columns]
+      const { a } = adapter.blocks[i]!
+      for (let j = 0; j < inner; j++)
+        this.#a[i]!.set(a.subarray(j * own, (j + 1) * own), j * all + start)
       this.#b[i]!.set(adapter.blocks[i]!.b, start * sum(widths))
     }
   }
 }
 
-/** Rows of one adapter read its own matrices: nothing is copied. */
+/** One adapter's own matrices: nothing is copied. */
+export function matricesOf(
+  blocks: readonly StackedBlock[],
+  adapter: ResidentAdapter,
+): Record<string, HostTensor> {
+  const feeds: Record<string, HostTensor> = {}
+  for (const [i, { members, widths, inner }] of blocks.entries()) {
+    const { a, b } = adapter.blocks[i]!
+    feeds[`lora.${i}.a`] = float32([inner, members.length * adapter.rank], a)
+    feeds[`lora.${i}.b`] = float32([members.length * adapter.rank, sum(widths)], b)
+  }
+  return feeds
+}
+
 function alone(
   blocks: readonly StackedBlock[],
   adapter: ResidentAdapter,
   rows: number,
 ): StackFeeds {
-  const feeds: Record<string, HostTensor> = {}
+  const feeds = matricesOf(blocks, adapter)
   for (const m of new Set(blocks.map(({ members }) => members.length))) {
     const columns = m * adapter.rank
     feeds[`lora.mask.${m}`] = float32([rows, columns], new Float32Array(rows * columns).fill(1))
-  }
-  for (const [i, { members, widths, inner }] of blocks.entries()) {
-    const { a, b } = adapter.blocks[i]!
-    feeds[`lora.${i}.a`] = float32([members.length * adapter.rank, inner], a)
-    feeds[`lora.${i}.b`] = float32([members.length * adapter.rank, sum(widths)], b)
   }
   if (!adapter.gains) return { feeds, gained: false }
   for (const [i, gain] of gainsOf(blocks, [adapter]).entries()) feeds[`lora.${i}.gain`] = gain

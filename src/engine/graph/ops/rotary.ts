@@ -2,7 +2,7 @@
 
 import { float32, int64 } from '../../tensor.ts'
 import { constant, emitOne, type Value, withGradient } from '../graph.ts'
-import { mul, neg, toFloat } from './elementwise.ts'
+import { mul, neg, scale, toFloat } from './elementwise.ts'
 import { reshape } from './shape.ts'
 
 /** cos and sin of every position's angles, [P, K/2] each, and −sin, which turns back. */
@@ -29,25 +29,33 @@ export function rotaryTable(positions: number, frequencies: Float32Array): Rotar
 
 /**
  * The table of the positions [B, S] (int64) of one run alone, made in the graph, and each token's row in it [B, S]:
- * a table of every position that a long context has takes tens of megabytes and a second.
+ * a table of every position that a long context has takes tens of megabytes and a second. Where `heads` are given each
+ * token's heads are sequences of one token, and so are the rows, [B·S·heads, 1]. What is turned is scaled by `scale`.
  */
 export function rotaryRows(
   positions: Value,
   frequencies: Float32Array,
+  { heads, scale: factor = 1 }: { heads?: number; scale?: number } = {},
 ): { table: RotaryTable; rows: Value } {
   const half = frequencies.length
   const column = reshape(toFloat(positions), ['N', 1])
   const angles = mul(column, constant(float32([1, half], frequencies))) // [N, K/2]
-  const sin = emitOne('Sin', [angles], angles)
+  const sin = scale(emitOne('Sin', [angles], angles), factor)
   const none = constant(int64([], [0]))
   const one = constant(int64([], [1]))
   const count = emitOne('Size', [positions], { dtype: 'int64', dims: [] })
+  const table = { cos: scale(emitOne('Cos', [angles], angles), factor), sin, minusSin: neg(sin) }
+  if (heads !== undefined) {
+    const each = constant(int64([], [heads]))
+    const type = { dtype: 'int64' as const, dims: [] }
+    const end = emitOne('Mul', [count, each], type)
+    const all = emitOne('Range', [none, end, one], { dtype: 'int64', dims: ['N·heads'] })
+    const rows = emitOne('Div', [all, each], { dtype: 'int64', dims: ['N·heads'] })
+    return { table, rows: reshape(rows, ['N·heads', 1]) }
+  }
   const range = emitOne('Range', [none, count, one], { dtype: 'int64', dims: ['N'] })
   const shape = emitOne('Shape', [positions], { dtype: 'int64', dims: [2] })
-  return {
-    table: { cos: emitOne('Cos', [angles], angles), sin, minusSin: neg(sin) },
-    rows: emitOne('Reshape', [range, shape], positions),
-  }
+  return { table, rows: emitOne('Reshape', [range, shape], positions) }
 }
 
 /**
