@@ -145,12 +145,14 @@ export class Decoder implements AsyncDisposable {
       feeds[`past.${layer}.value`] = step ? apart(value) : value
     }
     const results = await session.run(feeds)
+    const fresh = results.fresh!.data as Float32Array
+    const size = B * S * G * config.head_dim
     cache.append(
       from,
       [B, S],
       Array.from({ length: config.num_hidden_layers }, (_, layer) => ({
-        key: results[`fresh.${layer}.key`]!.data as Float32Array,
-        value: results[`fresh.${layer}.value`]!.data as Float32Array,
+        key: fresh.subarray(2 * layer * size, (2 * layer + 1) * size),
+        value: fresh.subarray((2 * layer + 1) * size, (2 * layer + 2) * size),
       })),
     )
     const all = results.logits!.data as Float32Array
