@@ -139,10 +139,9 @@ export class Decoder implements AsyncDisposable {
       feeds[maskName(window ?? undefined)] = step
         ? byHead(maskOf(past, { S, C, window: window ?? undefined }), G)
         : maskOf(past, { S, C, window: window ?? undefined })
-    for (let layer = 0; layer < config.num_hidden_layers; layer++) {
-      const { key, value } = cache.view(layer, from, B)
-      feeds[`past.${layer}.key`] = step ? apart(key) : key
-      feeds[`past.${layer}.value`] = step ? apart(value) : value
+    for (const [layer, { key, value }] of cache.views(from, B, step).entries()) {
+      feeds[`past.${layer}.key`] = key
+      feeds[`past.${layer}.value`] = value
     }
     const results = await session.run(feeds)
     const fresh = results.fresh!.data as Float32Array
@@ -209,10 +208,6 @@ export class Decoder implements AsyncDisposable {
     return opening
   }
 }
-
-/** Each key head of each sequence as a row of its own. */
-const apart = ({ dims: [B, G, ...rest], ...tensor }: HostTensor): HostTensor =>
-  ({ ...tensor, dims: [B! * G!, ...rest] }) as HostTensor
 
 /** A mask [B, 1, 1, 1, W] → [B·heads, 1, 1, W], the same for all heads of a sequence. */
 function byHead({ dims, data }: HostTensor, heads: number): HostTensor {

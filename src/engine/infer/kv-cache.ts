@@ -20,6 +20,12 @@ export interface KvPiece {
   readonly values: Float32Array
 }
 
+/** Keys and values of a layer. */
+export interface KvView {
+  readonly key: HostTensor
+  readonly value: HostTensor
+}
+
 /** A cache of `slots` × `capacity` tokens that grows as it must. Slots in use are 0 … count−1. */
 export class KvCache {
   readonly #shape: KvCacheShape
@@ -29,6 +35,7 @@ export class KvCache {
   #slots = 0
   #capacity = 0
   readonly #lengths: number[] = []
+  readonly #views = new Map<string, readonly KvView[]>()
 
   constructor(shape: KvCacheShape) {
     this.#shape = shape
@@ -161,16 +168,25 @@ export class KvCache {
     return last
   }
 
-  /** The keys [B, G, 1, K, C] and values [B, G, 1, C, K] of a layer in B slots, over the cache's memory. */
-  view(layer: number, from: number, B: number): { key: HostTensor; value: HostTensor } {
-    const { heads: G, headDim: K } = this.#shape
+  /**
+   * Of each layer the keys [B, G, 1, K, C] and values [B, G, 1, C, K] in B slots, over the cache's memory; the same objects
+   * as long as they lie there. `apart`: each key head as a row of its own, [B·G, 1, …].
+   */
+  views(from: number, B: number, apart: boolean): readonly KvView[] {
+    const name = `${from} ${B} ${apart}`
+    const known = this.#views.get(name)
+    if (known) return known
+    const { heads: G, headDim: K, layers } = this.#shape
     const C = this.#capacity
     const size = this.#slotSize
+    const rows = apart ? [B * G] : [B, G]
     const cut = (buffer: Float32Array) => buffer.subarray(from * size, (from + B) * size)
-    return {
-      key: float32([B, G, 1, K, C], cut(this.#keys[layer]!)),
-      value: float32([B, G, 1, C, K], cut(this.#values[layer]!)),
-    }
+    const views = Array.from({ length: layers }, (_, layer) => ({
+      key: float32([...rows, 1, K, C], cut(this.#keys[layer]!)),
+      value: float32([...rows, 1, C, K], cut(this.#values[layer]!)),
+    }))
+    this.#views.set(name, views)
+    return views
   }
 
   get #slotSize(): number {
@@ -179,6 +195,7 @@ export class KvCache {
 
   /** The longest answer should not cost memory for ever. */
   #release(): void {
+    this.#views.clear()
     this.#keys = []
     this.#values = []
     this.#slots = 0
@@ -187,6 +204,7 @@ export class KvCache {
 
   #grow(slots: number, tokens: number): void {
     if (slots <= this.#slots && tokens <= this.#capacity) return
+    this.#views.clear()
     const { layers, heads: G, headDim: K } = this.#shape
     const before = this.#capacity
     const wide = slots <= this.#slots ? this.#slots : powerAtLeast(slots)

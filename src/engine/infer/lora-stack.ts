@@ -196,26 +196,32 @@ export class LoraStack {
   }
 }
 
-/** One adapter's own matrices: nothing is copied. */
+const fed = new WeakMap<ResidentAdapter, Readonly<Record<string, HostTensor>>>()
+
+/** One adapter's own matrices: nothing is copied, and they are the same objects each time. */
 export function matricesOf(
   blocks: readonly StackedBlock[],
   adapter: ResidentAdapter,
-): Record<string, HostTensor> {
+): Readonly<Record<string, HostTensor>> {
+  const known = fed.get(adapter)
+  if (known) return known
   const feeds: Record<string, HostTensor> = {}
   for (const [i, { members, widths, inner }] of blocks.entries()) {
     const { a, b } = adapter.blocks[i]!
     feeds[`lora.${i}.a`] = float32([inner, members.length * adapter.rank], a)
     feeds[`lora.${i}.b`] = float32([members.length * adapter.rank, sum(widths)], b)
   }
+  fed.set(adapter, feeds)
   return feeds
 }
 
+/** Rows of one adapter read its own matrices. */
 function alone(
   blocks: readonly StackedBlock[],
   adapter: ResidentAdapter,
   rows: number,
 ): StackFeeds {
-  const feeds = matricesOf(blocks, adapter)
+  const feeds: Record<string, HostTensor> = { ...matricesOf(blocks, adapter) }
   for (const m of new Set(blocks.map(({ members }) => members.length))) {
     const columns = m * adapter.rank
     feeds[`lora.mask.${m}`] = float32([rows, columns], new Float32Array(rows * columns).fill(1))

@@ -74,8 +74,17 @@ export async function createSession(
   }
 }
 
-const toOrt = ({ dtype, dims, data }: HostTensor): ort.Tensor =>
-  new ort.Tensor(ortType(dtype), data as ort.Tensor.DataType, dims)
+/** Of tensors that are fed again and again: to make one takes longer than to look it up. */
+const known = new WeakMap<HostTensor, ort.Tensor>()
+
+function toOrt(tensor: HostTensor): ort.Tensor {
+  const made = known.get(tensor)
+  if (made) return made
+  const { dtype, dims, data } = tensor
+  const fresh = new ort.Tensor(ortType(dtype), data as ort.Tensor.DataType, dims)
+  known.set(tensor, fresh)
+  return fresh
+}
 
 function fromOrt(tensor: ort.Tensor): HostTensor {
   return { dtype: tensor.type as Dtype, dims: tensor.dims, data: tensor.data } as HostTensor

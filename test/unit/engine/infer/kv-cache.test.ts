@@ -11,7 +11,7 @@ function fill(cache: KvCache, slot: number, tokens: number, mark: number) {
 }
 
 function marks(cache: KvCache, slot: number): number[] {
-  const { key, value } = cache.view(1, slot, 1)
+  const { key, value } = cache.views(slot, 1, false)[1]!
   const C = cache.capacity
   const rows = Array.from({ length: cache.length(slot) }, (_, t) => {
     const all = [0, 1].flatMap((g) =>
@@ -32,8 +32,9 @@ test('growing keeps what every slot holds', () => {
   fill(cache, first, 3, 100)
   const second = cache.open(500)
   fill(cache, second, 2, 200)
-  expect(cache.view(0, 0, 2).key.dims).toEqual([2, 2, 1, 4, 512])
-  expect(cache.view(0, 0, 2).value.dims).toEqual([2, 2, 1, 512, 4])
+  expect(cache.views(0, 2, false)[0]!.key.dims).toEqual([2, 2, 1, 4, 512])
+  expect(cache.views(0, 2, false)[0]!.value.dims).toEqual([2, 2, 1, 512, 4])
+  expect(cache.views(0, 2, true)[0]!.key.dims).toEqual([4, 1, 4, 512])
   expect(marks(cache, first)).toEqual([100, 101, 102])
   expect(marks(cache, second)).toEqual([200, 201])
 })
