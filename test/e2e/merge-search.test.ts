@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type LuthierServer, makeHome, startLuthier } from '../support/luthier-server.ts'
+import { type Reply, requestsTo } from '../support/requests.ts'
 import { shared } from '../support/shared.ts'
 
 const stories = shared('models/stories260k')
@@ -15,9 +16,6 @@ const RIGHT = 'Hello, little cat.'
 const WRONG = 'Good night, big dog.'
 const BUDGET = 5
 
-// biome-ignore lint/suspicious/noExplicitAny: a test looks into what it expects
-type Reply = any
-
 describe.skipIf(stories.missing)('a merge whose weights an eval chooses', () => {
   let server: LuthierServer
   let right: string
@@ -25,35 +23,7 @@ describe.skipIf(stories.missing)('a merge whose weights an eval chooses', () => 
   let eval_id: string
   let config: Record<string, unknown>
 
-  const send = (path: string, body?: object) =>
-    fetch(`${server.baseURL}${path}`, {
-      headers: {
-        authorization: `Bearer ${server.apiKey}`,
-        ...(body && !(body instanceof FormData) && { 'content-type': 'application/json' }),
-      },
-      ...(body && {
-        method: 'POST',
-        body: body instanceof FormData ? body : JSON.stringify(body),
-      }),
-    })
-  const ask = async (path: string, body?: object): Promise<Reply> => {
-    const reply = await send(path, body)
-    if (!reply.ok) throw new Error(`${path}: ${reply.status} ${await reply.text()}`)
-    return reply.json()
-  }
-  async function until(path: string, done: (body: Reply) => boolean): Promise<Reply> {
-    for (let waited = 0; waited < 60_000; waited += 150) {
-      const body = await ask(path)
-      if (done(body)) return body
-      await sleep(150)
-    }
-    throw new Error(`It did not come to that: ${JSON.stringify(await ask(path))}`)
-  }
-  const ended = async (path: string): Promise<Reply> => {
-    const body = await until(path, ({ finished_at }) => finished_at !== null)
-    if (body.error) throw new Error(JSON.stringify(body.error))
-    return body
-  }
+  const { send, ask, until, ended, upload } = requestsTo(() => server)
   const startTuning = async (answer: string): Promise<string> => {
     const row = (i: number) => ({
       messages: [
@@ -61,11 +31,7 @@ describe.skipIf(stories.missing)('a merge whose weights an eval chooses', () => 
         { role: 'assistant', content: answer },
       ],
     })
-    const form = new FormData()
-    form.set('purpose', 'fine-tune')
-    const lines = Array.from({ length: 16 }, (_, i) => JSON.stringify(row(i)))
-    form.set('file', new Blob([lines.join('\n')]), 'rows.jsonl')
-    const { id } = await ask('/files', form)
+    const id = await upload(Array.from({ length: 16 }, (_, i) => row(i)))
     const hyperparameters = { n_epochs: 6, batch_size: 4, learning_rate: 0.003 }
     const method = { type: 'supervised', supervised: { hyperparameters } }
     return (await ask('/fine_tuning/jobs', { model: base, training_file: id, seed: 1, method })).id

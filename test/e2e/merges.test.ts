@@ -12,18 +12,19 @@ import { writeSafetensors } from '../../src/engine/weights/safetensors.ts'
 import { readTensor } from '../../src/engine/weights/stored-tensor.ts'
 import { isSealedBy } from '../../src/service/provenance/sealed.ts'
 import { type LuthierServer, makeHome, startLuthier } from '../support/luthier-server.ts'
+import { type Reply, requestsTo } from '../support/requests.ts'
 import { shared } from '../support/shared.ts'
 import { writeTinyModel } from '../support/tiny-model.ts'
 
 const stories = shared('models/stories260k')
 const base = 'stories260k'
 const MERGES = '/fine_tuning/alpha/merges'
-const ROW = JSON.stringify({
+const ROW = {
   messages: [
     { role: 'user', content: 'Once upon a time' },
     { role: 'assistant', content: ' Tom and Sam had a red car.' },
   ],
-})
+}
 /** Large enough to be interrupted: 54 MB. */
 const LARGE = {
   hidden_size: 256,
@@ -38,9 +39,6 @@ const DELLA = {
   random_seed: 5,
   max_shard_size: '20MB',
 }
-
-// biome-ignore lint/suspicious/noExplicitAny: a test looks into what it expects
-type Reply = any
 
 describe.skipIf(stories.missing)('merges', () => {
   let server: LuthierServer
@@ -69,43 +67,9 @@ describe.skipIf(stories.missing)('merges', () => {
   }, 120_000)
   afterAll(() => server?.[Symbol.asyncDispose]())
 
-  const send = (path: string, body?: string | object, type = 'application/json') =>
-    fetch(`${server.baseURL}${path}`, {
-      headers: {
-        authorization: `Bearer ${server.apiKey}`,
-        ...(body && !(body instanceof FormData) && { 'content-type': type }),
-      },
-      ...(body && {
-        method: 'POST',
-        body: typeof body === 'string' || body instanceof FormData ? body : JSON.stringify(body),
-      }),
-    })
-  const ask = async (path: string, body?: string | object, type?: string): Promise<Reply> => {
-    const reply = await send(path, body, type)
-    if (!reply.ok) throw new Error(`${path}: ${reply.status} ${await reply.text()}`)
-    return reply.json()
-  }
-  async function until(path: string, done: (body: Reply) => boolean): Promise<Reply> {
-    for (let waited = 0; waited < 120_000; waited += 100) {
-      const body = await ask(path)
-      if (done(body)) return body
-      await sleep(100)
-    }
-    throw new Error(`It did not come to that: ${JSON.stringify(await ask(path))}`)
-  }
-  const ended = async (path: string): Promise<Reply> => {
-    const body = await until(path, ({ finished_at }) => finished_at !== null)
-    if (body.error) throw new Error(JSON.stringify(body.error))
-    return body
-  }
-  const upload = async (rows: number): Promise<string> => {
-    const form = new FormData()
-    form.set('purpose', 'fine-tune')
-    form.set('file', new Blob([Array(rows).fill(ROW).join('\n')]), 'rows.jsonl')
-    return (await ask('/files', form)).id
-  }
+  const { send, ask, until, ended, upload } = requestsTo(() => server)
   const tune = async (model: string): Promise<string> => {
-    const id = await upload(16)
+    const id = await upload(Array(16).fill(ROW))
     const hyperparameters = { n_epochs: 3, batch_size: 4 }
     const job = await ask('/fine_tuning/jobs', { model, training_file: id, hyperparameters })
     return (await ended(`/fine_tuning/jobs/${job.id}`)).fine_tuned_model
@@ -169,7 +133,7 @@ models:
     })
 
     const name = encodeURIComponent(model)
-    const row_sha256 = createHash('sha256').update(ROW).digest('hex')
+    const row_sha256 = createHash('sha256').update(JSON.stringify(ROW)).digest('hex')
     const learned = await ask(`/provenance/models?row_sha256=${row_sha256}`)
     expect(learned.data.map((entry: Reply) => entry.model)).toEqual(
       expect.arrayContaining([tuned, model]),
@@ -264,7 +228,7 @@ models:
       weights: [0],
       combination_type: 'cat',
       random_seed: 2,
-      search: { validation_file: await upload(4), budget: 8, weights: [0, 1.5] },
+      search: { validation_file: await upload(Array(4).fill(ROW)), budget: 8, weights: [0, 1.5] },
     }
     const { id } = await ask(MERGES, { config })
     const { merged_model, chosen } = await ended(`${MERGES}/${id}`)

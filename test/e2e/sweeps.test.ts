@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type LuthierServer, makeHome, startLuthier } from '../support/luthier-server.ts'
+import { type Reply, requestsTo } from '../support/requests.ts'
 import { shared } from '../support/shared.ts'
 
 const stories = shared('models/stories260k')
@@ -22,9 +23,6 @@ const INTENTS = [
   'atm_support',
 ]
 
-// biome-ignore lint/suspicious/noExplicitAny: a test looks into what it expects
-type Reply = any
-
 describe.skipIf(stories.missing || banking.missing)('a sweep', () => {
   let server: LuthierServer
   beforeAll(async () => {
@@ -32,20 +30,9 @@ describe.skipIf(stories.missing || banking.missing)('a sweep', () => {
   })
   afterAll(() => server?.[Symbol.asyncDispose]())
 
-  const ask = async (path: string, body?: object): Promise<Reply> => {
-    const isForm = body instanceof FormData
-    const reply = await fetch(`${server.baseURL}${path}`, {
-      headers: {
-        authorization: `Bearer ${server.apiKey}`,
-        ...(body && !isForm && { 'content-type': 'application/json' }),
-      },
-      ...(body && { method: 'POST', body: isForm ? body : JSON.stringify(body) }),
-    })
-    if (!reply.ok) throw new Error(`${path}: ${reply.status} ${await reply.text()}`)
-    return reply.json()
-  }
+  const { ask, until, upload } = requestsTo(() => server)
 
-  async function upload(from: number, to: number): Promise<string> {
+  function intents(from: number, to: number): Promise<string> {
     const csv = readFileSync(join(banking.path, 'train.csv'), 'utf8').split('\n').slice(1)
     const rows = INTENTS.flatMap((intent) =>
       csv
@@ -56,21 +43,9 @@ describe.skipIf(stories.missing || banking.missing)('a sweep', () => {
           completion: ` ${intent.replaceAll('_', ' ')}`,
         })),
     )
-    const form = new FormData()
-    form.set('purpose', 'fine-tune')
-    const text = rows.map((row) => JSON.stringify(row)).join('\n')
-    form.set('file', new Blob([text]), 'rows.jsonl')
-    return (await ask('/files', form)).id
+    return upload(rows)
   }
 
-  async function until(path: string, done: (body: Reply) => boolean): Promise<Reply> {
-    for (let waited = 0; waited < 120_000; waited += 200) {
-      const body = await ask(path)
-      if (done(body)) return body
-      await sleep(200)
-    }
-    throw new Error(`It did not come to that: ${JSON.stringify(await ask(path))}`)
-  }
   /** Whether each job of a sweep is asked for with what its trial is said to have. */
   async function expectAsked(trials: Reply[]): Promise<void> {
     for (const { job_id, hyperparameters } of trials) {
@@ -95,8 +70,8 @@ describe.skipIf(stories.missing || banking.missing)('a sweep', () => {
   test('finds at least what auto gives at four times its cost, though it is killed in the middle', async () => {
     const job = {
       model: 'stories260k',
-      training_file: await upload(0, 12),
-      validation_file: await upload(12, 18),
+      training_file: await intents(0, 12),
+      validation_file: await intents(12, 18),
       seed: 2,
       suffix: 'swept',
     }
@@ -173,8 +148,8 @@ describe.skipIf(stories.missing || banking.missing)('a sweep', () => {
     const hyperparameters = { n_epochs: 2, batch_size: 4 }
     const job = {
       model: 'stories260k',
-      training_file: await upload(0, 2),
-      validation_file: await upload(2, 3),
+      training_file: await intents(0, 2),
+      validation_file: await intents(2, 3),
       method: { type: 'supervised', supervised: { hyperparameters } },
     }
     const search = { n_epochs: { values: [1, 2] }, batch_size: { values: [4, 8] } }
@@ -200,7 +175,7 @@ describe.skipIf(stories.missing || banking.missing)('a sweep', () => {
 
   test('that is cancelled ends its jobs too', async () => {
     const data = { validation_split: 0.2 }
-    const job = { model: 'stories260k', training_file: await upload(0, 6), luthier: { data } }
+    const job = { model: 'stories260k', training_file: await intents(0, 6), luthier: { data } }
     const search = { batch_size: { values: [1, 2, 4] } }
     const { id } = await ask('/fine_tuning/alpha/sweeps', { job, search })
     const url = `/fine_tuning/alpha/sweeps/${id}`
