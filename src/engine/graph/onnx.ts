@@ -67,7 +67,9 @@ export function encodeOnnx(
     return name
   }
 
-  for (const node of nodes) graph.message(1, encodeNode(node, nameOf))
+  const used = new Set(nodes.flatMap(({ inputs }) => inputs))
+  for (const v of Object.values(outputs)) used.add(v)
+  for (const node of nodes) graph.message(1, encodeNode(node, nameOf, used))
   for (const [name, v] of copies)
     graph.message(1, new Message().string(1, nameOf(v)).string(2, name).string(4, 'Identity'))
   graph.string(2, PRODUCER)
@@ -90,10 +92,17 @@ export function encodeOnnx(
   return model.bytes()
 }
 
-function encodeNode(node: Node, nameOf: (v: Value | undefined) => string): Message {
+/** Outputs after the first that nothing uses are left out, the last of them altogether: they are optional. */
+function encodeNode(
+  node: Node,
+  nameOf: (v: Value | undefined) => string,
+  used: ReadonlySet<Value | undefined>,
+): Message {
   const message = new Message()
   for (const i of node.inputs) message.string(1, nameOf(i))
-  for (const o of node.outputs) message.string(2, nameOf(o))
+  const wanted = node.outputs.map((o, i) => i === 0 || (o !== undefined && used.has(o)))
+  for (const [i, o] of node.outputs.slice(0, wanted.lastIndexOf(true) + 1).entries())
+    message.string(2, wanted[i] ? nameOf(o) : '')
   message.string(3, `${node.op}_${node.outputs[0]!.id}`).string(4, node.op)
   for (const [name, a] of Object.entries(node.attributes)) message.message(5, attribute(name, a))
   return message.string(7, node.domain)

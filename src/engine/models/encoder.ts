@@ -68,11 +68,10 @@ function groupAttention(
   const same = op.equal(op.reshape(segments, [B, 1, T, 1]), op.reshape(segments, [B, 1, 1, T]))
   const mask = op.where(same, scalar(0), scalar(-1e9)) // [B, 1, T, T]
   return (q, k, v) => {
-    const heads = (x: Value, perm: readonly number[]) =>
-      op.transpose(op.reshape(x, [B, T, H, K]), perm)
-    const queries = heads(op.scale(q, 1 / Math.sqrt(K)), [0, 2, 1, 3]) // [B, H, T, K]
-    const scores = op.matmul(queries, heads(k, [0, 2, 3, 1]))
-    const mixed = op.mixBySoftmax(op.add(scores, mask), heads(v, [0, 2, 1, 3])) // [B, H, T, K]
+    const heads = (x: Value) => op.transpose(op.reshape(x, [B, T, H, K]), [0, 2, 1, 3]) // [B, H, T, K]
+    const alpha = 1 / Math.sqrt(K)
+    const scores = op.batchedGemm(heads(q), heads(k), { transB: true, alpha })
+    const mixed = op.mixBySoftmax(op.add(scores, mask), heads(v))
     return op.reshape(op.transpose(mixed, [0, 2, 1, 3]), [B * T, H * K])
   }
 }

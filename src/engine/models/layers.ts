@@ -147,8 +147,8 @@ export function packedAttention(config: ModelConfig, packed: PackedRows): Attend
   return (q, k, v, layer) => {
     const turned = (x: Value, heads: number) =>
       op.reshape(rotate(op.reshape(x, [B, T, heads * K])), [B, T, G, heads / G, K])
-    const queries = op.transpose(turned(op.scale(q, 1 / Math.sqrt(K)), G * R), [0, 2, 3, 1, 4])
-    const keys = op.transpose(op.reshape(turned(k, G), [B, T, G, K]), [0, 2, 3, 1]) // [B, G, K, T]
+    const queries = op.transpose(turned(q, G * R), [0, 2, 3, 1, 4])
+    const keys = op.transpose(op.reshape(turned(k, G), [B, T, G, K]), [0, 2, 1, 3]) // [B, G, T, K]
     const values = op.transpose(op.reshape(v, [B, T, G, K]), [0, 2, 1, 3]) // [B, G, T, K]
     const window = Math.min(T, config.sliding_windows?.[layer] ?? T)
     const parts = stretchesOf(window).map(({ from, to, first, mask }) => {
@@ -157,7 +157,11 @@ export function packedAttention(config: ModelConfig, packed: PackedRows): Attend
       const pieces = [B, G, P, (R * Q) / P]
       const one = (x: Value) => op.reshape(x, [B, G, 1, ...x.dims.slice(2)])
       const some = op.reshape(op.slice(queries, 3, from, to), [...pieces, K])
-      const scores = op.matmul(some, one(op.slice(keys, 3, first, to)))
+      const alpha = 1 / Math.sqrt(K)
+      const scores = op.batchedGemm(some, one(op.slice(keys, 2, first, to)), {
+        transB: true,
+        alpha,
+      })
       const masked = op.add(op.reshape(scores, [B, G, R, Q, C]), mask)
       const mixed = op.mixBySoftmax(
         op.reshape(masked, [...pieces, C]),

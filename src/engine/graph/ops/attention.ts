@@ -2,7 +2,7 @@
 
 import { emitOne, type Value, withGradient } from '../graph.ts'
 import { mul, sub, unbroadcast } from './elementwise.ts'
-import { matmul, transposeLast } from './products.ts'
+import { batchedGemm, matmul } from './products.ts'
 import { reduceSum } from './reduce.ts'
 
 /**
@@ -14,10 +14,10 @@ export function mixBySoftmax(scores: Value, values: Value): Value {
   const y = matmul(p, values)
   // dp = dy·vᵀ, Σ dp·p = Σ dy·y   ⇒   dscores = p·(dp − Σ dy·y),   dvalues = pᵀ·dy
   return withGradient('MixBySoftmax', y, [scores, values], (dy) => {
-    const dp = matmul(dy, transposeLast(values))
+    const dp = batchedGemm(dy, values, { transB: true })
     return [
       mul(p, sub(dp, reduceSum(mul(dy, y), [-1]))),
-      unbroadcast(matmul(transposeLast(p), dy), values.dims),
+      unbroadcast(batchedGemm(p, dy, { transA: true }), values.dims),
     ]
   })
 }

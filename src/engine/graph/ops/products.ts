@@ -1,20 +1,57 @@
 // Matrix products.
 
-import { anew, type Dims, emitOne, type Value, withGradient } from '../graph.ts'
+import { anew, type Dim, type Dims, emitOne, type Value, withGradient } from '../graph.ts'
 import { broadcast, unbroadcast } from './elementwise.ts'
 import { transpose } from './shape.ts'
 
 /** a [..., M, K] · b [..., K, N] → [..., M, N] */
-export function matmul(a: Value, b: Value): Value {
-  const [m, k] = a.dims.slice(-2)
-  const [k2, n] = b.dims.slice(-2)
-  if (k !== k2) throw new Error(`MatMul: inner dims differ, [${a.dims}] · [${b.dims}]`)
+export const matmul = (a: Value, b: Value): Value => batchedGemm(a, b)
+
+export interface MatmulOptions {
+  transA?: boolean
+  transB?: boolean
+  alpha?: number
+}
+
+/**
+ * alpha · op(a)·op(b) for matrices in batches that broadcast, op(x) being x or x with its last two axes swapped. The swap is part of the
+ * product, so nothing is moved for it.
+ */
+export function batchedGemm(a: Value, b: Value, options: MatmulOptions = {}): Value {
+  const { transA = false, transB = false, alpha = 1 } = options
+  const ends = (x: Value, swapped: boolean) =>
+    (swapped ? x.dims.slice(-2).reverse() : x.dims.slice(-2)) as [Dim, Dim]
+  const [m, k] = ends(a, transA)
+  const [k2, n] = ends(b, transB)
+  if (k !== k2)
+    throw new Error(
+      `MatMul: inner dims differ, [${a.dims}]${transA ? 'ᵀ' : ''} · [${b.dims}]${transB ? 'ᵀ' : ''}`,
+    )
   const batch: Dims = broadcast(a.dims.slice(0, -2), b.dims.slice(0, -2))
-  const y = emitOne('MatMul', [a, b], { dtype: a.dtype, dims: [...batch, m!, n!] })
-  // y = a·b   ⇒   da = dy·bᵀ,   db = aᵀ·dy
+  const type = { dtype: a.dtype, dims: [...batch, m, n] }
+  const attributes = {
+    transA: Number(transA),
+    transB: Number(transB),
+    alpha: { float: alpha },
+  }
+  const y =
+    transA || transB || alpha !== 1
+      ? emitOne('FusedMatMul', [a, b], type, { domain: 'com.microsoft', attributes })
+      : emitOne('MatMul', [a, b], type)
+  // y = α·A·B with A = op(a), B = op(b)   ⇒   dA = α·dy·Bᵀ,   dB = α·Aᵀ·dy
   return withGradient('MatMul', y, [a, b], (dy) => [
-    unbroadcast(matmul(dy, transposeLast(b)), a.dims),
-    unbroadcast(matmul(transposeLast(a), dy), b.dims),
+    unbroadcast(
+      transA
+        ? batchedGemm(b, dy, { transA: transB, transB: true, alpha })
+        : batchedGemm(dy, b, { transB: !transB, alpha }),
+      a.dims,
+    ),
+    unbroadcast(
+      transB
+        ? batchedGemm(dy, a, { transA: true, transB: transA, alpha })
+        : batchedGemm(a, dy, { transA: !transA, alpha }),
+      b.dims,
+    ),
   ])
 }
 

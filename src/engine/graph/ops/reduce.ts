@@ -2,6 +2,7 @@
 
 import {
   type Dims,
+  emit,
   emitOne,
   ints,
   scalar,
@@ -57,21 +58,14 @@ export function softmax(x: Value): Value {
   return withGradient('Softmax', y, [x], (dy) => [mul(y, sub(dy, reduceSum(mul(dy, y), [-1])))])
 }
 
-/**
- * Root-mean-square norm of x [N, D] with weight [D] (arXiv 1910.07467), fused going forward.
- * The gradient makes its parts anew: the fused operator's second output is wrong on WebGPU.
- */
+/** Root-mean-square norm of x [N, D] with weight [D] (arXiv 1910.07467), fused; its gradient uses the 1/rms that it gives too. */
 export function rmsNorm(x: Value, weight: Value, eps: number): Value {
-  const y = emitOne('SimplifiedLayerNormalization', [x, weight], x, {
+  const rows = { dtype: x.dtype, dims: kept(x.dims, [x.dims.length - 1]) }
+  const [y, s] = emit('SimplifiedLayerNormalization', [x, weight], [x, rows], {
     attributes: { axis: -1, epsilon: { float: eps }, stash_type: 1 },
-  })
+  }) as [Value, Value]
   // s = 1/rms   ⇒   dx = s·(dy·w − x·s·mean(dy·y)),   dw = Σ dy·x·s
   return withGradient('RMSNorm', y, [x, weight], (dy) => {
-    const rows = { dtype: x.dtype, dims: kept(x.dims, [x.dims.length - 1]) }
-    const width = size([x.dims.at(-1)!])
-    const squares = emitOne('ReduceSumSquare', [x, ints(-1)], rows, { attributes: { keepdims: 1 } })
-    const meanSquare = add(mul(squares, scalar(1 / width)), scalar(eps))
-    const s = emitOne('Reciprocal', [emitOne('Sqrt', [meanSquare], rows)], rows)
     const along = mul(reduceMean(mul(dy, y), [-1]), s)
     const dx = mul(sub(mul(dy, weight), mul(x, along)), s)
     const lead = ints(...x.dims.slice(0, -1).map((_, i) => i))

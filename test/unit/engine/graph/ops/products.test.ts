@@ -10,6 +10,16 @@ test.each([
 ])('matmul: gradient meets finite differences (%s)', (_, a, b) => expectGradient(op.matmul, [a, b]))
 
 test.each([
+  [false, true, [2, 2, 3], [2, 4, 3]],
+  [true, false, [2, 3, 2], [2, 3, 4]],
+  [true, true, [2, 3, 2], [1, 4, 3]],
+])(
+  'batchedGemm: gradient meets finite differences (transA %s, transB %s)',
+  (transA, transB, a, b) =>
+    expectGradient((x, y) => op.batchedGemm(x, y, { transA, transB, alpha: 0.5 }), [a, b]),
+)
+
+test.each([
   [false, false, [2, 3], [3, 4]],
   [false, true, [2, 3], [4, 3]],
   [true, false, [3, 2], [3, 4]],
