@@ -12,7 +12,7 @@ export const linear = (x: Value, w: Weights): Value => linears(x, [w])[0]!
 
 /**
  * Several projections of one input, each [N, out]. Adapters share their first product: x·[A₁; A₂; …]ᵀ is one matrix
- * product where one for each would be too thin to be fast; so they do the second, where the results lie side by side.
+ * product where one for each would be too thin to be fast.
  */
 export function linears(x: Value, ws: readonly Weights[]): Value[] {
   const { adapt } = ws[0]!
@@ -37,26 +37,24 @@ export function linears(x: Value, ws: readonly Weights[]): Value[] {
           ),
         )
       : undefined
-  const gained = loras.some(({ gain }) => gain)
   // As in PEFT, what DoRA adds to the frozen result is made of the dropped input altogether.
+  const gained = loras.some(({ gain }) => gain)
   const dropped = gained && read !== x ? ws[0]!.products(read, ws) : undefined
   let from = 0
   return ws[0]!.products(x, ws).flatMap(({ y, members }, i) => {
     const widths = members.map((w) => outputs(w))
-    const rank = members.reduce((sum, { lora }) => sum + (lora ? rankOf(lora) : 0), 0)
-    const base = dropped?.[i]?.y ?? y
-    const adapted =
-      inner && rank > 0
-        ? addLoras(base, op.slice(inner, 1, from, from + rank), members, widths)
-        : base
-    from += rank
-    const results = op.split(adapted, 1, widths)
-    const frozen = gained ? op.split(y, 1, widths) : results
-    const bases = dropped && op.split(base, 1, widths)
+    const frozen = op.split(y, 1, widths)
+    const bases = dropped ? op.split(dropped[i]!.y, 1, widths) : frozen
     return members.map((w, k) => {
-      if (!w.lora?.gain) return addBias(frozen[k]!, w)
-      const long = op.mul(results[k]!, w.lora.gain(w.get('weight')))
-      return addBias(bases ? op.add(frozen[k]!, op.sub(long, bases[k]!)) : long, w)
+      const { lora } = w
+      if (!lora) return addBias(frozen[k]!, w)
+      const own = op.slice(inner!, 1, from, from + rankOf(lora))
+      from += rankOf(lora)
+      const base = bases[k]!
+      const adapted = op.gemm(own, lora.b, { transB: true, alpha: lora.scale, c: base })
+      if (!lora.gain) return addBias(adapted, w)
+      const long = op.mul(adapted, lora.gain(w.get('weight')))
+      return addBias(dropped ? op.add(frozen[k]!, op.sub(long, base)) : long, w)
     })
   })
 }
@@ -66,26 +64,6 @@ const rankOf = (lora: Lora): number => staticDims(lora.a.dims)[0]!
 
 /** No adapter touches the bias. */
 const addBias = (y: Value, w: Weights): Value => (w.has('bias') ? op.add(y, w.get('bias')) : y)
-
-/** y + scale · inner·B for the members' B as blocks of one matrix [Σr, Σ out], zero off its diagonal. */
-function addLoras(
-  y: Value,
-  inner: Value,
-  members: readonly Weights[],
-  widths: readonly number[],
-): Value {
-  const loras = members.flatMap(({ lora }) => lora ?? [])
-  const { scale } = loras[0]! // they are of one adapter
-  if (members.length === 1) return op.gemm(inner, loras[0]!.b, { transB: true, alpha: scale, c: y })
-  const all = widths.reduce((sum, width) => sum + width, 0)
-  let before = 0
-  const rows = members.flatMap(({ lora }, i) => {
-    const left = before
-    before += widths[i]!
-    return lora ? [op.pad(op.transpose(lora.b, [1, 0]), 1, left, all - before)] : []
-  })
-  return op.gemm(inner, op.concat(rows, 0), { alpha: scale, c: y })
-}
 
 /** SwiGLU (arXiv 2002.05202): down(silu(gate(x)) · up(x)). */
 export function mlp(x: Value, w: Weights): Value {
