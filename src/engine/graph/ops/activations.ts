@@ -13,13 +13,14 @@ export function swiglu(g: Value, u: Value): Value {
   const y = emitOne('Mul', [silu, u], g)
   const parts = once(() => {
     const s = emitOne('Sigmoid', [g], g)
-    return { s, silu: mul(g, s) }
+    const silu = mul(g, s)
+    return { s, silu, y: mul(silu, u) }
   })
-  y.anew = once(() => mul(parts().silu, u))
-  // d silu/dg = σ + silu·(1 − σ)
+  y.anew = () => parts().y
+  // u · d silu/dg = u·(σ + silu·(1 − σ)) = y + σ·(u − y)
   return withGradient('SwiGLU', y, [g, u], (dy) => {
-    const { s, silu } = parts()
-    return [mul(mul(dy, u), add(s, mul(silu, sub(scalar(1), s)))), mul(dy, silu)]
+    const { s, silu, y } = parts()
+    return [mul(dy, add(y, mul(s, sub(u, y)))), mul(dy, silu)]
   })
 }
 
