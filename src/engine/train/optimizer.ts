@@ -10,6 +10,8 @@ export interface AdamWOptions {
   readonly step: number
   readonly learningRate: number
   readonly weightDecay: number
+  /** What the gradient is multiplied by; absent: 1. */
+  readonly clip?: number
 }
 
 const BETA1 = 0.9
@@ -27,13 +29,13 @@ export function adamW(
   parameters: Float32Array,
   gradient: Float32Array,
   { first, second }: Moments,
-  { step, learningRate, weightDecay }: AdamWOptions,
+  { step, learningRate, weightDecay, clip = 1 }: AdamWOptions,
 ): void {
   const keep = 1 - learningRate * weightDecay
   const size = learningRate / (1 - BETA1 ** step)
   const correction = 1 / Math.sqrt(1 - BETA2 ** step)
   for (let i = 0; i < parameters.length; i++) {
-    const g = gradient[i]!
+    const g = gradient[i]! * clip
     const m = BETA1 * first[i]! + (1 - BETA1) * g
     const v = BETA2 * second[i]! + (1 - BETA2) * g * g
     first[i] = m
@@ -42,12 +44,13 @@ export function adamW(
   }
 }
 
-/** Scales the gradient down to `maxNorm` where it is longer, and returns the norm it had. */
-export function clipByNorm(gradient: Float32Array, maxNorm: number): number {
+/** The gradient's norm, and the factor that brings it down to `maxNorm` where it is longer, as torch.nn.utils.clip_grad_norm_ does it. */
+export function clipping(
+  gradient: Float32Array,
+  maxNorm: number,
+): { readonly norm: number; readonly clip: number } {
   const norm = Math.sqrt(sumOfSquares(gradient))
-  const factor = maxNorm / (norm + 1e-6) // as torch.nn.utils.clip_grad_norm_
-  if (factor < 1) for (let i = 0; i < gradient.length; i++) gradient[i]! *= factor
-  return norm
+  return { norm, clip: Math.min(1, maxNorm / (norm + 1e-6)) }
 }
 
 /** In four sums, so that one addition need not wait for the one before. */

@@ -7,7 +7,7 @@ import type { TakeTurn } from '../runtime/thread.ts'
 import { openLanes } from './lanes.ts'
 import { afterGoodStep, afterOverflow, type LossScale, scaleFeeds, unscale } from './loss-scale.ts'
 import type { Feeds, Measure, Objective, Outputs } from './methods/method.ts'
-import { adamW, clipByNorm, type Moments } from './optimizer.ts'
+import { adamW, clipping, type Moments } from './optimizer.ts'
 
 /** What training changes; everything a resume needs besides the place in the data. */
 export interface TrainState {
@@ -104,7 +104,7 @@ export async function createTrainer(state: TrainState, options: TrainerOptions):
         // At the least scale it is the training that has diverged.
         if (!fits) return { ...measure, gradNorm: next ? 0 : Number.NaN }
       }
-      const gradNorm = clipByNorm(sum, options.maxGradNorm)
+      const { norm, clip } = clipping(sum, options.maxGradNorm)
       const { adapter, moments } = state
       const step = state.step - (state.loss_scale?.skipped ?? 0)
       for (const { from, to, ratio, decays = true } of rates)
@@ -116,9 +116,10 @@ export async function createTrainer(state: TrainState, options: TrainerOptions):
             step,
             learningRate: learningRate * ratio,
             weightDecay: decays ? options.weightDecay : 0,
+            clip,
           },
         )
-      return { ...measure, gradNorm }
+      return { ...measure, gradNorm: norm }
     },
     async evaluate(examples, signal) {
       try {
