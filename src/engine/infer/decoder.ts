@@ -8,7 +8,7 @@ import { float32, type HostTensor, int64 } from '../tensor.ts'
 import { type Adapting, buildDecode, isStep, maskName } from './decode-graph.ts'
 import { KvCache } from './kv-cache.ts'
 import { LoraChunks } from './lora-chunks.ts'
-import { LoraStack, matricesOf, type ResidentAdapter, type StackedBlock } from './lora-stack.ts'
+import { LoneAdapter, LoraStack, type ResidentAdapter, type StackedBlock } from './lora-stack.ts'
 
 interface Opened {
   readonly session: Session
@@ -31,6 +31,7 @@ export class Decoder implements AsyncDisposable {
   readonly #sessions = new Map<Adapting, Promise<Opened>>()
   #stack: LoraStack | undefined
   #chunks: LoraChunks | undefined
+  readonly #lone = new LoneAdapter()
   #laid = 0
 
   constructor(served: ServedWeights, threads: number) {
@@ -159,10 +160,11 @@ export class Decoder implements AsyncDisposable {
     return places.map((_, i) => all.subarray(i * V, (i + 1) * V))
   }
 
-  /** Forgets the adapters that were laid side by side. */
+  /** Forgets the matrices that were made of adapters. */
   rest(): void {
     this.#stack?.clear()
     this.#chunks?.clear()
+    this.#lone.clear()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -185,12 +187,12 @@ export class Decoder implements AsyncDisposable {
     if (S === 1 && !gained) {
       const adapting = same ? 'step-one' : 'step-many'
       const { blocks } = await this.#session(adapting)
-      if (first && same) return { feeds: matricesOf(blocks, first), adapting }
+      if (first && same) return { feeds: this.#lone.feeds(blocks, first), adapting }
       this.#chunks ??= new LoraChunks(blocks)
       return { feeds: this.#chunks.feed(adapters), adapting }
     }
     const adapting = gained ? 'dora' : 'lora'
-    this.#stack ??= new LoraStack((await this.#session(adapting)).blocks)
+    this.#stack ??= new LoraStack((await this.#session(adapting)).blocks, this.#lone)
     const each = adapters.flatMap((adapter) => new Array<typeof adapter>(S).fill(adapter))
     return { feeds: this.#stack.feed(each).feeds, adapting }
   }
@@ -253,33 +255,29 @@ function layAdapter(
   const scale = scaleOf(config)
   const byName = new Map(modules.map((module) => [module.name, module]))
   let bytes = 0
+  const gains: Float32Array[] = []
   const laid = blocks.map(({ members, widths, inner }) => {
-    const width = widths.reduce((a, b) => a + b, 0)
-    const a = new Float32Array(members.length * rank * inner)
-    const b = new Float32Array(members.length * rank * width)
-    const gain = new Float32Array(width).fill(1)
+    const gain = new Float32Array(config.use_dora ? widths.reduce((a, b) => a + b, 0) : 0).fill(1)
     let left = 0
-    for (const [i, name] of members.entries()) {
+    const parts = members.map((name, i) => {
       const module = byName.get(name)
-      if (module) {
-        for (let r = 0; r < rank; r++)
-          for (let j = 0; j < inner; j++)
-            a[(j * members.length + i) * rank + r] = flat[module.a + r * inner + j]!
-        for (let r = 0; r < rank; r++)
-          for (let o = 0; o < module.out; o++)
-            b[(i * rank + r) * width + left + o] = scale * flat[module.b + o * rank + r]!
-        if (module.magnitude !== undefined)
-          gain.set(flat.subarray(module.magnitude, module.magnitude + module.out), left)
+      const out = widths[i]!
+      if (module?.magnitude !== undefined)
+        gain.set(flat.subarray(module.magnitude, module.magnitude + out), left)
+      left += out
+      if (!module) return undefined
+      const a = new Float32Array(inner * rank)
+      const b = new Float32Array(rank * out)
+      for (let r = 0; r < rank; r++) {
+        for (let j = 0; j < inner; j++) a[j * rank + r] = flat[module.a + r * inner + j]!
+        for (let o = 0; o < out; o++) b[r * out + o] = scale * flat[module.b + o * rank + r]!
       }
-      left += widths[i]!
-    }
-    bytes += 4 * (a.length + b.length + (config.use_dora ? width : 0))
-    return { a, b, gain, used: members.some((name) => byName.has(name)) }
+      bytes += 4 * (a.length + b.length)
+      return { a, b }
+    })
+    bytes += 4 * gain.length
+    gains.push(gain)
+    return parts
   })
-  return {
-    rank,
-    blocks: laid,
-    gains: config.use_dora ? laid.map(({ gain }) => gain) : undefined,
-    bytes,
-  }
+  return { rank, blocks: laid, gains: config.use_dora ? gains : undefined, bytes }
 }

@@ -199,7 +199,7 @@ export class LoraChunks {
 
 /** None where the adapter has nothing on any of these blocks. */
 function chunksOf(adapter: ResidentAdapter, blocks: readonly number[]): Chunk[] {
-  if (!blocks.some((i) => adapter.blocks[i]!.used)) return []
+  if (!blocks.some((i) => adapter.blocks[i]!.some(Boolean))) return []
   return Array.from({ length: Math.ceil(adapter.rank / CHUNK) }, (_, part) => ({ adapter, part }))
 }
 
@@ -209,25 +209,26 @@ function copyChunk(
   { members, widths, inner }: StackedBlock,
   to: { a: Float32Array; b: Float32Array; at: number },
 ): void {
-  const { rank } = adapter
-  const { a, b } = adapter.blocks[block]!
-  const width = sum(widths)
+  const { rank, blocks } = adapter
+  const own = blocks[block]!
   const count = Math.min(CHUNK, rank - part * CHUNK)
-  const m = members.length
-  for (let j = 0; j < inner; j++)
-    for (const i of members.keys()) {
-      const from = (j * m + i) * rank + part * CHUNK
-      const start = ((to.at * inner + j) * m + i) * CHUNK
-      to.a.set(a.subarray(from, from + count), start)
-      to.a.fill(0, start + count, start + CHUNK)
-    }
   const units = unitsOf(widths)
-  for (const [u, member] of units.members.entries())
-    for (let r = 0; r < CHUNK; r++) {
-      const start = to.at * CHUNK * width + (u * CHUNK + r) * units.width
-      if (r < count) {
-        const from = (member * rank + part * CHUNK + r) * width + u * units.width
-        to.b.set(b.subarray(from, from + units.width), start)
-      } else to.b.fill(0, start, start + units.width)
+  const m = members.length
+  let unit = to.at * units.members.length
+  for (const [i, out] of widths.entries()) {
+    const { a, b } = own[i] ?? {}
+    for (let j = 0; j < inner; j++) {
+      const from = j * rank + part * CHUNK
+      const start = ((to.at * inner + j) * m + i) * CHUNK
+      if (a) to.a.set(a.subarray(from, from + count), start)
+      to.a.fill(0, start + (a ? count : 0), start + CHUNK)
     }
+    for (let left = 0; left < out; left += units.width, unit++)
+      for (let r = 0; r < CHUNK; r++) {
+        const start = (unit * CHUNK + r) * units.width
+        const from = (part * CHUNK + r) * out + left
+        if (b && r < count) to.b.set(b.subarray(from, from + units.width), start)
+        else to.b.fill(0, start, start + units.width)
+      }
+  }
 }

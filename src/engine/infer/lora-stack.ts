@@ -16,16 +16,17 @@ export interface StackedBlock {
   readonly inner: number
 }
 
+/** What an adapter has of one projection: A [in, rank], and B [rank, out] with the scale in it. */
+export interface ResidentPart {
+  readonly a: Float32Array
+  readonly b: Float32Array
+}
+
 /** One adapter, laid out for the blocks of its base. */
 export interface ResidentAdapter {
   readonly rank: number
-  /** Of each block with m members: A [in, m·rank], which a single row meets where it lies, and B [m·rank, Σ out] with the scale in it, each member's rows its own. */
-  readonly blocks: readonly {
-    readonly a: Float32Array
-    readonly b: Float32Array
-    /** Whether the adapter is on any of the members; else both are zeros. */
-    readonly used: boolean
-  }[]
+  /** Of each block by member; undefined where the adapter is not on it. */
+  readonly blocks: readonly (readonly (ResidentPart | undefined)[])[]
   /** DoRA's factor of each output of each block, [Σ out]. */
   readonly gains: readonly Float32Array[] | undefined
   readonly bytes: number
@@ -95,9 +96,11 @@ export class LoraStack {
   #a: Float32Array[] = []
   #b: Float32Array[] = []
   #gains: HostTensor[] | undefined
+  readonly #lone: LoneAdapter
 
-  constructor(blocks: readonly StackedBlock[]) {
+  constructor(blocks: readonly StackedBlock[], lone = new LoneAdapter()) {
     this.#blocks = blocks
+    this.#lone = lone
   }
 
   /** Feeds for rows that use these adapters, undefined: none. Each adapter's columns are its own. */
@@ -105,7 +108,7 @@ export class LoraStack {
     const used = new Set(rows.flatMap((adapter) => adapter ?? []))
     const [only] = used
     if (used.size === 1 && rows.every((adapter) => adapter === only))
-      return alone(this.#blocks, only!, rows.length)
+      return alone(this.#blocks, only!, this.#lone.feeds(this.#blocks, only!), rows.length)
     this.#place(used)
     const at = new Map(this.#entries.map((entry, i) => [entry.adapter, { ...entry, row: i + 1 }]))
     const feeds: Record<string, HostTensor> = {}
@@ -185,43 +188,85 @@ export class LoraStack {
 
   /** What another adapter left in the room beyond this one's rank is never looked at: no mask covers it. */
   #copy({ adapter, from }: Entry): void {
-    for (const [i, { members, widths, inner }] of this.#blocks.entries()) {
-      const start = members.length * from
-      const [own, all] = [members.length * adapter.rank, members.length * this.#columns]
-      const { a } = adapter.blocks[i]!
-      for (let j = 0; j < inner; j++)
-        this.#a[i]!.set(a.subarray(j * own, (j + 1) * own), j * all + start)
-      this.#b[i]!.set(adapter.blocks[i]!.b, start * sum(widths))
+    copyInto({ a: this.#a, b: this.#b, from, columns: this.#columns }, this.#blocks, adapter)
+  }
+}
+
+/** Room for adapters: of each block A [in, m·columns] and B [m·columns, Σ out]. */
+interface Room {
+  readonly a: readonly Float32Array[]
+  readonly b: readonly Float32Array[]
+  readonly columns: number
+}
+
+/** Writes an adapter's matrices from a column on; what is not its own there becomes zero. */
+function copyInto(
+  { a, b, columns, from }: Room & { from: number },
+  blocks: readonly StackedBlock[],
+  { rank, blocks: parts }: ResidentAdapter,
+): void {
+  for (const [i, { members, widths, inner }] of blocks.entries()) {
+    const m = members.length
+    const width = sum(widths)
+    b[i]!.fill(0, m * from * width, m * (from + rank) * width)
+    let left = 0
+    for (const [k, out] of widths.entries()) {
+      const part = parts[i]![k]
+      const row = m * from + k * rank
+      for (let j = 0; j < inner; j++) {
+        const at = j * m * columns + row
+        if (part) for (let r = 0; r < rank; r++) a[i]![at + r] = part.a[j * rank + r]!
+        else a[i]!.fill(0, at, at + rank)
+      }
+      if (part)
+        for (let r = 0; r < rank; r++)
+          b[i]!.set(part.b.subarray(r * out, (r + 1) * out), (row + r) * width + left)
+      left += out
     }
   }
 }
 
-const fed = new WeakMap<ResidentAdapter, Readonly<Record<string, HostTensor>>>()
+/** The matrices of one adapter that all rows use: made when another's were fed before, the same objects each time. */
+export class LoneAdapter {
+  #adapter: ResidentAdapter | undefined
+  #feeds: Readonly<Record<string, HostTensor>> = {}
 
-/** One adapter's own matrices: nothing is copied, and they are the same objects each time. */
-export function matricesOf(
-  blocks: readonly StackedBlock[],
-  adapter: ResidentAdapter,
-): Readonly<Record<string, HostTensor>> {
-  const known = fed.get(adapter)
-  if (known) return known
-  const feeds: Record<string, HostTensor> = {}
-  for (const [i, { members, widths, inner }] of blocks.entries()) {
-    const { a, b } = adapter.blocks[i]!
-    feeds[`lora.${i}.a`] = float32([inner, members.length * adapter.rank], a)
-    feeds[`lora.${i}.b`] = float32([members.length * adapter.rank, sum(widths)], b)
+  /** Of block i `lora.<i>.a` [in, m·rank] and `lora.<i>.b` [m·rank, Σ out]. */
+  feeds(
+    blocks: readonly StackedBlock[],
+    adapter: ResidentAdapter,
+  ): Readonly<Record<string, HostTensor>> {
+    if (this.#adapter === adapter) return this.#feeds
+    const columns = adapter.rank
+    const sized = (block: StackedBlock, width: number) =>
+      new Float32Array(block.members.length * columns * width)
+    const a = blocks.map((block) => sized(block, block.inner))
+    const b = blocks.map((block) => sized(block, sum(block.widths)))
+    copyInto({ a, b, columns, from: 0 }, blocks, adapter)
+    this.#adapter = adapter
+    this.#feeds = Object.fromEntries(
+      blocks.flatMap(({ members, widths, inner }, i) => [
+        [`lora.${i}.a`, float32([inner, members.length * columns], a[i]!)],
+        [`lora.${i}.b`, float32([members.length * columns, sum(widths)], b[i]!)],
+      ]),
+    )
+    return this.#feeds
   }
-  fed.set(adapter, feeds)
-  return feeds
+
+  clear(): void {
+    this.#adapter = undefined
+    this.#feeds = {}
+  }
 }
 
 /** Rows of one adapter read its own matrices. */
 function alone(
   blocks: readonly StackedBlock[],
   adapter: ResidentAdapter,
+  matrices: Readonly<Record<string, HostTensor>>,
   rows: number,
 ): StackFeeds {
-  const feeds: Record<string, HostTensor> = { ...matricesOf(blocks, adapter) }
+  const feeds: Record<string, HostTensor> = { ...matrices }
   for (const m of new Set(blocks.map(({ members }) => members.length))) {
     const columns = m * adapter.rank
     feeds[`lora.mask.${m}`] = float32([rows, columns], new Float32Array(rows * columns).fill(1))
