@@ -14,6 +14,7 @@ import { uniform } from '../../src/engine/random.ts'
 import type { TakeTurn } from '../../src/engine/runtime/thread.ts'
 import { openTokenizer } from '../../src/engine/tokenizer/tokenizer.ts'
 import { inspect } from '../../src/engine/train/inspect.ts'
+import { settledPrecision } from '../../src/engine/train/kept-choice.ts'
 import { supervised } from '../../src/engine/train/methods/supervised.ts'
 import { createMoments } from '../../src/engine/train/optimizer.ts'
 import { choosePrecision, type TrainPrecision } from '../../src/engine/train/precision.ts'
@@ -79,13 +80,16 @@ const open = async (precision: TrainPrecision, taking: TakeTurn) => {
     },
   )
 }
-const { choice, trainer: kept } = await choosePrecision({
-  lower: 'int8',
-  open,
-  turn,
-  examples: examples.slice(0, 16),
-  shape: plan,
-})
+const base = { checkpoint, cache, plan, method: 'supervised' }
+const { choice, trainer: kept } = await settledPrecision(base, () =>
+  choosePrecision({
+    lower: 'int8',
+    open,
+    turn,
+    examples: examples.slice(0, Math.min(plan.batch_size, 16)),
+    shape: plan,
+  }),
+)
 const { precision, reason } = choice
 await using trainer = kept ?? (await open(precision, turn))
 const start = now()

@@ -5,6 +5,9 @@ import { EXTERNAL_ROOT } from '../graph/onnx.ts'
 import type { Dtype, HostTensor } from '../tensor.ts'
 import type { DeviceKind } from './device.ts'
 
+/** Of onnxruntime. */
+export const RUNTIME_VERSION: string = ort.env.versions.node ?? ort.env.versions.common
+
 export interface SessionOptions {
   threads: number
   /** Absent: cpu. */

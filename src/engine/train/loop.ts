@@ -12,6 +12,7 @@ import { openTokenizer } from '../tokenizer/tokenizer.ts'
 import { openCheckpoint } from '../weights/checkpoint.ts'
 import { mapWeights } from '../weights/mapped.ts'
 import { createEncoderProbe, probeExamples } from './encoder-probe.ts'
+import { settledPrecision } from './kept-choice.ts'
 import { freshScale } from './loss-scale.ts'
 import { methodOf } from './methods/index.ts'
 import { createMoments } from './optimizer.ts'
@@ -102,18 +103,20 @@ export async function* train(
   let lastTried: Subject | undefined
   const tried =
     plan.precision === 'auto'
-      ? await choosePrecision({
-          lower: capabilitiesOf(device).precisions.find((one) => one !== 'fp32') ?? 'int8',
-          // Elsewhere it is not the processor that computes.
-          ...(device !== 'cpu' && { clock: () => performance.now() / 1000 }),
-          open: async (precision, taking) => {
-            lastTried = await subjectIn(precision)
-            return open(lastTried, await afresh(lastTried, precision), taking)
-          },
-          turn,
-          examples: examples.slice(0, Math.min(plan.batch_size, TRIAL_EXAMPLES)),
-          shape: plan,
-        })
+      ? await settledPrecision({ ...request, checkpoint }, () =>
+          choosePrecision({
+            lower: capabilitiesOf(device).precisions.find((one) => one !== 'fp32') ?? 'int8',
+            // Elsewhere it is not the processor that computes.
+            ...(device !== 'cpu' && { clock: () => performance.now() / 1000 }),
+            open: async (precision, taking) => {
+              lastTried = await subjectIn(precision)
+              return open(lastTried, await afresh(lastTried, precision), taking)
+            },
+            turn,
+            examples: examples.slice(0, Math.min(plan.batch_size, TRIAL_EXAMPLES)),
+            shape: plan,
+          }),
+        )
       : undefined
   await using kept = tried?.trainer
   if (tried) yield { type: 'precision', ...tried.choice }

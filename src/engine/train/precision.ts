@@ -33,6 +33,8 @@ const CLEAR = 1.35
 /** A choice, and the trainer of it where it is open still: the session need not be made a second time. */
 export interface Tried {
   readonly choice: Choice
+  /** Whether other rows, or another round, would hardly change it. */
+  readonly isClear: boolean
   readonly trainer: Trainer | undefined
 }
 
@@ -97,15 +99,16 @@ export async function choosePrecision(trial: Trial): Promise<Tried> {
     })
     if (ran instanceof Error) {
       const reason = `fp16 cannot be computed here: ${ran.message}`
-      return { choice: { precision: 'fp32', reason }, trainer: undefined }
+      return { choice: { precision: 'fp32', reason }, isClear: false, trainer: undefined }
     }
     const trainer = ran
     const measured = { lower, cosine: cosine(gradients.lower!, gradients.fp32!), seconds }
     const choice = decidePrecision(measured)
-    if (choice.precision === lower && (isClear(measured) || round === ROUNDS))
-      return { choice, trainer }
+    const clear = isClear(measured)
+    if (choice.precision === lower && (clear || round === ROUNDS))
+      return { choice, isClear: clear, trainer }
     await trainer[Symbol.asyncDispose]()
-    if (isClear(measured) || round === ROUNDS) return { choice, trainer: undefined }
+    if (clear || round === ROUNDS) return { choice, isClear: clear, trainer: undefined }
   }
 }
 

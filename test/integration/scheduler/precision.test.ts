@@ -6,6 +6,9 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pino } from 'pino'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { settledPrecision } from '../../../src/engine/train/kept-choice.ts'
+import type { Plan } from '../../../src/engine/train/request.ts'
+import { openCheckpoint } from '../../../src/engine/weights/checkpoint.ts'
 import { startTraining } from '../../../src/service/scheduler/training.ts'
 import { openTestApi, type TestApi } from '../../support/api.ts'
 import { writeTinyModel } from '../../support/tiny-model.ts'
@@ -116,6 +119,31 @@ test('auto is tried once, told with its figures, and kept by a job that goes on 
   await ended(other)
   expect(await adapterOf(id)).not.toBe(await adapterOf(other))
   expect(second.chosen).toEqual([])
+})
+
+test('a choice that was kept for the base is told as one, and the job trains with it', async () => {
+  // Where the job before has kept none, its trial having been too close, this one is.
+  const { choice } = await settledPrecision(
+    {
+      checkpoint: await openCheckpoint(join(models, 'wide')),
+      cache: join(service.folder, 'weights'),
+      method: 'supervised',
+      plan: { threads: 1 } as Plan,
+    },
+    async () => ({
+      choice: { precision: 'int8', reason: 'int8 is faster here' },
+      isClear: true,
+      trainer: undefined,
+    }),
+  )
+  await using worker = train()
+  const id = await create('wide')
+  await ended(id)
+  expect((await job(id)).error).toBe(null)
+  const told = (await events(id)).filter(({ data }) => data.kind === 'precision')
+  expect(told.map(({ data }) => data.precision)).toEqual([choice.precision])
+  expect(told[0]!.message).toMatch(/kept from a trial of this base at 20/)
+  expect(worker.chosen).toEqual([choice.precision])
 })
 
 test('what is not tried is told with its reason too, in the event of the plan', async () => {

@@ -99,7 +99,8 @@ describe('the trial', () => {
 
   test('takes the sides in turns, one at a time, and times what fills one micro-batch', async () => {
     const { trial, ran } = machine((precision) => (precision === 'int8' ? 1 : 1.2))
-    const { choice, trainer } = await choosePrecision(trial)
+    const { choice, isClear, trainer } = await choosePrecision(trial)
+    expect(isClear).toBe(false)
     expect(choice).toEqual({
       precision: 'int8',
       reason: expect.stringContaining('1.20 times'),
@@ -119,8 +120,8 @@ describe('the trial', () => {
     ['much slower', 0.5, 'fp32'],
   ])('one round is enough where int8 is %s', async (_name, times, precision) => {
     const { trial, ran, isOpen } = machine((side) => (side === 'int8' ? 1 : times))
-    const { choice, trainer } = await choosePrecision(trial)
-    expect([choice.precision, ran.length]).toEqual([precision, 6])
+    const { choice, isClear, trainer } = await choosePrecision(trial)
+    expect([choice.precision, ran.length, isClear]).toEqual([precision, 6, true])
     expect(isOpen(), 'a trainer that is not handed on is closed').toBe(trainer !== undefined)
     expect(trainer !== undefined).toBe(precision === 'int8')
   })
@@ -133,6 +134,7 @@ describe('the trial', () => {
     }
     expect(await choosePrecision({ ...trial, open, lower: 'fp16' })).toEqual({
       choice: { precision: 'fp32', reason: 'fp16 cannot be computed here: it has no such type' },
+      isClear: false,
       trainer: undefined,
     })
     expect(isOpen()).toBe(false)
