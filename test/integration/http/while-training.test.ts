@@ -84,6 +84,28 @@ describe.skipIf(stories.missing)('while a job trains', () => {
     await client.fineTuning.jobs.cancel(id)
   })
 
+  test('the losses of a job are to the last bit those of the same job undisturbed', async () => {
+    const training_file = await upload()
+    const hyperparameters = { n_epochs: 3, batch_size: 8 }
+    const method = { type: 'supervised', supervised: { hyperparameters } } as const
+    /** Loss by step; the job is disturbed as often as `disturb` returns. */
+    async function losses(disturb: () => Promise<unknown>) {
+      const body = { model: 'stories260k', training_file, seed: 3, method }
+      const { id } = await client.fineTuning.jobs.create(body)
+      while ((await client.fineTuning.jobs.retrieve(id)).finished_at === null) await disturb()
+      const { data } = await client.fineTuning.jobs.listEvents(id, { limit: 100 })
+      const told = data.filter(({ type }) => type === 'metrics').map(({ data }) => data)
+      return (told as { step: number; train_loss: number }[]).map(({ step, train_loss }) => [
+        step,
+        train_loss,
+      ])
+    }
+    const quiet = await losses(() => sleep(100))
+    expect(quiet.length).toBeGreaterThanOrEqual(15)
+    const asked = { model: 'stories260k', prompt: 'One day', n: 4, max_tokens: 20 }
+    expect(await losses(() => client.completions.create(asked))).toEqual(quiet)
+  })
+
   test('a cancel answers at once, and no step comes after the one under way', async () => {
     const id = await startJob()
     const { status } = await client.fineTuning.jobs.cancel(id)
