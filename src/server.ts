@@ -184,6 +184,7 @@ export const startServer = async (
         stores,
         models,
         adapterFile,
+        folders,
         serving: local,
         log,
         device,

@@ -8,7 +8,7 @@ import { Command } from 'commander'
 import { readConfig } from '../config.ts'
 import { keyOf, type ModelName } from '../engine/merge/config.ts'
 import type { ModelFiles } from '../engine/merge/models.ts'
-import { namesIn, parseRequested, searchIn } from '../engine/merge/requested.ts'
+import { namesIn, parseRequested, searchedIn } from '../engine/merge/requested.ts'
 import { candidateText, runRequested } from '../engine/merge/run.ts'
 import { readMergeText } from '../engine/merge/yaml.ts'
 import { locateBaseModel } from '../service/models/base-models.ts'
@@ -37,7 +37,7 @@ export const mergeCommand = () =>
             : await locate(folder, name)
       const progress = createProgress(process.stderr)
       let note: string | undefined
-      const said = searchIn(requested)
+      const said = searchedIn(requested)?.search
       if (said && requested.kind === 'adapters' && !requested.base_model)
         throw new Error('A search needs base_model: the model that the adapters are of.')
       const searched = said?.validation_file

@@ -218,6 +218,7 @@ export const startService = async (options: ServiceOptions = {}): Promise<TestSe
         stores,
         models,
         adapterFile,
+        folders,
         serving,
         log: testLog,
         device: 'cpu',

@@ -45,6 +45,14 @@ export class Encoders {
     await this.#with(target, (encoder) => encoder.session(encoder.rowLength(1)))
   }
 
+  /** Gives a target back, as soon as no request uses it. */
+  async forget(target: Target): Promise<void> {
+    const name = nameOf(target)
+    const entry = this.#targets.get(name)
+    this.#targets.delete(name)
+    if (entry?.users === 0) await close(entry)
+  }
+
   /** Whether a tuned encoder is served as it was trained. */
   certify({ target, evidence }: CertifyRequest, turn: TakeTurn): Promise<Verdict> {
     return this.#with(target, async (encoder) => {
@@ -159,7 +167,7 @@ export class Encoders {
   }
 
   async #with<T>(target: Target, f: (encoder: ResidentEncoder) => Promise<T>): Promise<T> {
-    const name = `${target.model}\n${target.adapter ?? ''}`
+    const name = nameOf(target)
     const entry = this.#targets.get(name) ?? this.#enter(name, target)
     this.#targets.delete(name)
     this.#targets.set(name, entry)
@@ -168,7 +176,8 @@ export class Encoders {
       return await f(await entry.loading)
     } finally {
       entry.users--
-      await this.#forgetIdle(KEPT)
+      if (this.#targets.get(name) === entry) await this.#forgetIdle(KEPT)
+      else if (entry.users === 0) await close(entry)
     }
   }
 
@@ -185,13 +194,18 @@ export class Encoders {
       if (this.#targets.size <= keep) return
       if (users > 0) continue
       this.#targets.delete(name)
-      await loading.then(
-        (encoder) => encoder[Symbol.asyncDispose](),
-        () => {},
-      )
+      await close({ loading })
     }
   }
 }
+
+const close = ({ loading }: Pick<Entry, 'loading'>) =>
+  loading.then(
+    (encoder) => encoder[Symbol.asyncDispose](),
+    () => {},
+  )
+
+const nameOf = ({ model, adapter }: Target) => `${model}\n${adapter ?? ''}`
 
 /** The rows of each text of a run. */
 function* cutRows({ texts: places }: TextBatch, texts: readonly Asked[], rows: Float32Array) {

@@ -48,6 +48,8 @@ export class Generator {
   readonly #batcher: Batcher<Running> = createBatcher()
   #turn: TakeTurn | undefined
   #stepping = false
+  /** The step under way, or the last one. */
+  #stepped: Promise<void> = Promise.resolve()
   readonly #left: Running[] = []
   readonly #decoded = { steps: 0, rows: 0 }
   readonly #constraints = new Constraints()
@@ -78,6 +80,15 @@ export class Generator {
         await this.#residents.clear()
         yield { type: 'ready' }
         break
+      case 'forget': {
+        const { model } = request.target
+        const parted = await this.#residents.part(model)
+        // Who has just left may be in the step under way.
+        await this.#stepped
+        await parted[Symbol.asyncDispose]()
+        yield { type: 'ready' }
+        break
+      }
       case 'generate':
         yield* this.#generate(request, signal)
         break
@@ -176,7 +187,8 @@ export class Generator {
     this.#stepping = true
     try {
       for (let step = this.#next(); step; step = this.#next()) {
-        await this.#step(step)
+        this.#stepped = this.#step(step)
+        await this.#stepped
         for (const r of this.#left.splice(0)) this.#free(r)
       }
     } finally {

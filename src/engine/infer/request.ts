@@ -99,6 +99,12 @@ export interface UnloadRequest {
   type: 'unload'
 }
 
+/** Gives one model back, and its files: it will not be asked again. */
+export interface ForgetRequest {
+  type: 'forget'
+  target: Target
+}
+
 /** Holds what training says of a model against what is served. */
 export interface CertifyRequest {
   type: 'certify'
@@ -107,7 +113,7 @@ export interface CertifyRequest {
 }
 
 /** What models that go on with text are asked. */
-export type DecodeRequest = GenerateRequest | LoadRequest | UnloadRequest
+export type DecodeRequest = GenerateRequest | LoadRequest | UnloadRequest | ForgetRequest
 
 /** What the inference thread is spawned with. */
 export interface InferThreadData {

@@ -5,7 +5,7 @@ import { input } from '../graph/graph.ts'
 import { encodeOnnx } from '../graph/onnx.ts'
 import * as op from '../graph/ops/ops.ts'
 import { flatFromAdapter, loraConfigOf, loraLayout } from '../models/adapters.ts'
-import { classifierHead } from '../models/encoder-heads.ts'
+import { classifierHead, encoderUseOf } from '../models/encoder-heads.ts'
 import { encoderPass } from '../models/encoder-pass.ts'
 import { meanPooled, pooled } from '../models/pooling.ts'
 import { cutTensor, type TrainedLayout, trainedFeeds, trainedLayout } from '../models/trained.ts'
@@ -50,7 +50,7 @@ export async function loadEncoder(target: Target, threads: number): Promise<Resi
     target.adapter === undefined ? undefined : await readTunedEncoder(target.adapter, base)
   const weights = tuned?.type === 'model' ? tuned.weights : base
   const { layout, flat } = adapted(base, tuned)
-  const use = tuned?.use ?? useOfBase(base)
+  const use = tuned?.use ?? encoderUseOf(base.config, (name) => base.tensors.has(name))
   const isOwn = use.method === 'embedding' && !tuned && checkpoint.format === 'huggingface'
   const pooling = isOwn ? await readPooling(checkpoint.path) : MEAN_POOLING
 
@@ -106,16 +106,6 @@ const withAdapters = (base: MappedWeights, pairs: ReadonlyMap<string, unknown>):
   ...base,
   tensors: new Map([...base.tensors].filter(([name]) => pairs.has(name.replace(/\.weight$/, '')))),
 })
-
-/** A base answers with the head that it came with, else with vectors. */
-function useOfBase({ config, tensors }: MappedWeights): EncoderUse {
-  const head = config.encoder?.head
-  const { fresh } = head
-    ? classifierHead(config, head.task).tensors(config, head.labels.length)
-    : {}
-  const whole = fresh && [...fresh.keys()].every((name) => tensors.has(name))
-  return head && whole ? { method: 'classification', ...head } : { method: 'embedding' }
-}
 
 function buildAnswers(
   weights: MappedWeights,

@@ -56,6 +56,8 @@ interface Entry {
   users: number
   /** Of its adapter, once it is loaded. */
   bytes: number
+  /** Is told when nobody uses it any more. */
+  unused?: () => void
 }
 
 export interface ResidentsOptions {
@@ -98,6 +100,7 @@ export class Residents {
     entry.users++
     const release = () => {
       entry.users--
+      if (entry.users === 0) entry.unused?.()
     }
     try {
       const resident = await entry.loading
@@ -140,6 +143,27 @@ export class Residents {
     for (const [path, loading] of this.#models) {
       this.#models.delete(path)
       await (await loading).decoder[Symbol.asyncDispose]()
+    }
+  }
+
+  /** Takes a base model out, with all that is over it, when no request uses it any more; disposed, it is closed. */
+  async part(path: string): Promise<AsyncDisposable> {
+    const own = [...this.#targets].filter(([name]) => name.startsWith(`${path}\n`))
+    const model = this.#models.get(path)
+    this.#models.delete(path)
+    for (const [name] of own) this.#targets.delete(name)
+    for (const [, entry] of own)
+      if (entry.users > 0)
+        await new Promise<void>((resolve) => {
+          entry.unused = resolve
+        })
+    return {
+      async [Symbol.asyncDispose]() {
+        for (const [, { loading }] of own)
+          await loading.then((target) => target.close?.()).catch(() => {})
+        const loaded = await model?.catch(() => undefined)
+        await loaded?.decoder[Symbol.asyncDispose]()
+      },
     }
   }
 

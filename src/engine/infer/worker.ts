@@ -31,6 +31,9 @@ serve<InferThreadRequest, InferThreadEvent>(
       case 'unload':
         await encoders.clear()
         break
+      case 'forget':
+        await encoders.forget(request.target)
+        break
       case 'certify':
         yield {
           type: 'certified',

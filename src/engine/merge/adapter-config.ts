@@ -80,7 +80,6 @@ export function parseAdapterMerge(root: Json): AdapterMergeConfig {
       search: readSearch(root.search, {
         name: combination.name,
         hasDensity: combination.pruning !== 'none',
-        takesEval: true,
       }),
     }),
   }

@@ -4,6 +4,7 @@
 import { bad, type Json, list, only, record, text, whole } from './fields.ts'
 import type { MergeMethod } from './method.ts'
 import { MERGE_METHODS } from './methods.ts'
+import type { Choice } from './search-points.ts'
 import { readSearch, type SearchSettings } from './search-settings.ts'
 import { readSetting, type Settings } from './settings.ts'
 
@@ -60,7 +61,7 @@ export interface MergeConfig {
   readonly max_shard_size: number
   /** What the text calls its result, where it has several. */
   readonly name?: string
-  /** Weights or a density to be chosen by a loss. */
+  /** Weights or a density to be chosen by a loss, or by an eval. */
   readonly search?: SearchSettings
 }
 
@@ -112,18 +113,31 @@ export function parseMergeConfig(value: unknown): MergeConfig {
 }
 
 function searchOf(root: Json, { name, parameters }: MergeMethod): SearchSettings {
-  const said = { name, hasDensity: 'density' in parameters, takesEval: false }
-  const search = readSearch(root.search, said)
+  const search = readSearch(root.search, { name, hasDensity: 'density' in parameters })
   if (search.weights && !('weight' in parameters))
     throw bad('search.weights', `The method '${name}' has no weights`)
   if (root.models == null) throw bad('search', 'Expected models, not layers of models')
   return search
 }
 
-/** The merge with these weights of the inputs that have one, and this density. */
+/** Weights and density as they were sent, where they are numbers: what a search begins with. */
+export function givenOf(config: MergeConfig): Choice {
+  const sources = config.slices[0]!.sources.filter((source) => isWeighted(config, source))
+  const numberOf = (source: Source | undefined, key: string) => {
+    const said = source?.parameters[key] ?? config.parameters[key]
+    return typeof said === 'number' ? said : undefined
+  }
+  const density = numberOf(sources[0], 'density')
+  return {
+    weights: sources.map((source) => numberOf(source, 'weight') ?? 1),
+    ...(density !== undefined && { density }),
+  }
+}
+
+/** The merge with what its search has chosen: weights of the inputs that have one, a density; the rest as it was sent. */
 export function withChosen(
-  { search: _, ...config }: MergeConfig,
-  { weights, density }: { weights: readonly number[]; density?: number },
+  { search, ...config }: MergeConfig,
+  { weights, density }: Choice,
 ): MergeConfig {
   let next = 0
   const [slice] = config.slices
@@ -131,8 +145,8 @@ export function withChosen(
     ...source,
     parameters: {
       ...source.parameters,
-      ...(isWeighted(config, source) && { weight: weights[next++]! }),
-      ...(density !== undefined && { density }),
+      ...(search?.weights && isWeighted(config, source) && { weight: weights[next++]! }),
+      ...(search?.density && density !== undefined && { density }),
     },
   }))
   return { ...config, slices: [{ ...slice!, sources }] }

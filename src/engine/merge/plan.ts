@@ -51,6 +51,8 @@ export interface MergePlan {
   /** Whose tokenizer the result gets: a folder, or the files themselves. */
   readonly reference: string
   readonly texts?: ReadonlyMap<string, Uint8Array>
+  /** What the result has. */
+  readonly chat_template: string | undefined
   /** Of everything that decides over the bytes: a merge that goes on must be the same. */
   readonly fingerprint: string
 }
@@ -107,8 +109,19 @@ export async function planMerge(
   return {
     ...plan,
     ...(texts && { texts }),
+    chat_template: templateOf(merge, models, reference),
     fingerprint: await fingerprint(plan, merge),
   }
+}
+
+function templateOf(
+  { chat_template, tokenizer }: MergeConfig,
+  models: ReadonlyMap<string, OpenModel>,
+  reference: OpenModel,
+): string | undefined {
+  if (chat_template !== undefined && chat_template !== 'auto') return chat_template
+  const source = typeof tokenizer?.source === 'object' ? tokenizer.source : undefined
+  return (source ? models.get(keyOf(source))! : reference).checkpoint.chat_template
 }
 
 /** The ids that stand for a token with a role: of the model whose tokenizer the result has. */

@@ -1,10 +1,18 @@
 // What is asked for under the one word merge: models into a model, adapters into an adapter, an adapter out of a model.
 
 import { type AdapterMergeConfig, parseAdapterMerge } from './adapter-config.ts'
-import { keyOf, type MergeConfig, type ModelName, namedModels, parseMergeConfig } from './config.ts'
+import {
+  givenOf,
+  keyOf,
+  type MergeConfig,
+  type ModelName,
+  namedModels,
+  parseMergeConfig,
+  withChosen,
+} from './config.ts'
 import { type ExtractionConfig, parseExtraction } from './extract-config.ts'
 import { record } from './fields.ts'
-import type { SearchSettings } from './search-settings.ts'
+import type { Choice, Searched } from './search-points.ts'
 
 export type Requested =
   | { readonly kind: 'models'; readonly merge: MergeConfig }
@@ -32,13 +40,31 @@ export function namesIn(requested: Requested): ModelName[] {
   return [...new Map(all.map((name) => [keyOf(name), name])).values()]
 }
 
-/** What it searches, where it does. */
-export const searchIn = (requested: Requested): SearchSettings | undefined =>
-  requested.kind === 'models'
-    ? requested.merge.search
-    : requested.kind === 'adapters'
-      ? requested.search
-      : undefined
+/** What it searches, and where that begins; undefined where nothing is searched. */
+export function searchedIn(requested: Requested): Searched | undefined {
+  if (requested.kind === 'extraction') return undefined
+  if (requested.kind === 'models') {
+    const { search, seed } = requested.merge
+    return search && { search, given: givenOf(requested.merge), seed }
+  }
+  const { search, seed, adapters, density } = requested
+  const weights = adapters.map(({ weight }) => weight)
+  return search && { search, given: { weights, ...(density !== undefined && { density }) }, seed }
+}
+
+/** What is left to be made once a search has chosen. */
+export function settled(requested: Requested, choice: Choice): Requested {
+  if (requested.kind === 'extraction') return requested
+  if (requested.kind === 'models')
+    return { kind: 'models', merge: withChosen(requested.merge, choice) }
+  const { search: _, ...config } = requested
+  const { weights, density } = choice
+  return {
+    ...config,
+    adapters: config.adapters.map(({ name }, i) => ({ name, weight: weights[i]! })),
+    ...(density !== undefined && { density }),
+  }
+}
 
 /** What the text calls its result, and how it is made. */
 export const describe = (requested: Requested): { name: string | undefined; method: string } =>

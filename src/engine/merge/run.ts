@@ -1,12 +1,11 @@
 // Does what is asked for, whichever of the three it is.
 
 import type { HandlerContext } from '../runtime/thread.ts'
-import type { AdapterMergeConfig } from './adapter-config.ts'
 import { makeAdapter, planAdapter } from './adapters.ts'
-import { keyOf, type MergeConfig, withChosen } from './config.ts'
+import { keyOf } from './config.ts'
 import { type MergeEvent, type MergeRequest, merge, prepareMerge } from './merge.ts'
-import type { Requested } from './requested.ts'
-import type { Candidate } from './search-points.ts'
+import { type Requested, searchedIn, settled } from './requested.ts'
+import type { Candidate, Choice, Searched } from './search-points.ts'
 
 interface Rest extends Omit<MergeRequest, 'config'> {
   /** For a search: its rows, and a folder for converted weights. */
@@ -14,18 +13,28 @@ interface Rest extends Omit<MergeRequest, 'config'> {
 }
 
 /** What a search tells of itself, besides what a merge does. */
-export type RunEvent = MergeEvent | ({ type: 'candidate'; budget: number } & Candidate)
+export type RunEvent = MergeEvent | ({ type: 'candidate' } & Candidate)
 
 /** How much there is to do; throws what is wrong, before any work. */
 export async function checkRequested(
   requested: Requested,
   models: Rest['models'],
 ): Promise<{ tensors: number; bytes: number }> {
+  const search = searchedIn(requested)?.search
+  // Only a search needs what computes.
+  const asked = search && { search, ...(await import('./asked.ts')) }
   if (requested.kind !== 'models') {
-    const { modules, bytes } = await planAdapter({ config: requested, models })
-    return { tensors: modules.length, bytes }
+    const plan = await planAdapter({ config: requested, models })
+    if (asked)
+      asked.checkSearch(
+        asked.search,
+        await asked.answersOfAdapter(plan, basePath(requested, models)),
+      )
+    return { tensors: plan.modules.length, bytes: plan.bytes }
   }
-  const { tensors, shards } = await prepareMerge({ config: requested.merge, models })
+  const plan = await prepareMerge({ config: requested.merge, models })
+  asked?.checkSearch(asked.search, asked.answersOfModel(plan))
+  const { tensors, shards } = plan
   return { tensors: tensors.length, bytes: shards.reduce((sum, { bytes }) => sum + bytes, 0) }
 }
 
@@ -34,17 +43,12 @@ export async function* runRequested(
   request: Rest,
   { signal = new AbortController().signal, turn = atOnce }: Partial<HandlerContext> = {},
 ): AsyncGenerator<RunEvent, void, undefined> {
-  const context = { signal, turn }
-  if (requested.kind === 'models') {
-    const { merge: config } = requested
-    const settled = config.search ? yield* chosenModel(config, request, context) : config
-    return yield* merge({ ...request, config: settled }, signal)
-  }
-  const config =
-    requested.kind === 'adapters' && requested.search
-      ? yield* chosenAdapter(requested, request, context)
-      : requested
-  yield* makeAdapter({ ...request, config }, signal)
+  const searched = searchedIn(requested)
+  const plain = searched
+    ? settled(requested, yield* chosen(requested, { searched, request }, { signal, turn }))
+    : requested
+  if (plain.kind === 'models') yield* merge({ ...request, config: plain.merge }, signal)
+  else yield* makeAdapter({ ...request, config: plain }, signal)
 }
 
 /** A device that nobody else wants. */
@@ -52,56 +56,50 @@ const atOnce: HandlerContext['turn'] = async () => ({ [Symbol.dispose]() {} })
 
 const UNKNOWN = 'Nothing is known of where the search looks.'
 
-/** The merge of adapters with what the search has chosen. */
-async function* chosenAdapter(
-  { search, ...config }: AdapterMergeConfig,
-  { models, threads, search: files }: Rest,
+/** What the search has chosen. */
+async function* chosen(
+  requested: Requested,
+  { searched, request }: { searched: Searched; request: Rest },
   context: HandlerContext,
-): AsyncGenerator<RunEvent, AdapterMergeConfig, undefined> {
-  const base = config.base_model ?? config.adapters[0]!.name
-  const model = models[keyOf(base)]?.path
-  if (!search || !files || !model) throw new Error(UNKNOWN)
+): AsyncGenerator<RunEvent, Choice, undefined> {
+  const { models, out, threads, search: files } = request
+  if (!files || requested.kind === 'extraction') throw new Error(UNKNOWN)
   // Only a search needs what trains.
-  const { searchAdapters } = await import('./search.ts')
-  const place = { model, ...files, threads }
-  const candidates = searchAdapters({ config, search }, { models, place }, context)
-  const { weights, density } = yield* best(candidates, search.budget)
-  return {
-    ...config,
-    adapters: config.adapters.map(({ name }, i) => ({ name, weight: weights[i]! })),
-    ...(density !== undefined && { density }),
+  const { searchAdapters, searchModels } = await import('./search.ts')
+  if (requested.kind === 'models') {
+    const place = { rows: files.rows, threads }
+    const asked = { config: requested.merge, searched }
+    return yield* told(searchModels(asked, { models, out, place }, context))
   }
+  const place = { model: basePath(requested, models), ...files, threads }
+  return yield* told(searchAdapters({ config: requested, searched }, { models, place }, context))
 }
 
-/** The merge of models with what the search has chosen. */
-async function* chosenModel(
-  config: MergeConfig,
-  { models, out, threads, search: files }: Rest,
-  context: HandlerContext,
-): AsyncGenerator<RunEvent, MergeConfig, undefined> {
-  const { search } = config
-  if (!search || !files) throw new Error(UNKNOWN)
-  const { searchModels } = await import('./search.ts')
-  const place = { rows: files.rows, threads }
-  const candidates = searchModels({ config, search }, { models, out, place }, context)
-  return withChosen(config, yield* best(candidates, search.budget))
+/** Where the model of adapters lies. */
+function basePath(
+  requested: Exclude<Requested, { kind: 'models' }>,
+  models: Rest['models'],
+): string {
+  const base =
+    requested.base_model ??
+    (requested.kind === 'adapters' ? requested.adapters[0]!.name : undefined)
+  const path = base && models[keyOf(base)]?.path
+  if (!path) throw new Error(UNKNOWN)
+  return path
 }
 
-async function* best(
-  candidates: AsyncIterable<Candidate>,
-  budget: number,
-): AsyncGenerator<RunEvent, Candidate, undefined> {
-  let found: Candidate | undefined
-  for await (const candidate of candidates) {
-    if (candidate.best) found = candidate
-    yield { type: 'candidate', budget, ...candidate }
+async function* told(
+  candidates: AsyncGenerator<Candidate, Choice, undefined>,
+): AsyncGenerator<RunEvent, Choice, undefined> {
+  for (;;) {
+    const next = await candidates.next()
+    if (next.done) return next.value
+    yield { type: 'candidate', ...next.value }
   }
-  if (!found) throw new Error('The search has tried nothing.')
-  return found
 }
 
 /** A candidate as a line of text. */
-export function candidateText(event: Extract<RunEvent, { type: 'candidate' }>): string {
+export function candidateText(event: Candidate): string {
   const { candidate, budget, weights, density, loss, score, best } = event
   const point = `weights ${weights.map((w) => w.toFixed(3)).join(', ')}`
   const share = density === undefined ? '' : `, density ${density.toFixed(3)}`

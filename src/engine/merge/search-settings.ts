@@ -19,7 +19,7 @@ const MOST_CANDIDATES = 1000
 /** Reads `search` of a merge's text; `method` is what it is of. */
 export function readSearch(
   value: unknown,
-  method: { readonly name: string; readonly hasDensity: boolean; readonly takesEval: boolean },
+  method: { readonly name: string; readonly hasDensity: boolean },
 ): SearchSettings {
   const sent = record(value, 'search')
   only(sent, ['validation_file', 'eval', 'budget', 'weights', 'density'], 'search.')
@@ -33,7 +33,7 @@ export function readSearch(
     throw bad('search.density', 'Expected two numbers above 0 and at most 1')
   const weights = rangeOf(sent.weights, 'search.weights') ?? (density ? undefined : [0, 1.5])
   return {
-    ...measureOf(sent, method.takesEval),
+    ...measureOf(sent),
     budget,
     ...(weights && { weights }),
     ...(density && { density }),
@@ -41,10 +41,7 @@ export function readSearch(
 }
 
 /** What candidates are compared by: exactly one of the two. */
-function measureOf(
-  sent: Json,
-  takesEval: boolean,
-): Pick<SearchSettings, 'validation_file' | 'eval'> {
+function measureOf(sent: Json): Pick<SearchSettings, 'validation_file' | 'eval'> {
   if (sent.eval == null && sent.validation_file == null)
     throw bad(
       'search.validation_file',
@@ -53,12 +50,6 @@ function measureOf(
     )
   if (sent.eval == null)
     return { validation_file: text(sent.validation_file, 'search.validation_file') }
-  if (!takesEval)
-    throw bad(
-      'search.eval',
-      "An eval chooses the weights of adapters. Whole models are searched by 'search.validation_file'",
-      'unsupported_value',
-    )
   if (sent.validation_file != null)
     throw bad('search.eval', "Expected it or 'search.validation_file', not both")
   return { eval: text(sent.eval, 'search.eval') }

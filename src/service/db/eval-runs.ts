@@ -47,14 +47,11 @@ export interface EvalRun {
   error: { code: string; message: string } | null
   job_id: string | null
   step: number | null
-  /** The search whose candidate is asked; its weights are named here, for they are no model's. */
+  /** The search whose candidate is asked; its weights are in `eval_run_files`, for they are no model's. */
   merge_id: string | null
   candidate: number | null
-  /** The base model that the adapter fits. */
+  /** The base model that they are an adapter of; null where they are all of a model. */
   root: string | null
-  /** Null once the candidate has its score. */
-  adapter_sha256: string | null
-  adapter_config_sha256: string | null
   created_at: Date
   finished_at: Date | null
 }
@@ -86,16 +83,13 @@ export type NewEvalRun = Pick<
   | 'merge_id'
   | 'candidate'
   | 'root'
-  | 'adapter_sha256'
-  | 'adapter_config_sha256'
 >
 
 export async function insertEvalRun(tx: Db, run: NewEvalRun): Promise<EvalRun> {
   const { rows } = await tx.query<EvalRun>(
     `insert into eval_runs (id, project_id, eval_id, name, model, data_source, luthier, metadata,
-                            items_sha256, few_shot_sha256, job_id, step, merge_id, candidate, root,
-                            adapter_sha256, adapter_config_sha256)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+                            items_sha256, few_shot_sha256, job_id, step, merge_id, candidate, root)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
      returning *`,
     [
       run.id,
@@ -113,8 +107,6 @@ export async function insertEvalRun(tx: Db, run: NewEvalRun): Promise<EvalRun> {
       run.merge_id,
       run.candidate,
       run.root,
-      run.adapter_sha256,
-      run.adapter_config_sha256,
     ],
   )
   return rows[0]!
@@ -158,14 +150,6 @@ export async function findRunOfCandidate(
   return rows[0]
 }
 
-/** The weights of a candidate are not needed any more: its score stays. */
-export async function letGoOfWeights(db: Db, id: string): Promise<void> {
-  await db.query(
-    'update eval_runs set adapter_sha256 = null, adapter_config_sha256 = null where id = $1',
-    [id],
-  )
-}
-
 /** Ids of the runs of a search that are there. */
 export async function runsOfMerge(db: Db, merge_id: string): Promise<string[]> {
   const { rows } = await db.query<{ id: string }>('select id from eval_runs where merge_id = $1', [
@@ -174,14 +158,9 @@ export async function runsOfMerge(db: Db, merge_id: string): Promise<string[]> {
   return rows.map(({ id }) => id)
 }
 
-/** With all that they found; returns the adapters that some still had. */
-export async function deleteRunsOfMerge(tx: Db, merge_id: string): Promise<string[]> {
-  const { rows } = await tx.query<Pick<EvalRun, 'adapter_sha256' | 'adapter_config_sha256'>>(
-    `delete from eval_runs where merge_id = $1 returning adapter_sha256, adapter_config_sha256`,
-    [merge_id],
-  )
-  const hashes = rows.flatMap((run) => [run.adapter_sha256, run.adapter_config_sha256])
-  return hashes.filter((sha256) => sha256 !== null)
+/** With all that they found. */
+export async function deleteRunsOfMerge(tx: Db, merge_id: string): Promise<void> {
+  await tx.query('delete from eval_runs where merge_id = $1', [merge_id])
 }
 
 /** The newest run of the eval that samples a model: what it ran over can be run over again. */

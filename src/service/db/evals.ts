@@ -21,6 +21,13 @@ export interface Eval {
   updated_at: Date
 }
 
+/** How weights are asked; over rows that are pinned with the work. */
+export interface PinnedEval {
+  eval_id: string
+  /** As in a run, without a model. */
+  data_source: Record<string, unknown>
+}
+
 export async function insertEval(
   tx: Db,
   one: Omit<Eval, 'created_at' | 'updated_at'>,

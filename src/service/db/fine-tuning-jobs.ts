@@ -2,7 +2,6 @@
 
 import type { PreflightReport } from '../../engine/train/preflight-report.ts'
 import type { LoraOptions, Plan } from '../../engine/train/request.ts'
-import type { PinnedEval } from '../evals/pinned.ts'
 import type { EvalScore } from '../jobs/checkpoint-evals.ts'
 import type { JobExtension } from '../jobs/extension.ts'
 import type { JobError } from '../jobs/file-errors.ts'
@@ -15,6 +14,7 @@ import {
   statusAfter,
 } from '../jobs/states.ts'
 import type { StoredAdapter } from '../models/model.ts'
+import type { PinnedEval } from './evals.ts'
 import type { Db } from './pool.ts'
 
 /** The adapter that a job goes on from. */

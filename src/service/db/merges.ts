@@ -1,7 +1,7 @@
 // The table `merges`. Transitions are guarded in the statement, writes of a worker by its lease.
 
-import type { PinnedEval } from '../evals/pinned.ts'
 import type { JobError } from '../jobs/file-errors.ts'
+import type { PinnedEval } from './evals.ts'
 import type { Db } from './pool.ts'
 
 export type MergeStatus = 'queued' | 'running' | 'succeeded' | 'failed' | 'cancelled'

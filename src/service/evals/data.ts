@@ -4,7 +4,7 @@ import type { TemplateMessage } from '../../engine/eval/grader.ts'
 import type { ItemSchema } from '../../engine/eval/items.ts'
 import type { PromptMessage } from '../../engine/eval/prompt.ts'
 import type { Eval } from '../db/evals.ts'
-import { releaseObject, type Stores } from '../storage/objects.ts'
+import { releaseObjects, type Stores } from '../storage/objects.ts'
 
 export interface RowSource {
   type: 'file_content' | 'file_id' | 'stored_completions' | 'responses'
@@ -72,6 +72,6 @@ export async function releaseItems(
   project_id: string,
   run: { items_sha256: string; few_shot_sha256: string | null },
 ): Promise<void> {
-  for (const sha256 of [run.items_sha256, run.few_shot_sha256])
-    if (sha256 !== null) await releaseObject(stores, { project_id, sha256 })
+  const pinned = [run.items_sha256, run.few_shot_sha256].filter((sha256) => sha256 !== null)
+  await releaseObjects(stores, project_id, pinned)
 }

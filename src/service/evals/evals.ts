@@ -5,6 +5,7 @@ import { mistakeOfSchema } from '../../engine/eval/items.ts'
 import { invalidRequest, notFound } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import { badCursor } from '../cursor.ts'
+import { deleteRunFiles } from '../db/eval-run-files.ts'
 import { runsOfEval } from '../db/eval-runs.ts'
 import {
   type DataSourceConfig,
@@ -19,7 +20,7 @@ import {
 import { transaction } from '../db/pool.ts'
 import { cancelWork } from '../db/work.ts'
 import { newId } from '../ids.ts'
-import type { Stores } from '../storage/objects.ts'
+import { releaseObjects, type Stores } from '../storage/objects.ts'
 import { releaseItems } from './data.ts'
 import type { Grading } from './grading.ts'
 
@@ -112,14 +113,17 @@ export function createEvals({ stores, grading, log }: EvalsDeps): Evals {
 
     async delete(project_id, id) {
       await retrieve(project_id, id)
-      const runs = await transaction(db, async (tx) => {
+      const { runs, weights } = await transaction(db, async (tx) => {
         const own = await runsOfEval(tx, id)
         // The work first: its holder's transactions lock it first too.
         for (const run of own) await cancelWork(tx, run.id)
+        const ids = own.map((run) => run.id)
+        const weights = await deleteRunFiles(tx, ids)
         if (!(await deleteEval(tx, project_id, id))) throw evalNotFound(id)
-        return own
+        return { runs: own, weights }
       })
       for (const run of runs) await releaseItems(stores, project_id, run)
+      await releaseObjects(stores, project_id, weights)
       log.info({ eval: id, runs: runs.length }, 'eval deleted')
     },
   }

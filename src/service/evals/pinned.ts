@@ -3,15 +3,8 @@
 
 import { invalidRequest } from '../../errors.ts'
 import { findNewestSampling, type RunSums } from '../db/eval-runs.ts'
-import { findEval } from '../db/evals.ts'
+import { findEval, type PinnedEval } from '../db/evals.ts'
 import type { Db } from '../db/pool.ts'
-
-/** How weights are asked; over rows that are pinned with the work. */
-export interface PinnedEval {
-  eval_id: string
-  /** As in a run, without a model. */
-  data_source: Record<string, unknown>
-}
 
 /** What a run came to. */
 export interface RunScore {

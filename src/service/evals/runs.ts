@@ -10,6 +10,7 @@ import {
   type OutputItem,
   type OutputItemQuery,
 } from '../db/eval-output-items.ts'
+import { deleteRunFiles } from '../db/eval-run-files.ts'
 import {
   deleteEvalRun,
   type EvalRun,
@@ -27,7 +28,7 @@ import { type Db, transaction } from '../db/pool.ts'
 import { cancelWork, insertWork } from '../db/work.ts'
 import { newId } from '../ids.ts'
 import type { Models } from '../models/model.ts'
-import type { Stores } from '../storage/objects.ts'
+import { releaseObjects, type Stores } from '../storage/objects.ts'
 import { type DataSource, releaseItems } from './data.ts'
 import type { Evals } from './evals.ts'
 import type { Grading } from './grading.ts'
@@ -144,11 +145,13 @@ export function createRuns({ stores, evals, models, grading, log }: RunsDeps): R
 
     async delete(project_id, eval_id, id) {
       await retrieve(project_id, eval_id, id)
-      const deleted = await transaction(db, async (tx) => {
+      const { deleted, weights } = await transaction(db, async (tx) => {
         await cancelWork(tx, id)
-        return deleteEvalRun(tx, project_id, id)
+        const weights = await deleteRunFiles(tx, [id])
+        return { deleted: await deleteEvalRun(tx, project_id, id), weights }
       })
       if (deleted) await releaseItems(stores, project_id, deleted)
+      await releaseObjects(stores, project_id, weights)
     },
 
     async items(project_id, eval_id, query) {
@@ -185,8 +188,6 @@ export const newRun = (one: Eval, { name, metadata, data_source, luthier }: Crea
   merge_id: null,
   candidate: null,
   root: null,
-  adapter_sha256: null,
-  adapter_config_sha256: null,
 })
 
 /** Puts the run and its work in line. */

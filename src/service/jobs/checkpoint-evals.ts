@@ -2,8 +2,9 @@
 
 import { methodOf } from '../../engine/train/methods/index.ts'
 import { invalidRequest } from '../../errors.ts'
+import type { PinnedEval } from '../db/evals.ts'
 import type { Db } from '../db/pool.ts'
-import { type PinnedEval, pinEval, type RunScore } from '../evals/pinned.ts'
+import { pinEval, type RunScore } from '../evals/pinned.ts'
 import type { JobMethod } from './hyperparameters.ts'
 
 /** What one epoch's end came to. */

@@ -2,7 +2,7 @@
 
 import { keyOf, type ModelName } from '../../engine/merge/config.ts'
 import type { ModelFiles } from '../../engine/merge/models.ts'
-import { type Requested, searchIn } from '../../engine/merge/requested.ts'
+import { type Requested, searchedIn } from '../../engine/merge/requested.ts'
 import { ApiError, invalidRequest } from '../../errors.ts'
 import { type FileRecord, findFile } from '../db/files.ts'
 import type { Db } from '../db/pool.ts'
@@ -57,7 +57,7 @@ export async function rowsOfSearch(
   project_id: string,
   requested: Requested,
 ): Promise<FileRecord | undefined> {
-  const id = searchIn(requested)?.validation_file
+  const id = searchedIn(requested)?.search.validation_file
   if (id === undefined) return undefined
   const file = await findFile(db, project_id, id)
   const where = { param: 'search.validation_file', code: 'invalid_validation_file' }
@@ -71,7 +71,7 @@ export async function rowsOfSearch(
 
 /** The eval that a search goes by, with rows to run it on; undefined where it goes by none. */
 export async function evalOfSearch(db: Db, project_id: string, requested: Requested) {
-  const id = searchIn(requested)?.eval
+  const id = searchedIn(requested)?.search.eval
   return id === undefined ? undefined : pinEval(db, { project_id, id, param: 'search.eval' })
 }
 

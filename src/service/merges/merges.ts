@@ -15,7 +15,7 @@ import { newId, randomLetters } from '../ids.ts'
 import type { JobOwner } from '../jobs/jobs.ts'
 import { baseOfTunedName, tunedModelName } from '../models/names.ts'
 import type { DiskQuota } from '../storage/disk-quota.ts'
-import type { Stores } from '../storage/objects.ts'
+import { releaseObjects, type Stores } from '../storage/objects.ts'
 import { eventsOf, tell } from '../work/events.ts'
 import {
   evalOfSearch,
@@ -25,7 +25,7 @@ import {
   rootOfResult,
   rowsOfSearch,
 } from './inputs.ts'
-import { endSearch, releaseAll } from './searched.ts'
+import { endSearch } from './searched.ts'
 
 export const MERGE = 'merge'
 
@@ -129,7 +129,7 @@ export function createMerges({ stores, quota, told, log, ...inputs }: MergesDeps
         await tell(tx, id, 'cancelled', 'Merge cancelled')
         return { cancelled: ended, free }
       })
-      await releaseAll(stores, project_id, free)
+      await releaseObjects(stores, project_id, free)
       log.info({ merge: id }, 'merge cancelled')
       return cancelled
     },

@@ -16,6 +16,8 @@ export interface ResolvedModel {
   id: string
   /** Absolute path of the base: a Hugging Face folder or a .gguf file. */
   base_path: string
+  /** Folder for its converted weights, where they are to go with it. */
+  cache?: string
   adapter?: StoredAdapter
   /** The base model's real id, whatever alias was sent. */
   root: string

@@ -19,7 +19,7 @@ import {
   type TunedModel,
 } from '../db/models.ts'
 import { transaction } from '../db/pool.ts'
-import { releaseObject, type Stores } from '../storage/objects.ts'
+import { releaseObjects, type Stores } from '../storage/objects.ts'
 import { type BaseModel, scanBaseModels } from './base-models.ts'
 import type { ModelEntry, Models, ResolvedModel, StoredAdapter } from './model.ts'
 import { tunedModelOfLive } from './names.ts'
@@ -186,7 +186,7 @@ class Registry implements ModelRegistry {
       ...own.map(({ sha256 }) => sha256),
     ]
     if (own.length > 0) await this.#folders.remove(project_id, own)
-    for (const sha256 of new Set(hashes)) await releaseObject(this.#stores, { project_id, sha256 })
+    await releaseObjects(this.#stores, project_id, hashes)
   }
 
   async #findTuned(project_id: string, name: string) {

@@ -2,10 +2,10 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type EvalRun, findEvalRun, sumsOfRuns } from '../db/eval-runs.ts'
-import { findEval } from '../db/evals.ts'
+import { findEval, type PinnedEval } from '../db/evals.ts'
 import type { Db, Pool } from '../db/pool.ts'
 import type { DataSource } from '../evals/data.ts'
-import { type PinnedEval, type RunScore, scoreOf } from '../evals/pinned.ts'
+import { type RunScore, scoreOf } from '../evals/pinned.ts'
 import { CHECKPOINT_EVAL_RUN, newRun, writeRun } from '../evals/runs.ts'
 import { patiently } from '../work/patience.ts'
 
@@ -21,9 +21,7 @@ export interface PinnedRun {
   model: string
   name: string
   /** What it is made for. */
-  of:
-    | Pick<EvalRun, 'job_id' | 'step'>
-    | Pick<EvalRun, 'merge_id' | 'candidate' | 'root' | 'adapter_sha256' | 'adapter_config_sha256'>
+  of: Pick<EvalRun, 'job_id' | 'step'> | Pick<EvalRun, 'merge_id' | 'candidate' | 'root'>
 }
 
 /** Puts a run over the pinned rows in line. */

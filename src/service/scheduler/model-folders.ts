@@ -3,7 +3,7 @@
 
 import { createHash } from 'node:crypto'
 import { constants } from 'node:fs'
-import { access, copyFile, link, mkdir, mkdtemp, rename, rm } from 'node:fs/promises'
+import { access, copyFile, link, mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ModelFile } from '../db/models.ts'
 import type { LocalFile } from '../storage/object-store.ts'
@@ -18,11 +18,20 @@ export interface ModelFoldersOptions {
 /** What lies in a model's folder. */
 export type FileNames = readonly Pick<ModelFile, 'path' | 'sha256'>[]
 
+/** Goes with all that is in it. */
+export interface LentFolder extends AsyncDisposable {
+  readonly path: string
+  /** For what is converted of it. */
+  readonly cache: string
+}
+
 export interface ModelFolders {
   /** The folder, made where it is not there. */
   of(project_id: string, files: FileNames): Promise<string>
   /** Where a merge may work: it lasts until it is put in place, or a day. */
   aside(id: string): string
+  /** The files for as long as this is held, beside a place for what is converted of them: no model names them. */
+  lend(id: string, project_id: string, files: FileNames): Promise<LentFolder>
   /** A folder that was made aside becomes the one that `of` gives. */
   put(aside: string, project_id: string, files: FileNames): Promise<string>
   /** The model is no more; what has it open keeps it. */
@@ -42,18 +51,24 @@ export function modelFolders({ folder, open }: ModelFoldersOptions): ModelFolder
     await mkdir(folder, { recursive: true })
     const temporary = await mkdtemp(join(folder, '.making-'))
     try {
-      for (const { path, sha256 } of files) {
-        await using object = await open(project_id, sha256)
-        // The same bytes under another name, where that can be.
-        await link(object.path, join(temporary, path)).catch(() =>
-          copyFile(object.path, join(temporary, path), constants.COPYFILE_FICLONE),
-        )
-      }
+      await fill(temporary, project_id, files)
       await move(temporary, place)
     } finally {
       await rm(temporary, { recursive: true, force: true })
     }
   }
+
+  async function fill(place: string, project_id: string, files: FileNames) {
+    for (const { path, sha256 } of files) {
+      await using object = await open(project_id, sha256)
+      // The same bytes under another name, where that can be.
+      await link(object.path, join(place, path)).catch(() =>
+        copyFile(object.path, join(place, path), constants.COPYFILE_FICLONE),
+      )
+    }
+  }
+
+  const aside = (id: string) => join(folder, `.making-${id}`)
 
   return {
     async of(project_id, files) {
@@ -65,7 +80,25 @@ export function modelFolders({ folder, open }: ModelFoldersOptions): ModelFolder
       await made
       return place
     },
-    aside: (id) => join(folder, `.making-${id}`),
+    aside,
+    async lend(id, project_id, files) {
+      await mkdir(folder, { recursive: true })
+      // What an interruption has left goes; who was interrupted and lives removes its own alone.
+      for (const name of await readdir(folder))
+        if (name.startsWith(`.making-${id}-`))
+          await rm(join(folder, name), { recursive: true, force: true })
+      const place = await mkdtemp(`${aside(id)}-`)
+      const giveBack = () => rm(place, { recursive: true, force: true })
+      const lent = { path: join(place, 'model'), cache: join(place, 'weights') }
+      try {
+        for (const path of Object.values(lent)) await mkdir(path, { recursive: true })
+        await fill(lent.path, project_id, files)
+      } catch (error) {
+        await giveBack()
+        throw error
+      }
+      return { ...lent, [Symbol.asyncDispose]: giveBack }
+    },
     async put(aside, project_id, files) {
       const place = placeOf(project_id, files)
       await move(aside, place)

@@ -4,7 +4,7 @@
 import { setMaxListeners } from 'node:events'
 import type { Item } from '../../engine/eval/items.ts'
 import type { PromptMessage } from '../../engine/eval/prompt.ts'
-import { ApiError, invalidRequest, modelNotFound } from '../../errors.ts'
+import { ApiError, invalidRequest } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import { doneItems, insertOutputItems } from '../db/eval-output-items.ts'
 import {
@@ -19,8 +19,6 @@ import type { PoolClient } from '../db/pool.ts'
 import { endWork, type Lease, LeaseLost, noteProgress } from '../db/work.ts'
 import { type DataSource, samplingOf, schemaOf } from '../evals/data.ts'
 import { Grading, GradingStopped } from '../evals/grading.ts'
-import type { ResolvedModel } from '../models/model.ts'
-import type { ModelRegistry } from '../models/registry.ts'
 import { localFile } from '../storage/local-file.ts'
 import { objectKey } from '../storage/object-store.ts'
 import type { Stores } from '../storage/objects.ts'
@@ -28,16 +26,15 @@ import { failureOf } from '../work/failure.ts'
 import { whileHeld } from '../work/held.ts'
 import type { Outcome } from '../work/kind.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
-import type { AdapterFiles } from './adapter-files.ts'
 import { Asking, type AskingDeps, Usage } from './asking.ts'
 import { Evaluator, type Finished, subjectOf } from './evaluator.ts'
 import { fitExamples, MOST_EXAMPLES } from './few-shot.ts'
 import { openSampler, type Sampler } from './sampler.ts'
+import { openWeights, type WeightsDeps } from './weights-of-run.ts'
 
-export interface RunEvalDeps extends AskingDeps {
-  models: AskingDeps['models'] & Pick<ModelRegistry, 'resolveRoot'>
-  /** Of weights that only this run asks, on this machine. */
-  adapterFile: Pick<AdapterFiles, 'forget'>
+export interface RunEvalDeps extends AskingDeps, WeightsDeps {
+  models: AskingDeps['models'] & WeightsDeps['models']
+  serving: AskingDeps['serving'] & WeightsDeps['serving']
   stores: Stores
   log: Logger
 }
@@ -105,7 +102,7 @@ class Run {
     const rows = await this.#countRows(run, { path: file.path, one, reading })
     const asking = new Asking(this.#deps, project_id)
     {
-      await using asked = await this.#asked(run)
+      await using asked = await openWeights(this.#deps, run)
       const params = samplingOf(source)
       const signal = this.#signal
       const sampler =
@@ -163,24 +160,6 @@ class Run {
     if (!longest) throw invalidRequest('The file has no rows.', { code: 'invalid_item' })
     if (run.total === null) await this.#write((tx) => setRunTotal(tx, run.id, total))
     return { longest }
-  }
-
-  /** The weights that are asked. A candidate's are no model's: their copy on this machine goes with them. */
-  async #asked(run: EvalRun): Promise<{ model: ResolvedModel | undefined } & AsyncDisposable> {
-    const { models, adapterFile } = this.#deps
-    const { project_id } = this.#lease
-    const { root, adapter_sha256: sha256, adapter_config_sha256: config_sha256 } = run
-    const [id, free] = [run.model, async () => {}]
-    if (id === null) return { model: undefined, [Symbol.asyncDispose]: free }
-    if (root === null || sha256 === null || config_sha256 === null)
-      return { model: await models.resolve(project_id, id), [Symbol.asyncDispose]: free }
-    const base = await models.resolveRoot(project_id, root)
-    if (!base) throw modelNotFound(root)
-    const adapter = { sha256, config_sha256 }
-    return {
-      model: { id, base_path: base.path, root, project_id, adapter },
-      [Symbol.asyncDispose]: () => adapterFile.forget(adapter),
-    }
   }
 
   /** Once a run: taken up again, it goes on with the same examples. */

@@ -2,11 +2,11 @@
 
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { namesIn, parseRequested, type Requested } from '../../engine/merge/requested.ts'
+import { namesIn, parseRequested, searchedIn } from '../../engine/merge/requested.ts'
 import { candidateText } from '../../engine/merge/run.ts'
+import type { Candidate, Choice } from '../../engine/merge/search-points.ts'
 import type { MergeThreadEvent, MergeThreadRequest } from '../../engine/merge/thread.ts'
-import { spawn, type TakeTurn, type Thread } from '../../engine/runtime/thread.ts'
-import { ApiError } from '../../errors.ts'
+import { spawn, type TakeTurn } from '../../engine/runtime/thread.ts'
 import type { Logger } from '../../log.ts'
 import {
   type ChosenOfSearch,
@@ -22,19 +22,20 @@ import { insertParents } from '../db/provenance.ts'
 import { endWork, holdLease, type Lease, LeaseLost, noteProgress } from '../db/work.ts'
 import { type InputDeps, inputFiles, rootOfResult, rowsOfSearch } from '../merges/inputs.ts'
 import { MERGE, MERGE_THREAD } from '../merges/merges.ts'
-import { endSearch, releaseAll } from '../merges/searched.ts'
+import { endSearch } from '../merges/searched.ts'
 import type { ResolvedModel } from '../models/model.ts'
 import { localFile } from '../storage/local-file.ts'
 import { objectKey, type Staged } from '../storage/object-store.ts'
-import { keepObjects, type Stores } from '../storage/objects.ts'
+import { keepObjects, releaseObjects, type Stores } from '../storage/objects.ts'
 import { tell, tellFailure } from '../work/events.ts'
 import { failureOf } from '../work/failure.ts'
 import { whileHeld } from '../work/held.ts'
 import type { Outcome, WorkKind } from '../work/kind.ts'
 import { Hopeless, patiently } from '../work/patience.ts'
 import { startWorker, type Worker, type WorkerOptions } from '../work/worker.ts'
+import { MergeFault, mergeInThread } from './merging-thread.ts'
 import type { ModelFolders } from './model-folders.ts'
-import { searchByEval } from './search-by-eval.ts'
+import { type EvalSearch, searchByEval } from './search-by-eval.ts'
 import { type StagedFile, stageFiles } from './stage-files.ts'
 
 export interface RunMergeDeps extends InputDeps {
@@ -58,9 +59,6 @@ export type MergingOptions = RunMergeDeps &
     device: string
   }
 
-/** Merging itself failed: what it says names files and tensors, and may be told; trying again changes nothing. */
-class MergeFault extends Hopeless {}
-
 /** What came out, and where it lies. */
 interface Made {
   merge: Merge
@@ -68,14 +66,10 @@ interface Made {
   files: readonly string[]
 }
 
-interface ToSettle {
-  requested: Requested
-  /** What an adapter is made for. */
-  root: string | undefined
-  /** Where the merge works. */
-  out: string
-  merging: (config: unknown, out: string) => AsyncIterable<MergeThreadEvent>
-}
+/** The merge in its thread: into the folder, with what a search has chosen where it has one by an eval. */
+type Merging = (out: string, choice?: Choice) => AsyncIterable<MergeThreadEvent>
+
+type MergedEvent = Extract<MergeThreadEvent, { type: 'merged' }>
 
 /** How often progress is written. */
 const TELL_MS = 2000
@@ -122,27 +116,46 @@ class Run {
   }
 
   async toEnd(): Promise<Outcome> {
-    const { stores, folders, log } = this.#deps
+    const { stores, folders, threads, cache, takeTurn, told, log } = this.#deps
     const { id, project_id } = this.#lease
     const merge = await patiently(() => findMerge(stores.db, project_id, id))
     if (!merge) throw new Hopeless(`There is work for the merge ${id}, but no such merge.`)
-    const out = folders.aside(id)
-    const requested = parseRequested(merge.config)
-    const names = namesIn(requested)
-    const models = await patiently(() => inputFiles(this.#deps, project_id, names))
+    const { config } = merge
+    const requested = parseRequested(config)
+    const models = await patiently(() => inputFiles(this.#deps, project_id, namesIn(requested)))
     const root = await patiently(() => rootOfResult(this.#deps, project_id, requested))
-    const { threads, cache, takeTurn, told } = this.#deps
     const file = await patiently(() => rowsOfSearch(stores.db, project_id, requested))
     await using rows = file && (await localFile(stores.store, objectKey(project_id, file.sha256)))
     const search = rows && { search: { rows: rows.path, cache } }
     await using thread = spawn<MergeThreadRequest, MergeThreadEvent>(MERGE_THREAD, takeTurn)
     const context = { thread, signal: this.#signal, told }
-    const merging = (config: unknown, out: string) =>
-      ask({ only_check: false, config, models, out, threads, ...search }, context)
-    const config = await this.#settled(merge, { requested, root, out, merging })
-    let merged: Extract<MergeThreadEvent, { type: 'merged' }> | undefined
+    const request = { only_check: false, config, models, threads, ...search }
+    const merging: Merging = (out, choice) =>
+      mergeInThread({ ...request, out, ...(choice && { choice }) }, context)
+
+    const searched = searchedIn(requested)
+    const out = folders.aside(id)
+    const choice =
+      searched?.search.eval === undefined
+        ? undefined
+        : await this.#chosen(merge, { searched, root, folder: join(out, '.candidate'), merging })
+    const files = await this.#merged(id, root, merging(out, choice))
+    const made = { merge, out, files }
+    if (root === undefined) await this.#publishModel(made)
+    else await this.#publishAdapter(made, root)
+    log.info({ merge: id, model: merge.model_name }, 'merge succeeded')
+    return { type: 'ended' }
+  }
+
+  /** Tells how far it is; returns the files that came out. */
+  async #merged(
+    id: string,
+    root: string | undefined,
+    events: AsyncIterable<MergeThreadEvent>,
+  ): Promise<readonly string[]> {
     let last = 0
-    for await (const event of merging(config, out))
+    let merged: MergedEvent | undefined
+    for await (const event of events)
       if (event.type === 'planned') {
         await this.#write(async (tx) => {
           await setMerged(tx, id, event.done)
@@ -150,7 +163,10 @@ class Run {
           const what = `Merging ${event.tensors} ${root === undefined ? 'tensors' : 'modules'}, ${(event.bytes / 1e6).toFixed(1)} MB${rest}`
           await tell(tx, id, `planned-${event.done}`, what)
         })
-        log.info({ merge: id, tensors: event.tensors, done: event.done }, 'merge started')
+        this.#deps.log.info(
+          { merge: id, tensors: event.tensors, done: event.done },
+          'merge started',
+        )
       } else if (event.type === 'tensor') {
         if (Date.now() - last < TELL_MS) continue
         last = Date.now()
@@ -161,39 +177,47 @@ class Run {
       } else if (event.type === 'candidate') await this.#tried(id, event)
       else if (event.type === 'merged') merged = event
     if (!merged) throw new Error('The merge ended without a result.')
-    if (merged.note !== undefined)
-      await this.#write((tx) => tell(tx, id, 'note', `${merged.note}.`))
-    const made = { merge, out, files: merged.files }
-    if (root === undefined) await this.#publishModel(made)
-    else await this.#publishAdapter(made, root)
-    log.info({ merge: id, model: merge.model_name }, 'merge succeeded')
-    return { type: 'ended' }
+    const { note, files } = merged
+    if (note !== undefined) await this.#write((tx) => tell(tx, id, 'note', `${note}.`))
+    return files
   }
 
-  /** What is to be merged: as it was sent, or with what an eval has chosen. */
-  async #settled(merge: Merge, { requested, root, out, merging }: ToSettle): Promise<unknown> {
-    if (requested.kind !== 'adapters' || requested.search?.eval === undefined) return merge.config
-    if (root === undefined) throw new Hopeless('Adapters are of a base model.')
+  /** What an eval chooses; `folder` is where each candidate is made, whole, before it is asked. */
+  async #chosen(
+    merge: Merge,
+    {
+      folder,
+      merging,
+      ...of
+    }: Pick<EvalSearch, 'searched' | 'root'> & { folder: string; merging: Merging },
+  ): Promise<Choice> {
     await this.#write((tx) => setMerged(tx, merge.id, 0))
-    const folder = join(out, '.candidate')
-    const make = async (config: unknown) => {
+    const make = async (choice: Choice, candidate: number) => {
       await rm(folder, { recursive: true, force: true })
-      let files: readonly string[] = []
-      for await (const event of merging(config, folder))
-        if (event.type === 'merged') files = event.files
-      return { folder, files }
+      let merged: MergedEvent | undefined
+      try {
+        for await (const event of merging(folder, choice))
+          if (event.type === 'merged') merged = event
+      } catch (error) {
+        if (!(error instanceof MergeFault)) throw error
+        throw new MergeFault(`Candidate ${candidate} of the search: ${error.message}`)
+      }
+      if (!merged) throw new Error('The merge of a candidate ended without a result.')
+      return { folder, files: merged.files }
     }
     const held = { lease: this.#lease, signal: this.#signal }
-    const asked = { merge, config: requested, root, make, ...held }
-    const search = searchByEval(this.#deps.stores, asked)
+    const search = searchByEval(this.#deps.stores, { merge, make, ...of, ...held })
     for (;;) {
       const next = await search.next()
-      if (next.done) return next.value
-      await this.#tried(merge.id, { type: 'candidate', ...next.value })
+      if (next.done) {
+        await rm(folder, { recursive: true, force: true })
+        return next.value
+      }
+      await this.#tried(merge.id, next.value)
     }
   }
 
-  #tried(id: string, event: Extract<MergeThreadEvent, { type: 'candidate' }>): Promise<void> {
+  #tried(id: string, event: Candidate): Promise<void> {
     return this.#write(async (tx) => {
       await setMerged(tx, id, 0)
       if (event.best) await setChosen(tx, id, chosenOf(event))
@@ -285,7 +309,7 @@ class Run {
       await endWork(tx, this.#lease)
       return endSearch(tx, id)
     })
-    await releaseAll(stores, project_id, free)
+    await releaseObjects(stores, project_id, free)
   }
 
   #write<T>(body: (tx: PoolClient) => Promise<T>): Promise<T> {
@@ -300,7 +324,7 @@ const chosenOf = ({
   density,
   loss,
   score,
-}: Extract<MergeThreadEvent, { type: 'candidate' }>): ChosenOfSearch => ({
+}: Candidate): ChosenOfSearch => ({
   candidate,
   budget,
   weights: [...weights],
@@ -308,34 +332,6 @@ const chosenOf = ({
   ...(loss !== undefined && { loss }),
   ...(score !== undefined && { score }),
 })
-
-interface AskContext extends Pick<RunMergeDeps, 'told'> {
-  thread: Thread<MergeThreadRequest, MergeThreadEvent>
-  signal: AbortSignal
-}
-
-/** What the thread yields; what it throws is told apart from our own errors. */
-async function* ask(
-  request: MergeThreadRequest,
-  { thread, signal, told }: AskContext,
-): AsyncGenerator<MergeThreadEvent, void, undefined> {
-  const events = thread.run(request, signal)
-  try {
-    while (true) {
-      let next: IteratorResult<MergeThreadEvent, void>
-      try {
-        next = await events.next()
-      } catch (cause) {
-        if (cause instanceof ApiError || signal.aborted) throw cause
-        throw new MergeFault(told(cause instanceof Error ? cause.message : String(cause)))
-      }
-      if (next.done) return
-      yield next.value
-    }
-  } finally {
-    await events.return()
-  }
-}
 
 /** What a cancelled merge has made goes; what another process goes on with stays. */
 async function forget({ stores, folders }: RunMergeDeps, { id, project_id }: Lease) {
@@ -356,6 +352,6 @@ async function failed(deps: RunMergeDeps, lease: Lease, cause: unknown): Promise
     await endWork(tx, lease)
     return endSearch(tx, id)
   })
-  await releaseAll(stores, project_id, free)
+  await releaseObjects(stores, project_id, free)
   await rm(deps.folders.aside(id), { recursive: true, force: true })
 }

@@ -168,6 +168,20 @@ export class Serving implements Answering, AsyncDisposable {
     throw new Error('The parity check ended without a verdict.')
   }
 
+  /** Gives the memory of one model back, which will not be asked again. */
+  async forget(model: ResolvedModel): Promise<void> {
+    const thread = this.#thread
+    if (!thread || thread.closed) return
+    const target = await this.#target(model)
+    try {
+      for await (const _ of thread.run({ type: 'forget', target }));
+    } catch (error) {
+      // A thread that has died has forgotten it.
+      if (!thread.closed) throw error
+    }
+    this.#resident.delete(model.adapter?.sha256 ?? model.root)
+  }
+
   /** Gives the memory of every resident model back; requests that come later load again. */
   async unload(): Promise<void> {
     this.#resident.clear()
@@ -235,7 +249,7 @@ export class Serving implements Answering, AsyncDisposable {
   }
 
   async #target(model: ResolvedModel): Promise<Target> {
-    const target = { model: model.base_path, cache: this.#options.cache }
+    const target = { model: model.base_path, cache: model.cache ?? this.#options.cache }
     return model.adapter ? { ...target, adapter: await this.#options.adapterFile(model) } : target
   }
 }

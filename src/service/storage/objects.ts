@@ -74,6 +74,15 @@ export const releaseObject = (
     }
   })
 
+/** The same for several, each once. */
+export async function releaseObjects(
+  stores: Stores,
+  project_id: string,
+  hashes: readonly string[],
+): Promise<void> {
+  for (const sha256 of new Set(hashes)) await releaseObject(stores, { project_id, sha256 })
+}
+
 /** Removes the bytes of a project that no row names: a process died between storing them and its commit. */
 export const sweepUnknown = async (stores: Stores, project_id: string): Promise<number> => {
   let removed = 0

@@ -40,7 +40,10 @@ export const MergeReply = Type.Object(
         {
           candidate: Type.Integer(),
           budget: Type.Integer(),
-          weights: Type.Array(Type.Number()),
+          weights: Type.Array(Type.Number(), {
+            description:
+              'Of the adapters, or of the models that have one, as the text orders them.',
+          }),
           density: Type.Optional(Type.Number()),
           loss: Type.Optional(Type.Number({ description: 'On the validation file.' })),
           score: Type.Optional(Type.Number({ description: 'Of the eval.' })),

@@ -92,3 +92,21 @@ test('an adapter with a module that was trained whole is refused, not served wit
   await expect(residents.use(target)).rejects.toThrow(/lm_head\.weight, trained whole/)
   await residents.clear()
 })
+
+test('a model that is parted from waits for who uses it, and is loaded anew for who comes later', async () => {
+  const residents = new Residents({ threads: 1, precision: 'fp32' })
+  const target = { model, cache }
+  const first = await residents.use(target)
+  let parted = false
+  const parting = residents.part(model).then((taken) => {
+    parted = true
+    return taken
+  })
+  const later = await residents.use(target)
+  expect(later.target.key).not.toBe(first.target.key)
+  expect(parted).toBe(false)
+  first[Symbol.dispose]()
+  await (await parting)[Symbol.asyncDispose]()
+  later[Symbol.dispose]()
+  await residents.clear()
+})
