@@ -61,6 +61,8 @@ interface SeedResult {
   train_seconds: number
   eval_seconds: number
   valid_loss?: number
+  /** Of an adapter trained in int8, computed in float32. */
+  exact_valid_loss?: number | undefined
 }
 
 const turn: TakeTurn = async () => ({ [Symbol.dispose]() {} })
@@ -103,12 +105,13 @@ async function runSeed(seed: number): Promise<SeedResult> {
   const started = performance.now()
   const losses: number[] = []
   let valid_loss: number | undefined
-  {
-    await using trainer = await createTrainer(
+  let exact_valid_loss: number | undefined
+  const trainerOn = (on: typeof plain) =>
+    createTrainer(
       { step: 0, adapter, moments: createMoments(layout.parameters) },
       {
         objective: supervised.objective({
-          weights,
+          weights: on,
           layout,
           shape: chooseShape(
             examples.map((e) => e.tokens.length),
@@ -122,6 +125,8 @@ async function runSeed(seed: number): Promise<SeedResult> {
         turn,
       },
     )
+  {
+    await using trainer = await trainerOn(weights)
     for (const [i, batch] of batches.entries()) {
       const { loss } = await trainer.step(
         batch.map((j) => examples[j]!),
@@ -132,10 +137,24 @@ async function runSeed(seed: number): Promise<SeedResult> {
     }
     if (values.curves) valid_loss = (await trainer.evaluate(valid))!.loss
   }
+  if (values.curves && int8) {
+    await using exact = await trainerOn(plain)
+    exact_valid_loss = (await exact.evaluate(valid))!.loss
+    console.log(`seed ${seed}: the same adapter in float32 ${exact_valid_loss.toFixed(4)}`)
+  }
   if (valid_loss !== undefined) {
     console.log(`seed ${seed}: validation loss ${valid_loss.toFixed(4)}`)
     const train_seconds = (performance.now() - started) / 1000
-    return { seed, accuracy: 0, right: [], losses, train_seconds, eval_seconds: 0, valid_loss }
+    return {
+      seed,
+      accuracy: 0,
+      right: [],
+      losses,
+      train_seconds,
+      eval_seconds: 0,
+      valid_loss,
+      exact_valid_loss,
+    }
   }
   const trained = performance.now()
   await writeFile(adapterFile, writeAdapter(adapterFromFlat(layout, adapter, checkpoint.id)))

@@ -9,6 +9,7 @@ interface Curve {
   readonly seed: number
   readonly losses: readonly number[]
   readonly valid_loss: number
+  readonly exact_valid_loss?: number
 }
 
 const LAST = 20
@@ -45,6 +46,10 @@ const sides = [int8, fp32, peft]
 const rows = [
   ['last 20 steps', ({ losses }: Curve) => mean(losses.slice(-LAST))],
   ['validation', ({ valid_loss }: Curve) => valid_loss],
+  [
+    'validation, all in float32',
+    ({ valid_loss, exact_valid_loss }: Curve) => exact_valid_loss ?? valid_loss,
+  ],
 ] as const
 for (const { seed, losses } of fp32)
   for (const [what, value] of rows)

@@ -117,6 +117,11 @@ console.log('the idle server has been asked')
 
 // Undisturbed first: its losses, and its pace.
 const alone = await startJob(3)
+await until(alone, (_, steps) => steps >= 1)
+const [first, began] = [await turns(), performance.now()]
+await until(alone, (_, steps) => steps >= 23) // of 24: what comes after the last step is not training
+const last = await turns()
+const computing = (last.seconds - first.seconds) / ((performance.now() - began) / 1000)
 await until(alone, ({ status }) => status === 'succeeded')
 const undisturbed = await losses(alone)
 const { data: told } = await server.ask(`/fine_tuning/jobs/${alone}/events?limit=1000`)
@@ -124,7 +129,9 @@ for (const { data } of told)
   for (const reason of data?.reasons ?? [])
     if (reason.startsWith('micro-batches')) console.log(reason)
 const held = await turns()
-console.log(`alone: micro-step ${((1000 * held.seconds) / held.turns).toFixed(0)} ms`)
+console.log(
+  `alone: micro-step ${((1000 * held.seconds) / held.turns).toFixed(0)} ms, ${(100 * computing).toFixed(1)} % of the time between steps 1 and 23 is computing`,
+)
 
 const id = await startJob(50)
 await until(id, (_, steps) => steps >= 1)
