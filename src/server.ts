@@ -354,9 +354,16 @@ const main = async (): Promise<void> => {
   const log = createLog(config.logLevel)
   const starting = startServer(config, log)
   // From here on, for a stop while all is still starting must not leave the database behind either.
-  const onSecondSignal = (signal: string) => log.warn({ signal }, 'second signal: ending at once')
+  const onSecondSignal = (signal: string) => {
+    log.warn({ signal }, 'second signal: ending at once')
+    endAtOnce()
+  }
+  const onTimeout = (ms: number) => {
+    log.error({ ms }, 'not stopped in time: ending at once')
+    endAtOnce()
+  }
   closeWithGrace(
-    { delay: 3 * DRAIN_MS, logger: false, onSecondSignal },
+    { delay: 3 * DRAIN_MS, logger: false, onSecondSignal, onSecondError: endAtOnce, onTimeout },
     async ({ signal, err }) => {
       if (err) log.fatal({ err }, 'stopping after an error that nobody handled')
       else log.info({ signal }, 'stopping')
@@ -370,6 +377,11 @@ const main = async (): Promise<void> => {
     process.stderr.write(
       `An API key was made, it is shown only now: ${server.apiKey}\n(kept in ${server.newKeyPath})\n`,
     )
+}
+
+/** As a crash, which the next start goes on from: an exit under a thread that computes would abort in native code. */
+function endAtOnce(): void {
+  process.kill(process.pid, 'SIGKILL')
 }
 
 if (process.argv[1] && import.meta.url === pathToFileURL(realpathSync(process.argv[1])).href)

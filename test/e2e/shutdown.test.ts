@@ -96,7 +96,7 @@ test.skipIf(stories.missing)(
     await logged((line) => line.phase === 'checkpoint running work')
     const began = Date.now()
     server.signal('SIGTERM')
-    expect(await server.exited()).toBe(1)
+    expect(await server.exited()).toBeNull() // of a signal, its own: no native code unwinds under a thread
     expect(Date.now() - began).toBeLessThan(3000)
     expect(server.log().map((line) => line.msg)).toContain('second signal: ending at once')
     upload.destroy()
