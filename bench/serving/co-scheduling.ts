@@ -124,10 +124,14 @@ const last = await turns()
 const computing = (last.seconds - first.seconds) / ((performance.now() - began) / 1000)
 await until(alone, ({ status }) => status === 'succeeded')
 const undisturbed = await losses(alone)
-const { data: told } = await server.ask(`/fine_tuning/jobs/${alone}/events?limit=1000`)
-for (const { data } of told)
-  for (const reason of data?.reasons ?? [])
-    if (reason.startsWith('micro-batches')) console.log(reason)
+/** A job's micro-batches are settled as it starts, by the speed that is then known; another size sums in another order. */
+const sizeOf = async (id: string): Promise<string> => {
+  const { data } = await server.ask(`/fine_tuning/jobs/${id}/events?limit=1000`)
+  return data
+    .flatMap((event: { data?: { reasons?: string[] } }) => event.data?.reasons ?? [])
+    .find((reason: string) => reason.startsWith('micro-batches'))
+}
+console.log(await sizeOf(alone))
 const held = await turns()
 console.log(
   `alone: micro-step ${((1000 * held.seconds) / held.turns).toFixed(0)} ms, ${(100 * computing).toFixed(1)} % of the time between steps 1 and 23 is computing`,
@@ -135,6 +139,7 @@ console.log(
 
 const id = await startJob(50)
 await until(id, (_, steps) => steps >= 1)
+console.log(`while answering: ${await sizeOf(id)}`)
 for (const clients of [1, 4, 16]) {
   const quiet = idle.get(clients)!
   const busy = await load(clients)
