@@ -210,18 +210,18 @@ function copyChunk(
   to: { a: Float32Array; b: Float32Array; at: number },
 ): void {
   const { rank, blocks } = adapter
-  const own = blocks[block]!
+  const parts = blocks[block]!
   const count = Math.min(CHUNK, rank - part * CHUNK)
   const units = unitsOf(widths)
   const m = members.length
   let unit = to.at * units.members.length
   for (const [i, out] of widths.entries()) {
-    const { a, b } = own[i] ?? {}
+    const { a, b } = parts[i] ?? {}
+    const own = a ? count : 0
     for (let j = 0; j < inner; j++) {
       const from = j * rank + part * CHUNK
       const start = ((to.at * inner + j) * m + i) * CHUNK
-      if (a) to.a.set(a.subarray(from, from + count), start)
-      to.a.fill(0, start + (a ? count : 0), start + CHUNK)
+      for (let r = 0; r < CHUNK; r++) to.a[start + r] = r < own ? a![from + r]! : 0
     }
     for (let left = 0; left < out; left += units.width, unit++)
       for (let r = 0; r < CHUNK; r++) {
