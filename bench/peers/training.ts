@@ -1,9 +1,10 @@
 // npm run bench -- training: our steps beside PyTorch's, interleaved, each side in a process of its own.
 //
-//   npx tsx bench/peers/training.ts MODEL CACHE [--python PYTHON] [--rounds 5] [--shapes 1x256,4x128] [--sides a,b]
+//   npx tsx bench/peers/training.ts MODEL CACHE [--python PYTHON] [--rounds 5] [--shapes 1x256,4x128] [--sides a,b] [--preload LIBRARY]
 //
 // MODEL is a Hugging Face folder with float32 weights, which both sides read. PYTHON is one of an environment with
-// torch, transformers and peft. Of each side the median over rounds is printed, and the ratio to the fastest peer.
+// torch, transformers and peft; LIBRARY is what PyTorch allocates by (libtcmalloc_minimal.so.4: without it, it is slower by a
+// third and more). Of each side the median over rounds is printed, and the ratio to the fastest peer.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -17,6 +18,7 @@ const { values, positionals } = parseArgs({
     python: { type: 'string', default: 'python3' },
     rounds: { type: 'string', default: '5' },
     shapes: { type: 'string', default: '1x256,4x128,1x512,8x64/4' },
+    preload: { type: 'string' },
     sides: { type: 'string', default: 'int8,fp32,torch-bf16,torch-autocast' },
   },
 })
@@ -52,7 +54,9 @@ class Side {
   constructor(name: string, shape: readonly string[]) {
     this.name = name
     const [program, ...args] = commandOf(name, shape)
-    this.#child = spawn(program!, args, { stdio: ['pipe', 'pipe', 'ignore'] })
+    const preload = name.startsWith('torch') && values.preload
+    const env = { ...process.env, ...(preload && { LD_PRELOAD: preload }) }
+    this.#child = spawn(program!, args, { stdio: ['pipe', 'pipe', 'ignore'], env })
     this.#lines = createInterface({ input: this.#child.stdout! })[Symbol.asyncIterator]()
   }
 
