@@ -45,18 +45,18 @@ async function client(id: number) {
   }
 }
 
-const samples: { at: number; resident: number; anonymous: number }[] = []
-const watching = setInterval(() => {
-  const [resident, anonymous] = server.memory()
-  samples.push({ at: performance.now(), resident, anonymous })
+const samples: { at: number; resident: number; cached: number }[] = []
+const watching = setInterval(async () => {
+  const cached = ((await server.metrics()).get('luthier_prefix_cache_bytes') ?? 0) / 1e6
+  samples.push({ at: performance.now(), resident: server.memory()[0], cached })
 }, 1000)
 await Promise.all(Array.from({ length: Number(clients) }, (_, id) => client(id)))
 clearInterval(watching)
 await sleep(2000)
 const metrics = await server.metrics()
 const half = samples.filter(({ at }) => at > end - Number(seconds) * 500)
-const mean = (part: typeof half) =>
-  part.reduce((sum, { resident }) => sum + resident, 0) / part.length
+const mean = (part: typeof half, of: 'resident' | 'cached' = 'resident') =>
+  part.reduce((sum, sample) => sum + sample[of], 0) / part.length
 const [third, last] = [half.slice(0, half.length >> 1), half.slice(half.length >> 1)]
 console.log(`${clients} clients for ${seconds} s: ${JSON.stringify(counts)}`)
 console.log(
@@ -64,6 +64,9 @@ console.log(
 )
 console.log(
   `resident, means of the third and the last quarter: ${mean(third).toFixed(0)}, ${mean(last).toFixed(0)} MB (${((mean(last) / mean(third) - 1) * 100).toFixed(1)} %)`,
+)
+console.log(
+  `of it the prefix cache, which fills up to its bound: ${mean(third, 'cached').toFixed(0)}, ${mean(last, 'cached').toFixed(0)} MB`,
 )
 console.log(`choices under way afterwards: ${metrics.get('luthier_inference_choices')}`)
 console.log(

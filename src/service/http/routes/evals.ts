@@ -187,7 +187,7 @@ export const evalRoutes: FastifyPluginAsyncTypebox<EvalsDeps> = async (app, { ev
     },
   )
 
-  // OpenAI describes the first, its clients send the second.
+  // OpenAI describes the first, which its npm client 6 sends; the newer ones and Python's send the second.
   for (const [url, operationId] of [
     [RUN, 'cancelEvalRun'],
     [`${RUN}/cancel`, 'cancelEvalRunByName'],
