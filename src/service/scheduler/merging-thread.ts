@@ -2,8 +2,8 @@
 
 import type { MergeThreadEvent, MergeThreadRequest } from '../../engine/merge/thread.ts'
 import type { Thread } from '../../engine/runtime/thread.ts'
-import { ApiError } from '../../errors.ts'
 import { Hopeless } from '../work/patience.ts'
+import { askThread } from './ask-thread.ts'
 
 /** Merging itself failed: what it says names files and tensors, and may be told; trying again changes nothing. */
 export class MergeFault extends Hopeless {}
@@ -15,25 +15,9 @@ export interface MergingContext {
   told: (message: string) => string
 }
 
-/** What the thread yields; what it throws is told apart from our own errors. */
-export async function* mergeInThread(
+/** What the thread yields; throws a MergeFault where merging fails. */
+export const mergeInThread = (
   request: MergeThreadRequest,
   { thread, signal, told }: MergingContext,
-): AsyncGenerator<MergeThreadEvent, void, undefined> {
-  const events = thread.run(request, signal)
-  try {
-    while (true) {
-      let next: IteratorResult<MergeThreadEvent, void>
-      try {
-        next = await events.next()
-      } catch (cause) {
-        if (cause instanceof ApiError || signal.aborted) throw cause
-        throw new MergeFault(told(cause instanceof Error ? cause.message : String(cause)))
-      }
-      if (next.done) return
-      yield next.value
-    }
-  } finally {
-    await events.return()
-  }
-}
+): AsyncGenerator<MergeThreadEvent, void, undefined> =>
+  askThread(thread, request, { signal, fault: (message) => new MergeFault(told(message)) })

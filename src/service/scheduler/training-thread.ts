@@ -2,7 +2,7 @@
 
 import type { Thread } from '../../engine/runtime/thread.ts'
 import type { TrainEvent, TrainThreadRequest } from '../../engine/train/request.ts'
-import { ApiError } from '../../errors.ts'
+import { askThread } from './ask-thread.ts'
 
 export type TrainingThread = Thread<TrainThreadRequest, TrainEvent>
 
@@ -37,27 +37,13 @@ export class TrainingThreads implements AsyncDisposable {
   }
 }
 
-/** What the thread yields; what it throws is told apart from our own errors. */
-export async function* ask(
+/** What the thread yields; throws a TrainingFault where training fails. */
+export const ask = (
   thread: TrainingThread,
   request: TrainThreadRequest,
   signal: AbortSignal,
-): AsyncGenerator<TrainEvent, void, undefined> {
-  const events = thread.run(request, signal)
-  try {
-    while (true) {
-      let next: IteratorResult<TrainEvent, void>
-      try {
-        next = await events.next()
-      } catch (cause) {
-        if (cause instanceof ApiError || signal.aborted) throw cause
-        const message = cause instanceof Error ? cause.message : String(cause)
-        throw new TrainingFault(message, { cause })
-      }
-      if (next.done) return
-      yield next.value
-    }
-  } finally {
-    await events.return()
-  }
-}
+): AsyncGenerator<TrainEvent, void, undefined> =>
+  askThread(thread, request, {
+    signal,
+    fault: (message, cause) => new TrainingFault(message, { cause }),
+  })
