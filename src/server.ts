@@ -362,8 +362,12 @@ const main = async (): Promise<void> => {
     log.error({ ms }, 'not stopped in time: ending at once')
     endAtOnce()
   }
+  const onSecondError = (err: unknown) => {
+    log.fatal({ err }, 'another error that nobody handled: ending at once')
+    endAtOnce()
+  }
   closeWithGrace(
-    { delay: 3 * DRAIN_MS, logger: false, onSecondSignal, onSecondError: endAtOnce, onTimeout },
+    { delay: 3 * DRAIN_MS, logger: false, onSecondSignal, onSecondError, onTimeout },
     async ({ signal, err }) => {
       if (err) log.fatal({ err }, 'stopping after an error that nobody handled')
       else log.info({ signal }, 'stopping')

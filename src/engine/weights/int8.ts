@@ -222,5 +222,5 @@ function quantiseSmoothed(
   return { forward, forward_scale, backward, backward_scale }
 }
 
-/** Math.round in a fifth of its time, which was most of what a copy takes (docs/performance.md). */
+/** Math.round in a third to a fifth of its time, which was most of what a copy takes (docs/performance.md). */
 const nearest = (x: number): number => Math.floor(x + 0.5)
