@@ -20,7 +20,7 @@ let folder: string
 let home: string
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'luthier-train-'))
-  home = makeHome({ stories260k: stories.path })
+  home = makeHome(stories.missing ? {} : { stories260k: stories.path })
 })
 afterEach(async () => {
   await rm(folder, { recursive: true, force: true })
