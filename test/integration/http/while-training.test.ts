@@ -1,6 +1,6 @@
 // One device, two uses: answers come while a job trains, the job is none the worse for it, and a cancel ends it within a step.
 
-import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type OpenAI from 'openai'
@@ -137,21 +137,27 @@ describe.skipIf(stories.missing)('while a job trains', () => {
       return { tokens: Number(told?.[1]), ms: Number(told?.[2]) }
     }
 
-    // How fast the base is here is measured.
+    // How fast the base is here is measured, and not by jobs of other tests.
+    const weights = join(folder, 'cache', 'weights')
+    const speeds = async () =>
+      (await readdir(weights))
+        .filter((name) => name.endsWith('.throughput.json'))
+        .map((name) => join(weights, name))
+    for (const name of await speeds()) await rm(name)
     await client.post('/fine_tuning/alpha/preflight', { body })
     const quick = await microBatches()
     expect(quick.tokens).toBeGreaterThan(0)
     expect(quick.ms).toBeLessThanOrEqual(300)
 
-    // The same on a machine that is known to be so much slower that half as many tokens are too many.
-    const slower = 2 * (300 / Math.max(quick.ms, 1))
-    const weights = join(folder, 'cache', 'weights')
-    const files = (await readdir(weights)).filter((name) => name.endsWith('.throughput.json'))
+    // The same on a machine that is known to be so much slower that as many tokens are too many, and the fewest are not:
+    // starting a run costs about a third of it.
+    const slower = 1.5 * (300 / Math.max(quick.ms, 1))
+    const files = await speeds()
     expect(files).not.toEqual([])
     for (const name of files) {
-      const known = JSON.parse(await readFile(join(weights, name), 'utf8'))
+      const known = JSON.parse(await readFile(name, 'utf8'))
       const kept = { seconds: known.seconds * slower, paced: known.paced * slower }
-      await writeFile(join(weights, name), JSON.stringify(kept))
+      await writeFile(name, JSON.stringify(kept))
     }
     const slow = await microBatches()
     expect(slow.tokens).toBeLessThan(quick.tokens)
