@@ -123,10 +123,7 @@ export class LoraStack {
       }
       feeds[`lora.mask.${m}`] = float32([rows.length, m * R], mask)
     }
-    for (const [i, { members, widths, inner }] of this.#blocks.entries()) {
-      feeds[`lora.${i}.a`] = float32([inner, members.length * R], this.#a[i]!)
-      feeds[`lora.${i}.b`] = float32([members.length * R, sum(widths)], this.#b[i]!)
-    }
+    Object.assign(feeds, matricesOf(this.#blocks, { a: this.#a, b: this.#b, columns: R }))
     const gained = [...used].some(({ gains }) => gains)
     if (gained) {
       this.#gains ??= gainsOf(
@@ -173,16 +170,14 @@ export class LoraStack {
   }
 
   #rebuild(adapters: readonly ResidentAdapter[]): void {
-    this.clear()
+    this.#entries = []
+    this.#columns = 0
+    this.#gains = undefined
     for (const adapter of adapters) {
       this.#entries.push({ adapter, from: this.#columns, room: adapter.rank })
       this.#columns += adapter.rank
     }
-    for (const { members, widths, inner } of this.#blocks) {
-      const columns = members.length * this.#columns
-      this.#a.push(new Float32Array(columns * inner))
-      this.#b.push(new Float32Array(columns * sum(widths)))
-    }
+    makeRoom(this.#blocks, this.#columns, this.#a, this.#b)
     for (const entry of this.#entries) this.#copy(entry)
   }
 
@@ -192,11 +187,26 @@ export class LoraStack {
   }
 }
 
-/** Room for adapters: of each block A [in, m·columns] and B [m·columns, Σ out]. */
+/** Room for adapters: of each block A [in, m·columns] and B [m·columns, Σ out], or more. */
 interface Room {
   readonly a: readonly Float32Array[]
   readonly b: readonly Float32Array[]
   readonly columns: number
+}
+
+/** Memory for so many columns of each block: what is there already is kept where it is enough, whatever is in it. */
+function makeRoom(
+  blocks: readonly StackedBlock[],
+  columns: number,
+  a: Float32Array[],
+  b: Float32Array[],
+): void {
+  for (const [i, { members, widths, inner }] of blocks.entries()) {
+    const size = members.length * columns
+    if ((a[i]?.length ?? 0) >= size * inner) continue
+    a[i] = new Float32Array(size * inner)
+    b[i] = new Float32Array(size * sum(widths))
+  }
 }
 
 /** Writes an adapter's matrices from a column on; what is not its own there becomes zero. */
@@ -213,11 +223,7 @@ function copyInto(
     for (const [k, out] of widths.entries()) {
       const part = parts[i]![k]
       const row = m * from + k * rank
-      for (let j = 0; j < inner; j++) {
-        const at = j * m * columns + row
-        if (part) for (let r = 0; r < rank; r++) a[i]![at + r] = part.a[j * rank + r]!
-        else a[i]!.fill(0, at, at + rank)
-      }
+      putColumns(part?.a, { inner, rank }, { into: a[i]!, columns: m * columns, from: row })
       if (part)
         for (let r = 0; r < rank; r++)
           b[i]!.set(part.b.subarray(r * out, (r + 1) * out), (row + r) * width + left)
@@ -226,10 +232,29 @@ function copyInto(
   }
 }
 
-/** The matrices of one adapter that all rows use: made when another's were fed before, the same objects each time. */
+/** Writes a matrix [inner, rank], or zeros, into columns of a wider one. */
+function putColumns(
+  matrix: Float32Array | undefined,
+  { inner, rank }: { inner: number; rank: number },
+  { into, columns, from }: { into: Float32Array; columns: number; from: number },
+): void {
+  for (let j = 0; j < inner; j++) {
+    const at = j * columns + from
+    const row = j * rank
+    if (matrix) for (let r = 0; r < rank; r++) into[at + r] = matrix[row + r]!
+    else into.fill(0, at, at + rank)
+  }
+}
+
+/**
+ * The matrices of one adapter that all rows use: made when another's were fed before, in the same memory, and the same
+ * objects each time until then.
+ */
 export class LoneAdapter {
   #adapter: ResidentAdapter | undefined
   #feeds: Readonly<Record<string, HostTensor>> = {}
+  #a: Float32Array[] = []
+  #b: Float32Array[] = []
 
   /** Of block i `lora.<i>.a` [in, m·rank] and `lora.<i>.b` [m·rank, Σ out]. */
   feeds(
@@ -237,26 +262,37 @@ export class LoneAdapter {
     adapter: ResidentAdapter,
   ): Readonly<Record<string, HostTensor>> {
     if (this.#adapter === adapter) return this.#feeds
-    const columns = adapter.rank
-    const sized = (block: StackedBlock, width: number) =>
-      new Float32Array(block.members.length * columns * width)
-    const a = blocks.map((block) => sized(block, block.inner))
-    const b = blocks.map((block) => sized(block, sum(block.widths)))
-    copyInto({ a, b, columns, from: 0 }, blocks, adapter)
+    const { rank } = adapter
+    makeRoom(blocks, rank, this.#a, this.#b)
+    copyInto({ a: this.#a, b: this.#b, from: 0, columns: rank }, blocks, adapter)
     this.#adapter = adapter
-    this.#feeds = Object.fromEntries(
-      blocks.flatMap(({ members, widths, inner }, i) => [
-        [`lora.${i}.a`, float32([inner, members.length * columns], a[i]!)],
-        [`lora.${i}.b`, float32([members.length * columns, sum(widths)], b[i]!)],
-      ]),
-    )
+    this.#feeds = matricesOf(blocks, { a: this.#a, b: this.#b, columns: rank })
     return this.#feeds
   }
 
   clear(): void {
     this.#adapter = undefined
     this.#feeds = {}
+    this.#a = []
+    this.#b = []
   }
+}
+
+/** Of block i `lora.<i>.a` and `lora.<i>.b`, as much of its room as its columns take. */
+function matricesOf(
+  blocks: readonly StackedBlock[],
+  { a, b, columns }: Room,
+): Record<string, HostTensor> {
+  return Object.fromEntries(
+    blocks.flatMap(({ members, widths, inner }, i) => {
+      const size = members.length * columns
+      const width = sum(widths)
+      return [
+        [`lora.${i}.a`, float32([inner, size], a[i]!.subarray(0, inner * size))],
+        [`lora.${i}.b`, float32([size, width], b[i]!.subarray(0, size * width))],
+      ]
+    }),
+  )
 }
 
 /** Rows of one adapter read its own matrices. */
