@@ -3,6 +3,7 @@
 import { float32 } from '../tensor.ts'
 import { constant, size, staticDims, type Value } from './graph.ts'
 import { add } from './ops/elementwise.ts'
+import { plus } from './ops/products.ts'
 import { concat } from './ops/shape.ts'
 
 /**
@@ -47,14 +48,24 @@ function total(parts: readonly Value[]): Value {
   const axis = pieces[0]?.axis ?? 0
   let end = 0
   for (const p of pieces) {
-    if (p.axis !== axis || p.before !== end) return parts.reduce(add)
+    if (p.axis !== axis || p.before !== end) return sum(parts)
     end += p.inner.dims[axis] as number
   }
-  if (pieces.length < parts.length || pieces.at(-1)!.after !== 0) return parts.reduce(add)
+  if (pieces.length < parts.length || pieces.at(-1)!.after !== 0) return sum(parts)
   return concat(
     pieces.map((p) => p.inner),
     axis,
   )
+}
+
+/** All added up: to a product, if one of them is one, which adds the rest as it goes. */
+function sum(parts: readonly Value[]): Value {
+  for (const [i, part] of parts.entries()) {
+    const rest = parts.filter((_, j) => j !== i)
+    const all = rest.length > 0 && plus(part, () => rest.reduce(add))
+    if (all) return all
+  }
+  return parts.reduce(add)
 }
 
 /** The values on some way from `wrt` to `y`. */

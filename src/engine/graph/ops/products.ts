@@ -91,10 +91,28 @@ export function gemm(a: Value, b: Value, options: GemmOptions = {}): Value {
       ? gemm(b, dy, { transA: transB, transB: true, alpha })
       : gemm(dy, b, { transB: !transB, alpha }),
     transB
-      ? gemm(dy, anew(a), { transA: true, transB: transA, alpha })
+      ? isTall(b)
+        ? transposeLast(batchedGemm(anew(a), dy, { transA: !transA, alpha }))
+        : gemm(dy, anew(a), { transA: true, transB: transA, alpha })
       : gemm(anew(a), dy, { transA: !transA, alpha }),
     dy,
   ])
+}
+
+/**
+ * Rows for each column from which it is faster to compute a matrix's transpose and to move that. As a Gemm the runtime would
+ * take the two for one product again.
+ */
+const TALL = 128
+
+const isTall = ({ dims: [rows, columns] }: Value): boolean => Number(rows) >= TALL * Number(columns)
+
+/** y + c() where y is a product by `gemm` that adds nothing yet: then c, of y's shape, is added within it. */
+export function plus(y: Value, c: () => Value): Value | undefined {
+  if (y.source.type !== 'node') return undefined
+  const { op, inputs, attributes } = y.source.node
+  if (op !== 'Gemm' || inputs.length !== 2) return undefined
+  return emitOne('Gemm', [...inputs, c()], y, { attributes: { ...attributes } })
 }
 
 /** x [N, in] · weightᵀ with weight [out, in], as checkpoints store it → [N, out] */

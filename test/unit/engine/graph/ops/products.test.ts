@@ -28,6 +28,13 @@ test.each([
   expectGradient((x, y, c) => op.gemm(x, y, { transA, transB, alpha: 0.5, c }), [a, b, [2, 4]]),
 )
 
+test.each([
+  [false, [2, 1]],
+  [true, [1, 2]],
+])('gemm: a tall matrix gets its gradient through the transpose (transA %s)', (transA, a) =>
+  expectGradient((x, y) => op.gemm(x, y, { transA, transB: true, alpha: 0.5 }), [a, [128, 1]]),
+)
+
 test('products of shapes that do not meet are refused with both shapes', () => {
   const a = input('a', 'float32', [2, 3])
   const b = input('b', 'float32', [4, 5])
