@@ -1,6 +1,7 @@
 // Which tokens may come next. Owns the grammar thread: one that dies or hangs is replaced, and only the answers it held fail.
 
-import { ApiError, unavailable } from '../../errors.ts'
+import { ApiError, invalidRequest, unavailable } from '../../errors.ts'
+import { type Limits, LOOK, Patience } from '../runtime/patience.ts'
 import { spawn, type Thread } from '../runtime/thread.ts'
 import { byteLevelAlphabet } from '../tokenizer/token-bytes.ts'
 import type { Tokenizer } from '../tokenizer/tokenizer.ts'
@@ -28,22 +29,35 @@ export interface Held extends Disposable {
 const WORKER = new URL('./worker.ts', import.meta.url)
 
 /** A mask takes a tenth of a millisecond, and grammars that take seconds are no use to anybody. */
-const MASK_TIME = 5_000
-const COMPILE_TIME = 20_000
+const MASK_TIME: Limits = { computed: 5_000, passed: 30_000 }
+const COMPILE_TIME: Limits = { computed: 20_000, passed: 300_000 }
 
 const failed = () =>
   unavailable('What holds answers to their schema was interrupted. Please retry.', 1)
+
+const tooComplex = ({ param }: GrammarSource) =>
+  invalidRequest(`The schema in '${param}' is too complex: no grammar in time.`, {
+    param,
+    code: 'invalid_json_schema',
+  })
 
 /** Makes constraints for any model; the thread starts with the first. */
 export class Constraints {
   #thread: Thread<GrammarRequest, GrammarEvent> | undefined
   readonly #keys = new WeakMap<Tokenizer, string>()
   readonly #alphabet = byteLevelAlphabet()
+  readonly #compileTime: Limits
+  /** Of the thread that runs. */
+  #place: string | undefined
   #last = 0
+
+  constructor({ compileTime = COMPILE_TIME }: { compileTime?: Limits } = {}) {
+    this.#compileTime = compileTime
+  }
 
   /**
    * One constraint for each of `count` answers. `vocab_size` is the length of the logits. Throws 400 for a schema
-   * that is no grammar or takes too long, 503 when the thread went away.
+   * that is no grammar or takes too long to compute, 503 when the thread went away or stands still.
    */
   async open(
     source: GrammarSource,
@@ -52,20 +66,17 @@ export class Constraints {
   ): Promise<Held> {
     const thread = this.#running()
     const key = this.#key(tokenizer)
-    const compile = async () => {
-      if (await this.#known(thread, key, source)) return
-      const { eos_token_ids } = tokenizer
-      await last(
-        thread.run({
-          type: 'vocabulary',
-          key,
-          tokens: this.#tokens(tokenizer, vocab_size),
-          eos_token_ids,
-        }),
-      )
-      await this.#known(thread, key, source)
+    try {
+      if (!(await this.#known(thread, key, source))) {
+        const tokens = this.#tokens(tokenizer, vocab_size)
+        const { eos_token_ids } = tokenizer
+        await last(thread.run({ type: 'vocabulary', key, tokens, eos_token_ids }))
+        await this.#known(thread, key, source)
+      }
+    } catch (error) {
+      if (error instanceof ApiError) throw error
+      throw failed()
     }
-    await this.#inTime(thread, compile(), source)
     const words = Math.ceil(vocab_size / 32)
     const ids = Array.from({ length: count }, () => ++this.#last)
     const constraints = await Promise.all(
@@ -92,14 +103,14 @@ export class Constraints {
     const bits = memory.subarray(HEAD)
     return {
       mask: () => {
-        const end = Date.now() + MASK_TIME
+        let patience: Patience | undefined
         for (let had = Atomics.load(memory, COUNT); had < wanted; ) {
-          const left = thread.closed ? 0 : end - Date.now()
-          if (left <= 0) {
+          patience ??= new Patience(this.#place, MASK_TIME)
+          if (thread.closed || patience.look()) {
             this.#drop(thread)
             throw failed()
           }
-          Atomics.wait(memory, COUNT, had, left)
+          Atomics.wait(memory, COUNT, had, LOOK)
           had = Atomics.load(memory, COUNT)
         }
         if (memory[REFUSED]) throw new Error('The grammar refused a token that its mask allowed.')
@@ -116,37 +127,35 @@ export class Constraints {
     last(thread.run(request)).catch(() => {})
   }
 
-  async #known(thread: Thread<GrammarRequest, GrammarEvent>, key: string, source: GrammarSource) {
-    const event = await last(thread.run({ type: 'compile', key, source }))
-    return event?.type === 'known' && event.known
-  }
-
-  async #inTime(
+  /** Compiles the schema if its vocabulary is known. Others' schemas come first, and their time is not counted. */
+  async #known(
     thread: Thread<GrammarRequest, GrammarEvent>,
-    work: Promise<void>,
-    { param }: GrammarSource,
-  ): Promise<void> {
-    let timer: NodeJS.Timeout | undefined
-    const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
-        this.#drop(thread)
-        reject(
-          new ApiError(400, `The schema in '${param}' is too complex: no grammar in time.`, {
-            param,
-            code: 'invalid_json_schema',
-          }),
-        )
-      }, COMPILE_TIME)
-    })
+    key: string,
+    source: GrammarSource,
+  ): Promise<boolean> {
+    let watch: NodeJS.Timeout | undefined
+    let late: Error | undefined
+    let known = false
     try {
-      await Promise.race([work, late])
+      for await (const event of thread.run({ type: 'compile', key, source })) {
+        if (event.type === 'known') known = event.known
+        if (event.type !== 'begun') continue
+        this.#place = event.place
+        const patience = new Patience(event.place, this.#compileTime)
+        watch = setInterval(() => {
+          const over = patience.look()
+          if (!over) return
+          late = over === 'computed' ? tooComplex(source) : failed()
+          clearInterval(watch)
+          this.#drop(thread)
+        }, LOOK)
+      }
     } catch (error) {
-      if (error instanceof ApiError) throw error
-      throw failed()
+      throw late ?? error
     } finally {
-      clearTimeout(timer)
-      work.catch(() => {})
+      clearInterval(watch)
     }
+    return known
   }
 
   #drop(thread: Thread<GrammarRequest, GrammarEvent>): void {

@@ -17,7 +17,11 @@ export type GrammarRequest =
   | { type: 'accept'; id: number; token: number }
   | { type: 'close'; id: number }
 
-export type GrammarEvent = { type: 'known'; known: boolean } | { type: 'done' }
+export type GrammarEvent =
+  /** A schema's turn has come; `place` is where the thread's time is told. */
+  | { type: 'begun'; place: string | undefined }
+  | { type: 'known'; known: boolean }
+  | { type: 'done' }
 
 /** Before the mask: how many masks were written, and whether the last token was refused. */
 export const COUNT = 0

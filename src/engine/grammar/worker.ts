@@ -2,6 +2,7 @@
 
 import type { CompiledGrammar, GrammarCompiler, GrammarMatcher } from '@mlc-ai/web-xgrammar'
 import { invalidRequest } from '../../errors.ts'
+import { placeOfThread } from '../runtime/patience.ts'
 import { serve } from '../runtime/thread.ts'
 import {
   COUNT,
@@ -29,6 +30,7 @@ interface Open {
   readonly memory: Int32Array
 }
 
+const place = placeOfThread()
 const library = loadXGrammar()
 const vocabularies = new Map<string, Vocabulary>()
 const matchers = new Map<number, Open>()
@@ -52,6 +54,7 @@ serve<GrammarRequest, GrammarEvent>(async function* (request) {
       return
     }
     case 'compile': {
+      yield { type: 'begun', place }
       const vocabulary = vocabularies.get(request.key)
       if (vocabulary) await compiled(vocabulary, request.source)
       yield { type: 'known', known: vocabulary !== undefined }
