@@ -1,5 +1,5 @@
-// tsx bench/schemas.ts MODEL CACHE [SCHEMAS=200] [PROMPTS=5]: JSON schemas at temperature 1, 512 tokens each; how many
-// answers end, and whether each that ended validates by ajv.
+// tsx bench/schemas.ts MODEL CACHE [SCHEMAS=200] [PROMPTS=5] [FIRST=0]: JSON schemas at temperature 1, 512 tokens each; how
+// many answers end, and whether each that ended validates by ajv. From FIRST on, so that a long run can be made in pieces.
 
 import { Ajv } from 'ajv'
 import { prepareSchema } from '../src/engine/grammar/schema.ts'
@@ -8,8 +8,8 @@ import { uniform } from '../src/engine/random.ts'
 import { spawn } from '../src/engine/runtime/thread.ts'
 import { ApiError } from '../src/errors.ts'
 
-const [model, cache, schemas = '200', prompts = '5'] = process.argv.slice(2)
-if (!model || !cache) throw new Error('usage: schemas.ts MODEL CACHE [SCHEMAS] [PROMPTS]')
+const [model, cache, schemas = '200', prompts = '5', first = '0'] = process.argv.slice(2)
+if (!model || !cache) throw new Error('usage: schemas.ts MODEL CACHE [SCHEMAS] [PROMPTS] [FIRST]')
 
 const PROMPTS = [
   'Describe a customer of a shop as JSON.',
@@ -70,13 +70,14 @@ const AT_ONCE = Math.ceil(15 / Number(prompts))
 const ajv = new Ajv({ strict: false })
 const count = { answers: 0, ended: 0, valid: 0, tokens: 0, again: 0 }
 const begun = performance.now()
-let next = 0
+let next = Number(first)
+const end = next + Number(schemas)
 await Promise.all(Array.from({ length: AT_ONCE }, askOn))
 tell()
 
 /** Takes one schema after the other, and asks all prompts of it at once. */
 async function askOn(): Promise<void> {
-  while (next < Number(schemas)) {
+  while (next < end) {
     const schema = schemaOf(next++)
     const validate = ajv.compile(schema)
     const asked = PROMPTS.slice(0, Number(prompts))
