@@ -2,12 +2,12 @@
 
 import * as op from '../graph/ops/ops.ts'
 import type { Architecture } from './architecture.ts'
-import { layerNorm, linear } from './layers.ts'
+import { layerNorm, linear, rowsOf } from './layers.ts'
 
 export const gpt2: Architecture = {
   names: ['gpt2'],
 
-  hidden({ ids, positions }, weights, config, attend) {
+  hidden({ ids, positions, wanted }, weights, config, attend) {
     const D = config.hidden_size
     const model = weights.at('transformer')
     let x = op.add(
@@ -16,11 +16,12 @@ export const gpt2: Architecture = {
     ) // [N, D]
     for (let i = 0; i < config.num_hidden_layers; i++) {
       const w = model.at(`h.${i}`)
+      const some = rowsOf(i === config.num_hidden_layers - 1 ? wanted : undefined)
       x = w.kept.block([x], (x) => {
         const h = layerNorm(x, w.at('ln_1'), config)
         const [q, k, v] = op.split(linear(h, w.at('attn.c_attn')), 1, [D, D, D])
         const mixed = w.kept.between([q!, k!, v!], (q, k, v) => attend(q, k, v, i))
-        const y = op.add(x, linear(mixed, w.at('attn.c_proj')))
+        const y = op.add(some(x), linear(some(mixed), w.at('attn.c_proj')))
         const m = layerNorm(y, w.at('ln_2'), config)
         const a = w.kept.between([linear(m, w.at('mlp.c_fc'))], op.geluNew)
         return op.add(y, linear(a, w.at('mlp.c_proj')))

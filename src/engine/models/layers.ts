@@ -85,11 +85,23 @@ export const layerNorm = (x: Value, w: Weights, config: ModelConfig): Value =>
  */
 export type Attend = (q: Value, k: Value, v: Value, layer: number) => Value
 
-/** Self-attention of one layer: x [N, D] → [N, D]. */
-export function attention(x: Value, w: Weights, attend: Attend, layer: number): Value {
+/** Some rows of a matrix of all tokens, or all of them. */
+export const rowsOf =
+  (wanted: Value | undefined) =>
+  (x: Value): Value =>
+    wanted ? op.pick(x, wanted) : x
+
+/** Self-attention of one layer: x [N, D] → [N, D], or to those rows of it that `some` takes. */
+export function attention(
+  x: Value,
+  w: Weights,
+  attend: Attend,
+  layer: number,
+  some = rowsOf(undefined),
+): Value {
   const [q, k, v] = linears(x, [w.at('q_proj'), w.at('k_proj'), w.at('v_proj')])
   const mixed = w.kept.between([q!, k!, v!], (q, k, v) => attend(q, k, v, layer))
-  return linear(mixed, w.at('o_proj'))
+  return linear(some(mixed), w.at('o_proj'))
 }
 
 export interface PackedRows {

@@ -2,18 +2,19 @@
 
 import * as op from '../graph/ops/ops.ts'
 import type { Architecture } from './architecture.ts'
-import { attention, mlp, rmsNorm } from './layers.ts'
+import { attention, mlp, rmsNorm, rowsOf } from './layers.ts'
 
 export const llama: Architecture = {
   names: ['llama'],
 
-  hidden({ ids }, weights, config, attend) {
+  hidden({ ids, wanted }, weights, config, attend) {
     let x = op.gather(weights.at('model.embed_tokens').get('weight'), ids) // [N, D]
     for (let i = 0; i < config.num_hidden_layers; i++) {
       const w = weights.at(`model.layers.${i}`)
+      const some = rowsOf(i === config.num_hidden_layers - 1 ? wanted : undefined)
       x = w.kept.block([x], (x) => {
         const h = rmsNorm(x, w.at('input_layernorm'), config)
-        const y = op.add(x, attention(h, w.at('self_attn'), attend, i))
+        const y = op.add(some(x), attention(h, w.at('self_attn'), attend, i, some))
         const m = rmsNorm(y, w.at('post_attention_layernorm'), config)
         return op.add(y, mlp(m, w.at('mlp')))
       })

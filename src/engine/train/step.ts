@@ -38,16 +38,17 @@ export interface StepGraphs {
   readonly prepack: boolean
 }
 
-/** Hidden states [B·T, D] of packed rows, before the head. */
+/** Hidden states [B·T, D] of packed rows, before the head, or those of the places `wanted` [S] alone. */
 export function hiddenRows(
   { config }: MappedWeights,
   model: Weights,
   { tokens, positions, segments }: Readonly<Record<'tokens' | 'positions' | 'segments', Value>>,
+  wanted?: Value,
 ): Value {
   const [B, T] = tokens.dims.map(Number) as [number, number]
   const attend = packedAttention(config, { rows: B, length: T, positions, segments })
   const flat = { ids: op.reshape(tokens, [B * T]), positions: op.reshape(positions, [B * T]) }
-  return architectureOf(config).hidden(flat, model, config, attend)
+  return architectureOf(config).hidden({ ...flat, wanted }, model, config, attend)
 }
 
 /**
@@ -72,10 +73,12 @@ export function buildStep(mapped: MappedWeights, layout: LoraLayout, shape: Step
   const forward = (learning: boolean, drop?: Dropout['drop']) => {
     const { loras, parts } = bindAdapter(layout, adapter, drop)
     const model = weightsOf(mapped, { loras, kept: kept({ keep, positions, learned: parts }) })
-    const hidden = hiddenRows(mapped, model, { tokens, positions, segments })
+    const rows = { tokens, positions, segments }
 
-    // The head is most of a small model's work: only supervised places reach it.
-    const supervised: Value = op.pick(hidden, index) // [S, D]
+    // Only supervised places reach the head, and most of the last layer: but dropout is drawn for all.
+    const supervised: Value = drop // [S, D]
+      ? op.pick(hiddenRows(mapped, model, rows), index)
+      : hiddenRows(mapped, model, rows, index)
     const head = architecture.head(model, config)
     const chunks = { rows: HEAD_ROWS, count: Math.ceil((B * T) / HEAD_ROWS), always, learning }
     const { loss, correct, losses } = op.headLoss(
