@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import type { MappedTensor, MappedWeights } from './checkpoint.ts'
+import { nearest } from './int8.ts'
 import { toMapped } from './mapped.ts'
 import { readSafetensorsHeader } from './safetensors.ts'
 import { readTensor } from './stored-tensor.ts'
@@ -151,7 +152,7 @@ export function quantise4(matrix: Float32Array, out: number, inner: number): Int
     for (let at = 0; at < count; at += BLOCK) {
       const rest = rests.subarray(at, at + BLOCK)
       const step = rest.reduce((most, r) => Math.max(most, Math.abs(r)), 0) / 7.5 || 1
-      for (let i = 0; i < BLOCK; i++) levels[i] = Math.min(15, Math.round(rest[i]! / step + 8))
+      for (let i = 0; i < BLOCK; i++) levels[i] = Math.min(15, nearest(rest[i]! / step + 8))
       put(o, count + at / BLOCK, levels, step, 8)
     }
   }
@@ -172,7 +173,7 @@ export function quantise8(matrix: Float32Array, out: number, inner: number): Int
       for (const w of values) most = Math.max(most, Math.abs(w))
       const d = Math.fround(most / 127) || 1
       for (let i = 0; i < BLOCK; i++) {
-        const q = Math.round(values[i]! / d) + 128
+        const q = nearest(values[i]! / d) + 128
         high[i] = q >> 4
         low[i] = q & 15
       }
@@ -183,7 +184,7 @@ export function quantise8(matrix: Float32Array, out: number, inner: number): Int
 }
 
 /** The level that is nearest to zero where w = d · level + m. */
-const zeroOf = (d: number, m: number): number => Math.min(15, Math.max(0, Math.round(-m / d)))
+const zeroOf = (d: number, m: number): number => Math.min(15, Math.max(0, nearest(-m / d)))
 
 /** A value counts as one of a grid if it is off by less than this share of a step: sums in float32 round. */
 const NEAR = 1e-3
@@ -208,22 +209,22 @@ function fitted(values: Float32Array, levels: Uint8Array): { d: number; m: numbe
   for (const w of values) if (w > least && w - least < gap) gap = w - least
   // The lowest step above the least value is some number of steps of the grid.
   for (let k = 1; k <= 15; k++) {
-    const steps = Math.round(((most - least) / gap) * k)
+    const steps = nearest(((most - least) / gap) * k)
     if (steps > 15) break
     const d = Math.fround((most - least) / steps)
-    if (zeroOf(d, least) === Math.round(-least / d) && onGrid(values, levels, least, d))
+    if (zeroOf(d, least) === nearest(-least / d) && onGrid(values, levels, least, d))
       return { d, m: least }
   }
   if (least <= 0 && most >= 0) return leastSquares(values, levels, least, most)
   const d = Math.fround(Math.max(most, -least) / 15)
   const m = least > 0 ? 0 : -15 * d
-  for (let i = 0; i < BLOCK; i++) levels[i] = Math.round((values[i]! - m) / d)
+  for (let i = 0; i < BLOCK; i++) levels[i] = nearest((values[i]! - m) / d)
   return { d, m }
 }
 
 function onGrid(values: Float32Array, levels: Uint8Array, m: number, d: number): boolean {
   for (let i = 0; i < BLOCK; i++) {
-    const level = Math.round((values[i]! - m) / d)
+    const level = nearest((values[i]! - m) / d)
     if (Math.abs(values[i]! - m - level * d) > NEAR * d) return false
     levels[i] = level
   }
@@ -236,7 +237,7 @@ function leastSquares(values: Float32Array, levels: Uint8Array, least: number, m
   for (let round = 0; round < 3; round++) {
     let [n, s, ss, w, sw] = [0, 0, 0, 0, 0]
     for (let i = 0; i < BLOCK; i++) {
-      const level = Math.min(15, Math.max(0, Math.round((values[i]! - m) / d)))
+      const level = Math.min(15, Math.max(0, nearest((values[i]! - m) / d)))
       levels[i] = level
       n++
       s += level
@@ -250,6 +251,6 @@ function leastSquares(values: Float32Array, levels: Uint8Array, least: number, m
     m = (w - d * s) / n
   }
   for (let i = 0; i < BLOCK; i++)
-    levels[i] = Math.min(15, Math.max(0, Math.round((values[i]! - m) / d)))
+    levels[i] = Math.min(15, Math.max(0, nearest((values[i]! - m) / d)))
   return { d: Math.fround(d), m: Math.fround(m) }
 }
