@@ -48,6 +48,12 @@ export function occupancy<S>({ groups }: Batcher<S>): { running: number; waiting
   return { running, waiting }
 }
 
+/** Whether a prompt of ordinary priority waits or is being read. */
+export const isAnyoneUnread = <S>({ groups }: Batcher<S>): boolean =>
+  groups.some(
+    ({ waiting, reading, low }) => waiting.length > 0 || reading.some((one) => !low.has(one)),
+  )
+
 /** Queues a sequence behind the others of its owner, a request; owners take turns. */
 export function add<S>(
   batcher: Batcher<S>,

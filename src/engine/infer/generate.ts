@@ -4,13 +4,14 @@
 import { totalmem } from 'node:os'
 import { Constraints } from '../grammar/constraints.ts'
 import type { Verdict } from '../parity/parity.ts'
-import type { HandlerContext, TakeTurn } from '../runtime/thread.ts'
+import type { HandlerContext, TakeTurn, Turn } from '../runtime/thread.ts'
 import { grammarOfTools, syntaxOf } from '../tools/syntax.ts'
 import {
   add,
   type Batcher,
   begin,
   createBatcher,
+  isAnyoneUnread,
   nextStep,
   occupancy,
   remove,
@@ -200,6 +201,10 @@ export class Generator {
     return nextStep(this.#batcher, this.#reader.fits())
   }
 
+  #takeTurn(): Promise<Turn> {
+    return this.#turn!({ pressing: isAnyoneUnread(this.#batcher) })
+  }
+
   async #step(step: Step<Running>): Promise<void> {
     try {
       if (step.type === 'prefill') await this.#prefill(step.sequences, step.alone)
@@ -222,7 +227,7 @@ export class Generator {
     r.reading = reading
     const { cache } = reading
     const scored = isScored(r.shared)
-    using _turn = await this.#turn!()
+    using _turn = await this.#takeTurn()
     const { count, logits } = await this.#reader.read(r, reading, alone)
     if (scored) this.#tellScores(r, logits)
     reading.read += count
@@ -234,7 +239,7 @@ export class Generator {
   }
 
   async #readTogether(sequences: readonly Running[]): Promise<void> {
-    using _turn = await this.#turn!()
+    using _turn = await this.#takeTurn()
     const { cache, logits } = await this.#reader.together(sequences)
     for (const [slot, r] of sequences.entries()) {
       if (r.gone) continue
@@ -288,7 +293,7 @@ export class Generator {
       if (only && rows.length === 1 && (await this.#guess(only))) continue
       this.#decoded.steps++
       this.#decoded.rows += rows.length
-      using _turn = await this.#turn!()
+      using _turn = await this.#takeTurn()
       const began = performance.now()
       const logits = await decoder.decode(
         cache,
@@ -312,7 +317,7 @@ export class Generator {
     const { adapter } = r.target
     this.#decoded.steps++
     this.#decoded.rows++
-    using _turn = await this.#turn!()
+    using _turn = await this.#takeTurn()
     const began = performance.now()
     const before = cache.length(0)
     const read = [tokens.at(-1)!, ...draft]

@@ -13,8 +13,16 @@ import { ApiError } from '../../errors.ts'
 /** Leave to compute on the device; disposing it gives the device back. */
 export interface Turn extends Disposable {}
 
-/** Waits until the device is free for this thread; of several devices the one at this place, from 0. */
-export type TakeTurn = (place?: number) => Promise<Turn>
+/** What a turn is asked for with. */
+export interface TurnWish {
+  /** Of several devices the one at this place; absent: 0. */
+  readonly place?: number
+  /** Whether somebody waits for the first token of an answer. */
+  readonly pressing?: boolean
+}
+
+/** Waits until the device is free for this thread. */
+export type TakeTurn = (wish?: TurnWish) => Promise<Turn>
 
 export interface Thread<Request, Event> extends AsyncDisposable {
   /** The worker is gone: every run fails, those under way too. */
@@ -50,7 +58,7 @@ type FromThread =
   | { type: 'event'; id: number; event: unknown }
   | { type: 'end'; id: number }
   | { type: 'error'; id: number; error: SentError }
-  | { type: 'turn'; turn: number; place: number }
+  | { type: 'turn'; turn: number; wish: TurnWish }
   | { type: 'turn_end'; turn: number }
 
 interface SentError {
@@ -92,7 +100,7 @@ export function spawn<Request, Event>(
         runs.get(message.id)?.push({ error: receiveError(message.error) })
         break
       case 'turn':
-        void takeTurn(message.place).then((turn) => {
+        void takeTurn(message.wish).then((turn) => {
           if (gone) return turn[Symbol.dispose]()
           turns.set(message.turn, turn)
           send({ type: 'turn', turn: message.turn })
@@ -185,11 +193,11 @@ export function serve<Request, Event>(handler: Handler<Request, Event>, { ahead 
   const waiting = new Map<number, (turn: Turn) => void>()
   let lastTurn = 0
 
-  const turn: TakeTurn = (place = 0) =>
+  const turn: TakeTurn = (wish = {}) =>
     new Promise((resolve) => {
       const id = ++lastTurn
       waiting.set(id, resolve)
-      send({ type: 'turn', turn: id, place })
+      send({ type: 'turn', turn: id, wish })
     })
 
   async function run(id: number, request: Request) {

@@ -126,7 +126,7 @@ async function openThreads(options: LaneOptions): Promise<Lanes> {
         /** Its last run, and that what came of it is no longer needed. */
         free: Promise.resolve() as Promise<unknown>,
         async run(type: 'train' | 'evaluate', feeds: Feeds): Promise<Outputs> {
-          using _turn = await turn(place)
+          using _turn = await turn({ place })
           return ask({ type, feeds })
         },
       }

@@ -160,8 +160,8 @@ function metered(turn: TakeTurn, clock: () => number) {
     reset() {
       meter.seconds = 0
     },
-    turn: (async (place) => {
-      const had = await turn(place)
+    turn: (async (wish) => {
+      const had = await turn(wish)
       const start = clock()
       return {
         [Symbol.dispose]() {

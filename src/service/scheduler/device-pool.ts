@@ -15,7 +15,10 @@ export class DevicePool {
 
   /** `share` is what training gets of a device's time while answers want all of it. */
   constructor(count: number, share = 0.25) {
-    this.#devices = Array.from({ length: count }, () => new Device({ share, linger: 10 }))
+    this.#devices = Array.from(
+      { length: count },
+      () => new Device({ share, linger: 10, patience: 1 }),
+    )
   }
 
   get count(): number {
@@ -49,10 +52,11 @@ export class DevicePool {
     for (const device of taken) this.#held.add(device)
     const turns = taken.map((device) => device.turns('training'))
     return {
-      takeTurn(place = 0) {
+      takeTurn(wish = {}) {
+        const { place = 0 } = wish
         const turn = turns[place]
         if (!turn) throw new Error(`Place ${place} of ${count} devices was asked for.`)
-        return turn()
+        return turn(wish)
       },
       [Symbol.dispose]: () => {
         for (const device of taken) this.#held.delete(device)

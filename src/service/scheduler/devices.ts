@@ -17,6 +17,11 @@ export interface Policy {
    * anew; without this a training step would slip in between, and it is much longer than a token.
    */
   linger: number
+  /**
+   * How long training is put off while somebody waits for a first token, in times of its last turn. What it waits beyond its
+   * time is taken off serving's next series, so that it has its share all the same.
+   */
+  patience: number
 }
 
 /** A device as plain data; times are milliseconds of one monotonic clock. */
@@ -24,12 +29,16 @@ export interface DeviceState {
   readonly holder: Claimant | undefined
   /** Tickets in the order they came. */
   readonly waiting: Readonly<Record<Claimant, readonly number[]>>
+  /** Whether serving's newest turn, had or asked for, is one for which somebody waits for a first token. */
+  readonly pressing: boolean
   /** Start of serving's unbroken series of turns. */
   readonly burst_since: number | undefined
   readonly serving_ended: number | undefined
   readonly training_began: number
   /** How long training's last turn took. */
   readonly training_took: number
+  /** How long training's last turn was put off. */
+  readonly owed: number
 }
 
 export type Decision =
@@ -41,15 +50,23 @@ export type Decision =
 export const freeDevice: DeviceState = {
   holder: undefined,
   waiting: { serving: [], training: [] },
+  pressing: false,
   burst_since: undefined,
   serving_ended: undefined,
   training_began: 0,
   training_took: 0,
+  owed: 0,
 }
 
-export const ask = (state: DeviceState, claimant: Claimant, ticket: number): DeviceState => ({
+export const ask = (
+  state: DeviceState,
+  claimant: Claimant,
+  ticket: number,
+  pressing = false,
+): DeviceState => ({
   ...state,
   waiting: { ...state.waiting, [claimant]: [...state.waiting[claimant], ticket] },
+  pressing: claimant === 'serving' ? pressing : state.pressing,
 })
 
 export const release = (state: DeviceState, now: number): DeviceState => ({
@@ -69,9 +86,9 @@ export function decide(state: DeviceState, now: number, policy: Policy): Decisio
       ? { type: 'idle' }
       : { type: 'grant', claimant: 'serving', ticket: serving }
 
-  const burst_ends = burstGoesOn(state, now, policy)
-    ? (state.burst_since ?? now) + (state.training_took * (1 - policy.share)) / policy.share
-    : undefined
+  const due = dueOf(state, now, policy)
+  const put_off = state.pressing ? policy.patience * state.training_took : 0
+  const burst_ends = due === undefined ? undefined : due + put_off
   if (burst_ends !== undefined && now >= burst_ends)
     return { type: 'grant', claimant: 'training', ticket: training }
   if (serving !== undefined) return { type: 'grant', claimant: 'serving', ticket: serving }
@@ -102,10 +119,17 @@ export function grant(
       burst_since: undefined,
       serving_ended: undefined,
       training_began: now,
+      owed: Math.max(0, now - (dueOf(state, now, policy) ?? now)),
     }
   const burst_since = burstGoesOn(state, now, policy) ? state.burst_since : now
   return { ...state, holder: claimant, waiting, burst_since }
 }
+
+/** When training's share is due; undefined outside of a series of serving. */
+const dueOf = (state: DeviceState, now: number, policy: Policy): number | undefined =>
+  burstGoesOn(state, now, policy)
+    ? state.burst_since! + (state.training_took * (1 - policy.share)) / policy.share - state.owed
+    : undefined
 
 // A pause longer than the linger ends the series: the next one has its whole time again.
 const burstGoesOn = ({ burst_since, serving_ended }: DeviceState, now: number, policy: Policy) =>
@@ -120,17 +144,17 @@ export class Device {
   #last = 0
   #timer: NodeJS.Timeout | undefined
 
-  constructor(policy: Policy = { share: 0.25, linger: 10 }) {
+  constructor(policy: Policy = { share: 0.25, linger: 10, patience: 1 }) {
     this.#policy = policy
   }
 
   /** What a thread of this kind is spawned with. */
   turns(claimant: Claimant): TakeTurn {
-    return () =>
+    return ({ pressing } = {}) =>
       new Promise((resolve) => {
         const ticket = ++this.#last
         this.#resolve.set(ticket, resolve)
-        this.#state = ask(this.#state, claimant, ticket)
+        this.#state = ask(this.#state, claimant, ticket, pressing)
         this.#advance()
       })
   }

@@ -1,6 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
+import type { TurnWish } from '../../../../src/engine/runtime/thread.ts'
 import { inspect } from '../../../../src/engine/train/inspect.ts'
 import { train } from '../../../../src/engine/train/loop.ts'
 import type {
@@ -157,7 +158,7 @@ describe('on two devices of one thread', () => {
   test('they compute at the same time, each in turns of its own', async () => {
     const held = [0, 0]
     let together = 0
-    const turn = async (place = 0) => {
+    const turn = async ({ place = 0 }: TurnWish = {}) => {
       held[place]!++
       if (held[0]! > 0 && held[1]! > 0) together++
       return {

@@ -10,13 +10,14 @@ import {
   release,
 } from '../../../../src/service/scheduler/devices.ts'
 
-const policy: Policy = { share: 0.25, linger: 10 }
+const policy: Policy = { share: 0.25, linger: 10, patience: 1 }
 
-/** Plays a series of turns: both claimants ask again `gap` after each of their turns. */
+/** Plays a series of turns: both claimants ask again `gap` after each of their turns, serving always `pressing` or never. */
 function play(
   until: number,
   { serving, training, gap }: Record<string, number>,
   how: Policy = policy,
+  pressing = false,
 ) {
   const length = { serving: serving ?? 0, training: training ?? 0 }
   let state = freeDevice
@@ -28,7 +29,7 @@ function play(
   if (length.serving) asks.push({ at: 0, claimant: 'serving' })
   while (now < until) {
     for (const due of asks.filter((a) => a.at <= now)) {
-      state = ask(state, due.claimant, ++ticket)
+      state = ask(state, due.claimant, ++ticket, pressing)
       asks.splice(asks.indexOf(due), 1)
     }
     const decision = decide(state, now, how)
@@ -66,17 +67,46 @@ test('training alone never waits', () => {
 })
 
 test.each([
-  ['quick steps', 0.25, 50],
-  ['slow steps', 0.25, 5000],
-  ['half of the time', 0.5, 500],
-])('while serving wants all, training has its share: %s', (_, share, training) => {
+  ['quick steps', 0.25, 50, false],
+  ['slow steps', 0.25, 5000, false],
+  ['half of the time', 0.5, 500, false],
+  ['somebody always waits for a first token', 0.25, 500, true],
+])('while serving wants all, training has its share: %s', (_, share, training, pressing) => {
   const until = 400 * training
-  const turns = play(until, { serving: 20, training, gap: 1 }, { share, linger: 10 })
+  const turns = play(until, { serving: 20, training, gap: 1 }, { ...policy, share }, pressing)
   const steps = turns.filter(({ claimant }) => claimant === 'training').length
   // Less by the turn of serving that is under way when the share is due, and by the time between turns.
   expect((steps * training) / until).toBeGreaterThan(share * 0.85)
   expect((steps * training) / until).toBeLessThan(share * 1.02)
 })
+
+test.each([true, false])(
+  'training that is due is put off while somebody waits for a first token: %s',
+  (pressing) => {
+    // Training's last turn took 100, so its next one is due at 300 and given at 400 at the latest.
+    let state = { ...freeDevice, training_took: 100 }
+    state = ask(ask(state, 'serving', 1), 'training', 2)
+    state = grant(state, { claimant: 'serving', ticket: 1 }, 0, policy)
+    state = ask(release(state, 310), 'serving', 3, pressing)
+    expect(decide(state, 310, policy)).toMatchObject({
+      claimant: pressing ? 'serving' : 'training',
+    })
+    if (!pressing) return
+    state = release(grant(state, { claimant: 'serving', ticket: 3 }, 310, policy), 350)
+    // It asks anew at once.
+    expect(decide(state, 350, policy)).toEqual({ type: 'wait', until: 360 })
+    const quiet = ask(state, 'serving', 4)
+    expect(decide(quiet, 351, policy)).toMatchObject({ claimant: 'training' })
+    const busy = ask(state, 'serving', 4, true)
+    expect(decide(busy, 351, policy)).toMatchObject({ claimant: 'serving' })
+    const late = release(grant(busy, { claimant: 'serving', ticket: 4 }, 351, policy), 400)
+    expect(decide(ask(late, 'serving', 5, true), 400, policy)).toMatchObject({
+      claimant: 'training',
+    })
+    // What it waited is taken off the next series.
+    expect(grant(late, { claimant: 'training', ticket: 2 }, 400, policy).owed).toBe(100)
+  },
+)
 
 test('when serving falls silent, training goes on after the linger', () => {
   let state = ask(ask({ ...freeDevice, training_took: 100 }, 'serving', 1), 'training', 2)
@@ -87,7 +117,7 @@ test('when serving falls silent, training goes on after the linger', () => {
 })
 
 test('the turns of a device never overlap, and both kinds get theirs', async () => {
-  const device = new Device({ share: 0.25, linger: 2 })
+  const device = new Device({ share: 0.25, linger: 2, patience: 1 })
   const seen: Claimant[] = []
   let holders = 0
   const claim = async (claimant: Claimant, times: number) => {
