@@ -1,7 +1,13 @@
 // tsx bench/serving/co-scheduling.ts MODEL [SECONDS]: answers while a job trains, at 1, 4 and 16 clients, beside those of
-// the idle server; the share of the device that training keeps; its speed without clients; its losses both ways.
+// the idle server; the share of the device that training keeps; its speed without clients, beside that of the trainer alone
+// with the same plan; its losses both ways.
 
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { spawn } from '../../src/engine/runtime/thread.ts'
+import type { Plan, TrainEvent, TrainThreadRequest } from '../../src/engine/train/request.ts'
 import { quantile, startServer } from './server.ts'
 
 const [path, seconds = '20'] = process.argv.slice(2)
@@ -67,6 +73,43 @@ const rows = Array.from({ length: 64 }, (_, i) =>
   }),
 ).join('\n')
 const training_file = await server.upload(rows)
+const hyperparametersOf = (n_epochs: number) => ({
+  n_epochs,
+  batch_size: 8,
+  learning_rate_multiplier: 'auto' as const,
+  precision: 'int8' as const,
+  lr_schedule: 'constant' as const,
+  warmup_ratio: 0,
+})
+/** Of three epochs: what comes after the last step is not training, and the first step is slow. */
+const [FIRST, LAST] = [1, 23]
+
+/** Milliseconds between those steps by a trainer that shares its device with nobody, at the plan that the server makes. */
+async function bare(): Promise<number> {
+  const folder = await mkdtemp(join(tmpdir(), 'luthier-bare-'))
+  const training = { path: join(folder, 'train.jsonl') }
+  await writeFile(training.path, rows)
+  await using thread = spawn<TrainThreadRequest, TrainEvent>(
+    new URL('../../src/engine/train/worker.ts', import.meta.url),
+  )
+  const asked = { model: path!, method: 'supervised' as const, training, cache: server.cache }
+  let plan: Plan | undefined
+  for await (const event of thread.run({
+    type: 'inspect',
+    ...asked,
+    hyperparameters: hyperparametersOf(3),
+    micro_step_seconds: 0.3,
+  }))
+    if (event.type === 'inspected') plan = event.plan
+  if (!plan) throw new Error('The rows are not fit for training.')
+  console.log(`trainer alone: ${plan.reasons.find((reason) => reason.startsWith('micro-batches'))}`)
+  const at = new Map<number, number>()
+  for await (const event of thread.run({ type: 'train', ...asked, plan, seed: 5 }))
+    if (event.type === 'step') at.set(event.metrics.step, performance.now())
+  await rm(folder, { recursive: true })
+  return at.get(LAST)! - at.get(FIRST)!
+}
+
 async function startJob(n_epochs: number) {
   const { id } = await server.ask('/fine_tuning/jobs', {
     method: 'POST',
@@ -78,13 +121,7 @@ async function startJob(n_epochs: number) {
       method: {
         type: 'supervised',
         supervised: {
-          hyperparameters: {
-            n_epochs,
-            batch_size: 8,
-            precision: 'int8',
-            lr_schedule: 'constant',
-            warmup_ratio: 0,
-          },
+          hyperparameters: hyperparametersOf(n_epochs),
         },
       },
     }),
@@ -115,13 +152,16 @@ const idle = new Map<number, Awaited<ReturnType<typeof load>>>()
 for (const clients of [1, 4, 16]) idle.set(clients, await load(clients))
 console.log('the idle server has been asked')
 
-// Undisturbed first: its losses, and its pace.
+// Undisturbed first: its losses, and its pace. The trainer alone comes twice after it.
 const alone = await startJob(3)
-await until(alone, (_, steps) => steps >= 1)
-const [first, began] = [await turns(), performance.now()]
-await until(alone, (_, steps) => steps >= 23) // of 24: what comes after the last step is not training
-const last = await turns()
-const computing = (last.seconds - first.seconds) / ((performance.now() - began) / 1000)
+const newest = async () => {
+  const { data } = await server.ask(`/fine_tuning/jobs/${alone}/events?limit=1`)
+  return (data[0]?.data?.step as number | undefined) ?? 0
+}
+while ((await newest()) < FIRST) await sleep(20)
+const began = performance.now()
+while ((await newest()) < LAST) await sleep(20)
+const took = performance.now() - began
 await until(alone, ({ status }) => status === 'succeeded')
 const undisturbed = await losses(alone)
 /** A job's micro-batches are settled as it starts, by the speed that is then known; another size sums in another order. */
@@ -133,8 +173,10 @@ const sizeOf = async (id: string): Promise<string> => {
 }
 console.log(await sizeOf(alone))
 const held = await turns()
+console.log(`alone: micro-step ${((1000 * held.seconds) / held.turns).toFixed(0)} ms`)
+const trained = [await bare(), await bare()]
 console.log(
-  `alone: micro-step ${((1000 * held.seconds) / held.turns).toFixed(0)} ms, ${(100 * computing).toFixed(1)} % of the time between steps 1 and 23 is computing`,
+  `steps ${FIRST} to ${LAST}: in the server without clients ${took.toFixed(0)} ms, by the trainer alone ${trained.map((ms) => ms.toFixed(0)).join(' and ')} ms`,
 )
 
 const id = await startJob(50)

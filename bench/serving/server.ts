@@ -12,6 +12,8 @@ const KEY = 'sk-serving-bench'
 
 export interface BenchServer extends AsyncDisposable {
   readonly model: string
+  /** Folder of its converted weights and measured speeds. */
+  readonly cache: string
   // biome-ignore lint/suspicious/noExplicitAny: a bench looks into what it asked for
   ask(path: string, init?: RequestInit): Promise<any>
   /** Uploads rows for fine-tuning; gives the file's id. */
@@ -61,6 +63,7 @@ export async function startServer(path: string, env: NodeJS.ProcessEnv = {}): Pr
   const model = basename(path, '.gguf')
   const server: BenchServer = {
     model,
+    cache: join(home, 'cache', 'weights'),
     async ask(where, init = {}) {
       const reply = await fetch(`${url}/v1${where}`, {
         ...init,
