@@ -1,8 +1,8 @@
 // Which tokens may come next. Owns the grammar thread: one that dies or hangs is replaced, and only the answers it held fail.
 
 import { ApiError, invalidRequest, unavailable } from '../../errors.ts'
-import { type Limits, LOOK, Patience } from '../runtime/patience.ts'
 import { spawn, type Thread } from '../runtime/thread.ts'
+import { type Limits, LOOK, ThreadWatch } from '../runtime/thread-watch.ts'
 import { byteLevelAlphabet } from '../tokenizer/token-bytes.ts'
 import type { Tokenizer } from '../tokenizer/tokenizer.ts'
 import {
@@ -103,10 +103,10 @@ export class Constraints {
     const bits = memory.subarray(HEAD)
     return {
       mask: () => {
-        let patience: Patience | undefined
+        let watched: ThreadWatch | undefined
         for (let had = Atomics.load(memory, COUNT); had < wanted; ) {
-          patience ??= new Patience(this.#place, MASK_TIME)
-          if (thread.closed || patience.look()) {
+          watched ??= new ThreadWatch(this.#place, MASK_TIME)
+          if (thread.closed || watched.look()) {
             this.#drop(thread)
             throw failed()
           }
@@ -141,9 +141,9 @@ export class Constraints {
         if (event.type === 'known') known = event.known
         if (event.type !== 'begun') continue
         this.#place = event.place
-        const patience = new Patience(event.place, this.#compileTime)
+        const watched = new ThreadWatch(event.place, this.#compileTime)
         watch = setInterval(() => {
-          const over = patience.look()
+          const over = watched.look()
           if (!over) return
           late = over === 'computed' ? tooComplex(source) : failed()
           clearInterval(watch)

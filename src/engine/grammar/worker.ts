@@ -2,8 +2,8 @@
 
 import type { CompiledGrammar, GrammarCompiler, GrammarMatcher } from '@mlc-ai/web-xgrammar'
 import { invalidRequest } from '../../errors.ts'
-import { placeOfThread } from '../runtime/patience.ts'
 import { serve } from '../runtime/thread.ts'
+import { placeOfThread } from '../runtime/thread-watch.ts'
 import {
   COUNT,
   type GrammarEvent,

@@ -37,7 +37,7 @@ export interface Limits {
  * Watches one thread from now on. Who waits looks every `LOOK` milliseconds, and between two looks no more than that counts
  * as passed: a process that was stopped has lost nothing. Where the kernel tells nothing, all that passed counts as computed.
  */
-export class Patience {
+export class ThreadWatch {
   readonly #place: string | undefined
   readonly #limits: Limits
   readonly #began: number | undefined
