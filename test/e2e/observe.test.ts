@@ -76,6 +76,7 @@ test.skipIf(stories.missing)('the page counts what was trained, answered and ask
   expect(values.get('vllm:num_requests_waiting')).toBe(0)
   expect(values.get('vllm:prefix_cache_queries_total')).toBeGreaterThan(0)
   expect(values.get('vllm:prefix_cache_hits_total')).toBe(0)
+  expect(values.get('luthier_decode_steps_total')).toBeGreaterThan(0)
   expect(values.get('luthier_adapters_resident')).toBe(1)
   expect(values.get('luthier_adapters_resident_bytes')).toBeGreaterThan(1000)
   // Every token but the first is a row of a step, or was guessed in one and drawn.
@@ -85,6 +86,9 @@ test.skipIf(stories.missing)('the page counts what was trained, answered and ask
     (usage?.completion_tokens ?? 0) - 1,
   )
   expect(values.get('luthier_batch_slots')).toBe(16)
+  const again = { model: 'stories260k', prompt: 'Once upon a time there was a fox. '.repeat(6) }
+  for (let time = 0; time < 2; time++) await client.completions.create({ ...again, max_tokens: 2 })
+  expect((await metrics()).values.get('vllm:prefix_cache_hits_total')).toBeGreaterThan(0)
   const count = 'luthier_http_request_duration_seconds_count'
   const labels = 'method="POST",route="/v1/completions",status="200"'
   expect(values.get(`${count}{${labels}}`)).toBe(1)
