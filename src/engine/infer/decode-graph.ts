@@ -6,7 +6,7 @@ import * as op from '../graph/ops/ops.ts'
 import { skipNorms } from '../graph/skip-norms.ts'
 import { type CachedRows, cachedAttention } from '../models/cached-attention.ts'
 import { architectureOf } from '../models/index.ts'
-import { productsIn, type ServedWeights } from '../models/serving.ts'
+import { productsIn, promptProductsIn, type ServedWeights } from '../models/serving.ts'
 import { stepAttention } from '../models/step-attention.ts'
 import { weightsOf } from '../models/weights.ts'
 import { chunkedLoras } from './lora-chunks.ts'
@@ -32,9 +32,13 @@ export interface DecodeGraph {
  * `capacity` [1] int64, C; `mask` and `mask.<window>` [B, 1, 1, S, C + S]; `past.<i>.key` [B, G, 1, K, C] and
  * `.value` [B, G, 1, C, K]; what the adapters' stack feeds. Outputs: `logits` [R, V], `fresh` [L·2·B, S, G·K], of each layer the new keys,
  * then the values.
- * In a step S is 1, and past, masks, keys and values have the shapes of `stepAttention`.
+ * In a step S is 1, and past, masks, keys and values have the shapes of `stepAttention`. `prompts`: it multiplies as prompts do.
  */
-export function buildDecode(served: ServedWeights, adapting: Adapting): DecodeGraph {
+export function buildDecode(
+  served: ServedWeights,
+  adapting: Adapting,
+  prompts = false,
+): DecodeGraph {
   const { config } = served.mapped
   const { num_key_value_heads: G, head_dim: K } = config
   const architecture = architectureOf(config)
@@ -54,7 +58,7 @@ export function buildDecode(served: ServedWeights, adapting: Adapting): DecodeGr
     ),
   }
   const stack = lorasOf(adapting)
-  const products = productsIn(served)
+  const products = prompts ? promptProductsIn(served, adapting !== 'none') : productsIn(served)
   const adapt = stack?.adapt ?? ((_, { y }) => y)
   const model = weightsOf(served.mapped, { products, adapt })
   const { attend, fresh } = (step ? stepAttention : cachedAttention)(config, cached)

@@ -22,13 +22,15 @@ export interface Appended {
   readonly rows: readonly (readonly number[])[]
   /** Of each row. */
   readonly adapters: readonly (ResidentAdapter | undefined)[]
+  /** Whether they are multiplied as prompts are, not as tokens that are decoded. */
+  readonly prompt?: boolean
 }
 
 /** A base model that decodes; its sessions are made when they are first needed. */
 export class Decoder implements AsyncDisposable {
   readonly served: ServedWeights
   readonly #threads: number
-  readonly #sessions = new Map<Adapting, Promise<Opened>>()
+  readonly #sessions = new Map<string, Promise<Opened>>()
   #stack: LoraStack | undefined
   #chunks: LoraChunks | undefined
   readonly #lone = new LoneAdapter()
@@ -51,21 +53,24 @@ export class Decoder implements AsyncDisposable {
 
   /** Opens what rows without an adapter need. */
   async open(): Promise<void> {
-    await this.#session('none')
+    await this.#session('none', true)
     await this.#session('step')
   }
 
   /** An adapter laid out for this model; `flat` is its vector with gains where DoRA has magnitudes. */
   async lay(layout: LoraLayout, flat: Float32Array): Promise<ResidentAdapter> {
     const { use_dora } = layout.config
-    const { blocks } = await this.#session(use_dora ? 'dora' : 'lora')
+    const { blocks } = await this.#session(use_dora ? 'dora' : 'lora', true)
     if (!use_dora) await this.#session('step-one')
     // With a second one there may be batches of both.
     if (!use_dora && this.#laid++ > 0) await this.#session('step-many')
     return layAdapter(blocks, layout, flat)
   }
 
-  /** Appends tokens to one slot and returns the logits [V] after the last of them, or after each. */
+  /**
+   * Appends tokens to one slot and returns the logits [V] after the last of them, or after each: these are judged, so they
+   * are multiplied as decoding multiplies.
+   */
   async read(
     cache: KvCache,
     slot: number,
@@ -77,7 +82,8 @@ export class Decoder implements AsyncDisposable {
   ): Promise<Float32Array[]> {
     cache.reserve(cache.length(slot) + tokens.length)
     const places = everywhere ? tokens.map((_, i) => i) : [tokens.length - 1]
-    return this.run({ cache, from: slot, rows: [tokens], adapters: [adapter] }, places)
+    const rows = [tokens]
+    return this.run({ cache, from: slot, rows, adapters: [adapter], prompt: !everywhere }, places)
   }
 
   /** Appends tokens, of each slot 0 … n−1 some, and returns each one's logits [V] after the last of its own. */
@@ -92,7 +98,7 @@ export class Decoder implements AsyncDisposable {
     // What fills a row up comes after its tokens, where none of them looks; it is forgotten at once.
     const rows = tokens.map((own) => [...own, ...new Array<number>(S - own.length).fill(0)])
     const places = tokens.map((own, slot) => slot * S + own.length - 1)
-    const logits = await this.run({ cache, from: 0, rows, adapters }, places)
+    const logits = await this.run({ cache, from: 0, rows, adapters, prompt: true }, places)
     for (const [slot, end] of ends.entries()) cache.truncate(slot, end)
     return logits
   }
@@ -114,7 +120,7 @@ export class Decoder implements AsyncDisposable {
 
   /** Appends and returns the logits of these places: row b's token s has the place b·S + s. */
   async run(
-    { cache, from, rows, adapters }: Appended,
+    { cache, from, rows, adapters, prompt = false }: Appended,
     places: readonly number[],
   ): Promise<Float32Array[]> {
     const { config } = this.served.mapped
@@ -123,7 +129,7 @@ export class Decoder implements AsyncDisposable {
     const past = rows.map((_, b) => cache.length(from + b))
     const C = cache.capacity
     const { feeds: stacked, adapting } = await this.#adapted(adapters, S)
-    const { session } = await this.#session(adapting)
+    const { session } = await this.#session(adapting, prompt)
     const step = isStep(adapting)
     const G = config.num_key_value_heads
     const feeds: Record<string, HostTensor> = {
@@ -192,21 +198,23 @@ export class Decoder implements AsyncDisposable {
       return { feeds: this.#chunks.feed(adapters), adapting }
     }
     const adapting = gained ? 'dora' : 'lora'
-    this.#stack ??= new LoraStack((await this.#session(adapting)).blocks, this.#lone)
+    this.#stack ??= new LoraStack((await this.#session(adapting, true)).blocks, this.#lone)
     const each = adapters.flatMap((adapter) => new Array<typeof adapter>(S).fill(adapter))
     return { feeds: this.#stack.feed(each).feeds, adapting }
   }
 
-  #session(adapting: Adapting): Promise<Opened> {
-    const known = this.#sessions.get(adapting)
+  #session(adapting: Adapting, prompt = false): Promise<Opened> {
+    const eight = prompt && !isStep(adapting) && this.served.prompts !== undefined
+    const name = eight ? `${adapting}, prompts` : adapting
+    const known = this.#sessions.get(name)
     if (known) return known
     const opening = (async () => {
-      const { onnx, blocks } = buildDecode(this.served, adapting)
-      const prepack = this.served.int4 !== undefined
+      const { onnx, blocks } = buildDecode(this.served, adapting, eight)
+      const prepack = this.served.int4 !== undefined && !eight
       return { session: await createSession(onnx, { threads: this.#threads, prepack }), blocks }
     })()
-    this.#sessions.set(adapting, opening)
-    opening.catch(() => this.#sessions.delete(adapting))
+    this.#sessions.set(name, opening)
+    opening.catch(() => this.#sessions.delete(name))
     return opening
   }
 }

@@ -282,7 +282,11 @@ async function serve(
     case 'int8':
       return { mapped: await withInt8(mapped, cache, tokenizer) }
     case 'int4':
-      return { mapped, int4: await int4Of(mapped, cache) }
+      return {
+        mapped,
+        int4: await int4Of(mapped, cache),
+        prompts: (await withInt8(mapped, cache, tokenizer)).int8,
+      }
     default:
       return precision satisfies never
   }

@@ -59,22 +59,30 @@ export function sample(
   const max = logits[best]!
   const p = new Float64Array(logits.length)
   const steps = STEPS / temperature
+  let total = 0
   for (let i = 0; i < logits.length; i++) {
     const value = power((max - logits[i]!) * steps)
-    p[i] = value >= min_p ? value : 0
+    if (value < min_p) continue
+    p[i] = value
+    total += value
   }
-  if (top_k > 0 && top_k < p.length) keep(p, lastOf(possible(p), p, { wanted: top_k, count: true }))
-
-  let total = 0
-  for (let i = 0; i < p.length; i++) total += p[i]!
+  if (top_k > 0 && top_k < p.length) {
+    keep(p, lastOf(possible(p), p, { wanted: top_k, count: true }))
+    total = sum(p)
+  }
   if (top_p < 1) {
     const mass = top_p * total
     // Even all tokens below this share together cannot hold what lies outside the nucleus.
     keep(p, lastOf(possible(p, (total - mass) / p.length), p, { wanted: mass }))
-    total = 0
-    for (let i = 0; i < p.length; i++) total += p[i]!
+    total = sum(p)
   }
   return { token: pick(p, uniform(seed, choice, position) * total, best) }
+}
+
+function sum(p: Float64Array): number {
+  let total = 0
+  for (let i = 0; i < p.length; i++) total += p[i]!
+  return total
 }
 
 /** Steps into which a unit of the exponent is cut. */

@@ -8,6 +8,8 @@ import type { ResidentAdapter } from '../../../../src/engine/infer/lora-stack.ts
 import { type LoraConfig, loraLayout } from '../../../../src/engine/models/adapters.ts'
 import { gainsOf } from '../../../../src/engine/models/dora.ts'
 import { int4Of } from '../../../../src/engine/models/int4.ts'
+import { withInt8 } from '../../../../src/engine/models/int8.ts'
+import { openTokenizer } from '../../../../src/engine/tokenizer/tokenizer.ts'
 import { type MappedWeights, openCheckpoint } from '../../../../src/engine/weights/checkpoint.ts'
 import { mapWeights } from '../../../../src/engine/weights/mapped.ts'
 import {
@@ -173,4 +175,39 @@ test('weights that have four bits already are served as they are', async () => {
   // What is left is the rounding of activations, and of the head, to eight bits, and of rests of offsets to four.
   for (const [i, row] of got.entries())
     expect(most(row, want[i]!) / Math.max(...want[i]!.map(Math.abs))).toBeLessThan(0.1)
+})
+
+test('prompts are read in eight bits, with adapters too, and in four where every place is judged', async () => {
+  const cache = join(folder, 'cache')
+  const config = { hidden_size: 64, intermediate_size: 1056 } // so wide that gate and up are pieces of their own
+  const path = await writeTinyModel(join(folder, 'prompts'), { config })
+  await onGrid(path)
+  const checkpoint = await openCheckpoint(path)
+  const mapped = await mapWeights(checkpoint, cache)
+  const int4 = await int4Of(mapped, cache)
+  const prompts = (await withInt8(mapped, cache, await openTokenizer(checkpoint))).int8
+  await using served = new Decoder({ mapped, int4, prompts }, 1)
+  await using four = new Decoder({ mapped, int4 }, 1)
+  await using plain = new Decoder({ mapped }, 1)
+
+  const target_modules = ['q_proj', 'v_proj', 'o_proj', 'up_proj', 'down_proj']
+  const layout = loraLayout(mapped, { rank: 4, alpha: 8, target_modules })
+  const { data } = randomTensor([layout.parameters], 1, [-0.1, 0.1])
+  const after = async (on: Decoder) => {
+    const tuned = await on.lay(layout, data)
+    return [await together(on, [tuned, undefined, tuned]), await together(on, [undefined])].flat()
+  }
+  const [got, want] = [await after(served), await after(plain)]
+  for (const [i, row] of got.entries())
+    expect(most(row, want[i]!) / Math.max(...want[i]!.map(Math.abs)), `row ${i}`).toBeLessThan(0.1)
+  expect(most(got[0]!, got[3]!)).toBeGreaterThan(1e-2) // the same prompt by the base
+
+  const tokens = Array.from({ length: 9 }, (_, k) => (11 * k) % 256)
+  const read = (on: Decoder, everywhere: boolean) => {
+    const fresh = on.newCache()
+    fresh.open(tokens.length)
+    return on.read(fresh, 0, tokens, { everywhere })
+  }
+  expect(await read(served, true)).toEqual(await read(four, true))
+  expect(most((await read(served, false))[0]!, (await read(four, false))[0]!)).toBeGreaterThan(0)
 })
